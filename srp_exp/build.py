@@ -1,0 +1,145 @@
+"""Build the objects of a run from its configuration, resolved to plain values.
+
+Only this, run.py and the entry point ever see a configuration.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from srp_exp.datasets import BatchLoader, EvalLoader, ImageSet, Split, hold_out
+from srp_exp.seeding import derive
+from srp_exp.srp import SrpRecord, apply_srp, find_attention
+from srp_exp.training.learner import Learner, Mix, StepSettings
+from srp_exp.training.optimizer import parameter_groups
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set with its parts, train, val (None: no validation part) and test, on a device."""
+
+    dataset: ImageSet
+    splits: dict[str, Split | None]
+    device: torch.device
+    memory_format: torch.memory_format
+
+    def training_batches(self, batch_size: int, seed: int) -> BatchLoader:
+        train = self.splits["train"]
+        assert train is not None
+        return BatchLoader(
+            self.dataset, train, batch_size=batch_size, seed=seed, device=self.device, memory_format=self.memory_format
+        )
+
+    def evaluation_batches(self, split: str, batch_size: int) -> EvalLoader:
+        """Raises ValueError where the data set has no such split."""
+        chosen = self.splits[split]
+        if chosen is None:
+            raise ValueError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
+        return EvalLoader(
+            self.dataset, chosen, batch_size=batch_size, device=self.device, memory_format=self.memory_format
+        )
+
+
+def build_device(name: str) -> torch.device:
+    """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises ValueError where it isn't there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
+    return device
+
+
+def build_data(config: DictConfig, device: torch.device) -> Data:
+    arguments = _arguments(config.dataset, without=("name", "val_fraction"))
+    dataset: ImageSet = instantiate(arguments)
+    train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
+    splits = {"train": train, "val": val, "test": dataset.test}
+    return Data(dataset, splits, device, _memory_format(config))
+
+
+def build_model(config: DictConfig, dataset: ImageSet, device: torch.device) -> tuple[nn.Module, list[SrpRecord]]:
+    """The network, initialised from the seed, with SRP where it is chosen, and the records of apply_srp.
+
+    Raises ValueError where the network, the attention and SRP don't go together.
+    """
+    torch.manual_seed(derive(config.seed, "initialisation"))
+    attention = config.attention
+    factory = None
+    if attention._target_ is not None:
+        factory = instantiate(_arguments(attention, without=("name", "replaces_conv", "average_pooling")))
+    model: nn.Module = instantiate(
+        _arguments(config.backbone, without=("name",)),
+        attention=None if attention.replaces_conv else factory,
+        conv=factory if attention.replaces_conv else None,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.channels,
+    )
+    example = torch.zeros(2, dataset.channels, *dataset.image_size)
+    if attention._target_ is None:
+        _check_native(attention.name, config.backbone.name, bool(find_attention(model, example)))
+    records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else []
+    return model.to(device, memory_format=_memory_format(config)), records
+
+
+def build_learner(
+    config: DictConfig, model: nn.Module, num_classes: int, steps_per_epoch: int, device: torch.device
+) -> Learner:
+    recipe = config.recipe
+    groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
+    make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
+    optimizer = make_optimizer(groups)
+    make_schedule = instantiate(_arguments(config.lr_schedule, without=("name",)))
+    lr_schedule = make_schedule(optimizer, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch)
+    settings = StepSettings(
+        seed=config.seed,
+        total_steps=recipe.epochs * steps_per_epoch,
+        precision=config.precision,
+        label_smoothing=recipe.label_smoothing,
+        accumulate_steps=recipe.accumulate_steps,
+        clip_norm=recipe.clip_norm,
+        ema_decay=recipe.ema_decay,
+        ramp_until=config.srp.get("ramp_until"),
+    )
+    mix = _build_mix(config.mixing, num_classes)
+    learner = Learner(model, optimizer, lr_schedule, settings, mix=mix, device=device)
+    if config.compile:
+        model.compile()
+    return learner
+
+
+def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:
+    if mixing._target_ is None:
+        return None
+    mix: Mix = instantiate(_arguments(mixing, without=("name",)))(num_classes=num_classes)
+    return mix
+
+
+def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> list[SrpRecord]:
+    schedule = instantiate(_arguments(srp, without=("name", "share", "regions", "ramp_until")))
+    return apply_srp(model, schedule, share=srp.share, regions=srp.regions, example_input=example)
+
+
+def _check_native(attention: str, backbone: str, has_attention: bool) -> None:
+    """Raise ValueError where `none` meets a network with attention of its own, or `native` one without."""
+    if attention == "none" and has_attention:
+        raise ValueError(f"attention=none: {backbone} brings its own attention; set attention=native")
+    if attention == "native" and not has_attention:
+        raise ValueError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
+
+
+def _arguments(node: DictConfig, without: tuple[str, ...]) -> dict[str, Any]:
+    """The node as a dict for hydra's instantiate, without the keys that aren't arguments of its class."""
+    values = OmegaConf.to_container(node)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items() if key not in without}
+
+
+def _memory_format(config: DictConfig) -> torch.memory_format:
+    return torch.channels_last if config.channels_last else torch.contiguous_format

@@ -1,0 +1,140 @@
+"""Typed schemas of the parts of a run that are built from classes: data sets, attention, backbones."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from srp_exp.config.fields import not_identity, within
+
+
+@dataclass
+class DatasetConfig:
+    name: str = MISSING
+    _target_: str = MISSING
+    val_fraction: float = within("[0, 1)", 0.0)  # part of the training set held out for validation, stratified
+    crop_padding: int = within("[0, inf)", 0)  # pixels of zeros around, then a random crop back; 0: no crop
+    flip: bool = False  # random horizontal flip
+
+
+@dataclass
+class CifarConfig(DatasetConfig):
+    root: str = not_identity("${data_root}")  # holds the archive or its folder
+    download: bool = not_identity(False)
+
+
+@dataclass
+class SyntheticConfig(DatasetConfig):
+    data_seed: int = within("[0, inf)", 0)  # of the images, apart from the run's seed
+    num_classes: int = within("[2, inf)", 10)
+    train_size: int = within("[1, inf)", 50_000)
+    test_size: int = within("[1, inf)", 10_000)
+    image_size: list[int] = within("[8, inf)", [32, 32])  # height, width in pixels
+    channels: int = within("[1, inf)", 3)
+    parts_per_class: int = within("[1, inf)", 3)
+    part_size: int = within("[1, inf)", 8)  # side in pixels
+
+
+@dataclass
+class AttentionConfig:
+    name: str = MISSING
+    _target_: str | None = None  # called with the channels of the map
+    _partial_: bool = True
+    replaces_conv: bool = False  # true: stands in for a convolution, and is called as one
+    average_pooling: bool = not_identity(True)  # false: there is no pooling for SRP to stand in front of
+
+
+@dataclass
+class ReductionConfig(AttentionConfig):
+    rd_ratio: float = within("(0, 1]", 0.0625)  # hidden over input channels
+    rd_divisor: int = within("[1, inf)", 1)  # hidden channels are rounded to a multiple of it
+
+
+@dataclass
+class CbamConfig(ReductionConfig):
+    spatial_kernel_size: int = within("[1, inf)", 7)
+
+
+@dataclass
+class GlobalContextConfig(ReductionConfig):
+    fuse_add: bool = True
+    fuse_scale: bool = False
+
+
+@dataclass
+class SelectiveKernelConfig(ReductionConfig):
+    split_input: bool = True
+
+
+@dataclass
+class SplitAttnConfig(ReductionConfig):
+    radix: int = within("[1, inf)", 2)
+    norm_layer: Any = None
+
+
+@dataclass
+class EffectiveSeConfig(AttentionConfig):
+    gate_layer: str = "hard_sigmoid"
+
+
+@dataclass
+class EcaConfig(AttentionConfig):
+    gamma: int = within("[1, inf)", 2)  # kernel size |log2(C)/gamma + beta/gamma|, the next odd number
+    beta: int = within("[0, inf)", 1)
+
+
+@dataclass
+class GatherExciteConfig(AttentionConfig):
+    extent: int = within("[0, inf)", 0)  # 0: the whole map
+    extra_params: bool = False
+    use_mlp: bool = False
+
+
+class Shortcut(Enum):
+    pad = "pad"
+    project = "project"
+
+
+@dataclass
+class BackboneConfig:
+    name: str = MISSING
+    _target_: str = MISSING
+
+
+@dataclass
+class ResNetConfig(BackboneConfig):
+    depth: int = within("[1, inf)")
+    width: int = within("[1, inf)", 1)  # times 16, 32, 64 channels
+    bottleneck: bool = False
+    shortcut: Shortcut = Shortcut.pad
+
+
+@dataclass
+class WideResNetConfig(BackboneConfig):
+    depth: int = within("[1, inf)")
+    width: int = within("[1, inf)")
+    dropout: float = within("[0, 1)", 0.0)
+
+
+@dataclass
+class ResNeXtConfig(BackboneConfig):
+    depth: int = within("[1, inf)")
+    cardinality: int = within("[1, inf)")
+    group_width: int = within("[1, inf)")
+
+
+@dataclass
+class DenseNetConfig(BackboneConfig):
+    depth: int = within("[1, inf)")
+    growth_rate: int = within("[1, inf)")
+    compression: float = within("(0, 1]", 0.5)
+    dropout: float = within("[0, 1)", 0.0)
+
+
+@dataclass
+class TimmConfig(BackboneConfig):
+    _target_: str = "srp_exp.backbones.timm_models.build"
+    name: str = field(default="${.model}")
+    model: str = MISSING  # timm's name
+    pretrained: bool = False  # timm's ImageNet weights

@@ -1,0 +1,65 @@
+"""The identity of a run: a hash of everything in its configuration that can change its result."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from srp_exp.config.fields import settings
+
+
+def run_folder(config: DictConfig) -> Path:
+    """Folder of a run: <output_dir>/runs/<run id>; in evaluation the folder that `run` or `checkpoint` names."""
+    if config.run is not None:
+        return Path(config.run)
+    if config.checkpoint is not None:
+        return Path(config.checkpoint).parent
+    return Path(config.output_dir) / "runs" / run_id(config)
+
+
+def run_id(config: DictConfig) -> str:
+    """<dataset>-<backbone>-<attention>-<srp>-<hash>, the hash being ten hexadecimal digits."""
+    names = [config[group].name for group in ("dataset", "backbone", "attention", "srp")]
+    identity = json.dumps(identity_of(config), sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
+    return re.sub(r"[^\w.-]", "_", "-".join([*names, digest]))
+
+
+def identity_of(config: DictConfig) -> dict[str, Any]:
+    """The part of the resolved configuration that the hash covers; fields made by `not_identity` are left out."""
+    return _without_settings(config, plain_values(config))
+
+
+def plain_values(config: DictConfig) -> dict[str, Any]:
+    """The configuration, but for Hydra's own part, resolved to plain values; enumerations become their names."""
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True, enum_to_str=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, Any]:
+    kept = {}
+    for key in resolved.keys() - settings(node):
+        value = resolved[key]
+        child = node._get_node(key)
+        kept[key] = _without_settings(child, value) if isinstance(child, DictConfig) and value is not None else value
+    return kept
+
+
+def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
+    """The identity as one level of plain values under dotted names, such as {"recipe.lr": 0.1}."""
+    flat: dict[str, str | float | bool] = {}
+
+    def add(prefix: str, values: dict[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                add(f"{prefix}{key}.", value)
+            elif value is not None:
+                flat[f"{prefix}{key}"] = value if isinstance(value, str | float | int | bool) else str(value)
+
+    add("", identity_of(config))
+    return flat

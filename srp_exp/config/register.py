@@ -1,0 +1,56 @@
+"""Registration of the schemas with Hydra, and of the resolvers that name a run's folder."""
+
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from srp_exp.config import components as c
+from srp_exp.config import identity
+from srp_exp.config import schema as s
+
+SCHEMAS: dict[str, dict[str, type[Any]]] = {
+    "dataset": {"in_memory": c.DatasetConfig, "cifar": c.CifarConfig, "synthetic": c.SyntheticConfig},
+    "attention": {
+        "plain": c.AttentionConfig,
+        "reduction": c.ReductionConfig,
+        "cbam": c.CbamConfig,
+        "gc": c.GlobalContextConfig,
+        "sk": c.SelectiveKernelConfig,
+        "splat": c.SplitAttnConfig,
+        "ese": c.EffectiveSeConfig,
+        "eca": c.EcaConfig,
+        "ge": c.GatherExciteConfig,
+    },
+    "backbone": {
+        "resnet": c.ResNetConfig,
+        "wrn": c.WideResNetConfig,
+        "resnext": c.ResNeXtConfig,
+        "densenet": c.DenseNetConfig,
+        "timm": c.TimmConfig,
+    },
+    "srp": {
+        "gap": s.GapConfig,
+        "fixed": s.FixedConfig,
+        "linear": s.LinearConfig,
+        "cosine": s.CosineConfig,
+        "stages": s.StagesConfig,
+    },
+    "optimizer": {"sgd": s.SgdConfig, "adamw": s.AdamWConfig},
+    "lr_schedule": {"cosine": s.CosineLrConfig, "step": s.StepLrConfig, "one_cycle": s.OneCycleLrConfig},
+    "mixing": {"none": s.MixingConfig, "mix": s.MixConfig, "mixup_or_cutmix": s.MixUpOrCutMixConfig},
+}
+"""Schemas by group; a file of conf/<group>/ names its own by `defaults: [/schema/<group>/<name>@_here_, _self_]`."""
+
+
+def register() -> None:
+    """Make the schemas and resolvers known to Hydra and OmegaConf; calling it again changes nothing."""
+    store = ConfigStore.instance()
+    store.store("schema", s.Config)
+    for group, schemas in SCHEMAS.items():
+        for name, node in schemas.items():
+            store.store(name, node, group=f"schema/{group}")
+    OmegaConf.register_new_resolver("run_id", lambda *, _root_: identity.run_folder(_root_).name, replace=True)
+    OmegaConf.register_new_resolver(
+        "run_parent", lambda *, _root_: str(identity.run_folder(_root_).parent), replace=True
+    )

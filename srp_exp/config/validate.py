@@ -1,0 +1,60 @@
+"""Rules that no type can hold: ranges, unknown keys under `+`, and what one choice demands of another."""
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from srp_exp.config.explain import nearest
+from srp_exp.config.fields import is_within, schema_fields
+
+
+def validate(config: DictConfig) -> None:
+    """Raise ValueError, in one line that names value, place and remedy, unless the configuration can be run."""
+    _validate_fields(config, "")
+    _validate_training(config)
+    _validate_attention(config)
+
+
+def _validate_fields(node: DictConfig, prefix: str) -> None:
+    fields = schema_fields(node)
+    keys = [str(key) for key in node if key != "hydra"]
+    for key in keys:
+        if fields is not None and key not in fields:
+            raise ValueError(f"{prefix}{key} is not a setting{nearest(key, fields)}")
+    for name, field in (fields or {}).items():
+        if name not in node:
+            raise ValueError(f"{prefix}{name} is missing: it can't be deleted")
+        interval = field.metadata.get("within")
+        value = node[name]
+        if interval is None or value is None:
+            continue
+        for number in value if isinstance(value, list | ListConfig) else [value]:
+            if not is_within(number, interval):
+                raise ValueError(f"{prefix}{name}={value} is out of range: it must lie in {interval}")
+    for key in keys:
+        if OmegaConf.is_dict(node[key]):
+            _validate_fields(node[key], f"{prefix}{key}.")
+
+
+def _validate_training(config: DictConfig) -> None:
+    recipe = config.recipe
+    if recipe.selection.name == "best" and config.dataset.val_fraction == 0:
+        raise ValueError(
+            "recipe.selection=best needs a validation part, since test data selects nothing: set dataset.val_fraction"
+        )
+    if recipe.batch_size % recipe.accumulate_steps:
+        raise ValueError(
+            f"recipe.accumulate_steps={recipe.accumulate_steps} does not divide recipe.batch_size={recipe.batch_size}"
+        )
+    if config.lr_schedule.get("warmup_epochs", 0) >= recipe.epochs and config.lr_schedule.warmup_epochs > 0:
+        raise ValueError(
+            f"lr_schedule.warmup_epochs={config.lr_schedule.warmup_epochs} leaves nothing of the "
+            f"recipe.epochs={recipe.epochs}"
+        )
+
+
+def _validate_attention(config: DictConfig) -> None:
+    attention, srp = config.attention, config.srp
+    if srp._target_ is not None and not attention.average_pooling:
+        raise ValueError(
+            f"srp={srp.name} needs attention with average pooling, and attention={attention.name} has none: "
+            "take one of se, ese, eca, ceca, cbam, lcbam, ge, sk, splat, or native for a timm network's own; or srp=gap"
+        )

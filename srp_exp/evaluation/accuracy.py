@@ -1,0 +1,93 @@
+"""Accuracy of a classifier on a split, and the files that hold it."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srp_exp.datasets import Batch
+from srp_exp.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answered on N samples: all tensors on the CPU, in the order of the split.
+
+    index: (N,) int64. labels: (N,) int64. probabilities: (N, classes) float32. losses: (N,) float32, the
+    cross-entropy of each sample, without label smoothing.
+    """
+
+    class_names: tuple[str, ...]
+    index: Tensor
+    labels: Tensor
+    probabilities: Tensor
+    losses: Tensor
+
+    @property
+    def predictions(self) -> Tensor:
+        """(N,) int64, the most probable class; the lower one of two that are equally probable."""
+        return self.probabilities.argmax(1)
+
+    def accuracy(self, k: int = 1) -> float:
+        """Part of the samples, in [0, 1], whose label is among the k most probable classes."""
+        top = self.probabilities.topk(k, dim=1).indices
+        return (top == self.labels[:, None]).any(1).double().mean().item()
+
+    def summary(self) -> dict[str, float]:
+        """loss and top1, and top5 where there are more than five classes; accuracies in [0, 1]."""
+        values = {"loss": self.losses.double().mean().item(), "top1": self.accuracy()}
+        return {**values, "top5": self.accuracy(5)} if len(self.class_names) > 5 else values
+
+    def confusion(self) -> Tensor:
+        """(classes, classes) int64: samples by label (row) and prediction (column)."""
+        classes = len(self.class_names)
+        return torch.bincount(self.labels * classes + self.predictions, minlength=classes**2).view(classes, classes)
+
+    def details(self) -> dict[str, Any]:
+        """The summary, the number of samples, the accuracy by class (None: no sample) and the confusion matrix."""
+        confusion = self.confusion()
+        per_class = (confusion.diagonal() / confusion.sum(1)).tolist()
+        accuracies = [None if value != value else value for value in per_class]
+        return {
+            **self.summary(),
+            "samples": len(self.labels),
+            "top1_per_class": dict(zip(self.class_names, accuracies, strict=True)),
+            "confusion": confusion.tolist(),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write metrics.json and predictions.parquet: index, label, prediction, one probability column per class."""
+        folder.mkdir(parents=True, exist_ok=True)
+        columns = {"index": self.index, "label": self.labels, "prediction": self.predictions}
+        columns |= {f"probability_{name}": self.probabilities[:, i] for i, name in enumerate(self.class_names)}
+        table = pa.table({name: column.numpy() for name, column in columns.items()})
+        write_atomically(folder / "predictions.parquet", lambda file: pq.write_table(table, file))
+        write_atomically(folder / "metrics.json", json.dumps(self.details(), indent=1).encode())
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    class_names: tuple[str, ...],
+    autocast: torch.autocast,
+) -> Evaluation:
+    """Evaluate `model` on every sample of `batches` in evaluation mode, and leave it in the mode it was in."""
+    parts = []
+    training = model.training
+    model.eval()
+    for batch in batches:
+        with autocast:
+            logits = model(batch.images)
+        log_probabilities = F.log_softmax(logits.float(), dim=1)
+        losses = F.nll_loss(log_probabilities, batch.labels, reduction="none")
+        parts.append((batch.index, batch.labels, log_probabilities.exp(), losses))
+    model.train(training)
+    return Evaluation(class_names, *(torch.cat(part).cpu() for part in zip(*parts, strict=True)))

@@ -1,0 +1,45 @@
+"""Random seeds as pure functions of what they are for.
+
+Every random draw of a run comes from a generator named by (seed, purpose, indices), where the indices are the
+epoch, the step, the sample or the rank. No generator is passed along or saved: whoever knows the names can
+repeat the draw, so a resumed run goes on with the same numbers.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+_UINT64_RANGE = 2**64
+
+
+def derive(seed: int, purpose: str, *indices: int) -> int:
+    """Derive a 63-bit seed, a pure function of its arguments, through numpy's SeedSequence.
+
+    Each argument fills a fixed number of 32-bit words (seed and indices two, purpose four), so that no two
+    argument lists share their words. The purpose enters as SHA-256 of its UTF-8 bytes, which is the same in
+    every process.
+
+    Returns an integer in [0, 2**63). Raises ValueError where seed or an index is outside [0, 2**64).
+    """
+    digest = hashlib.sha256(purpose.encode()).digest()
+    words = [*_words(seed, purpose), *np.frombuffer(digest[:16], dtype="<u4").tolist()]
+    for index in indices:
+        words += _words(index, purpose)
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)
+    return int(state[0]) >> 1
+
+
+def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
+    """A fresh CPU generator seeded with `derive(seed, purpose, *indices)`.
+
+    torch's CPU generator (a Mersenne Twister) keeps the low 32 bits of its seed.
+    """
+    return torch.Generator().manual_seed(derive(seed, purpose, *indices))
+
+
+def _words(value: int, purpose: str) -> tuple[int, int]:
+    """The low and the high 32 bits of `value`."""
+    if not 0 <= value < _UINT64_RANGE:
+        raise ValueError(f"seed or index {value} for the purpose {purpose!r}: choose one in [0, 2**64)")
+    return value & 0xFFFFFFFF, value >> 32

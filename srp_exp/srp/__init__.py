@@ -1,0 +1,23 @@
+"""Stochastic Region Pooling: regions, schedules, and their injection into any network."""
+
+from srp_exp.srp.find import find_attention
+from srp_exp.srp.inject import SrpRecord, apply_srp, remove_srp, srp_modules
+from srp_exp.srp.region import RandomRegion, region_side
+from srp_exp.srp.schedule import Cosine, Depth, Fixed, Linear, Schedule, Stages, ramp
+
+__all__ = [
+    "Cosine",
+    "Depth",
+    "Fixed",
+    "Linear",
+    "RandomRegion",
+    "Schedule",
+    "SrpRecord",
+    "Stages",
+    "apply_srp",
+    "find_attention",
+    "ramp",
+    "region_side",
+    "remove_srp",
+    "srp_modules",
+]

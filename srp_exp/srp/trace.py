@@ -1,0 +1,111 @@
+"""Trace a module with torch.fx while computing the value of every node on example input.
+
+The values answer what symbols can't: which branch the module takes, and which node holds the mean of which map.
+"""
+
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+class ValueTracer(fx.Tracer):
+    """torch.fx tracer that runs what it records: `values` holds every node's result.
+
+    Children are leaves, except nn.Sequential, which only passes on. A branch that depends on a traced value is
+    decided by the example, and the graph asserts that later input decides alike.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[fx.Node, Any] = {}
+        self._arguments: dict[str, Any] = {}
+        self._evaluating = False
+
+    def run(self, module: nn.Module, inputs: tuple[Any, ...]) -> bool:
+        """Trace `module` on positional `inputs` as it runs in training; False if torch.fx can't trace it.
+
+        The children run as they stand, so they should be in evaluation mode; the module itself ends as it began.
+        """
+        training = module.training
+        try:
+            bound = inspect.signature(module.forward).bind(*inputs)
+            bound.apply_defaults()
+            self._arguments = dict(bound.arguments)
+            module.training = True
+            self.trace(module, {k: v for k, v in bound.arguments.items() if not isinstance(v, Tensor)})
+        except Exception:  # whatever a foreign forward raises here says only that it can't be rewritten
+            return False
+        finally:
+            module.training = training
+        return True
+
+    def observe(self, node: fx.Node) -> None:
+        """Called with each new node before anything after it has run: later code may work in place."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not isinstance(m, nn.Sequential)
+
+    def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        proxy = super().create_proxy(*args, **kwargs)
+        if proxy.node.op != "output":
+            self._evaluating = True  # torch.fx has patched the modules' calls meanwhile: see the two methods below
+            try:
+                self.values[proxy.node] = self.evaluate(proxy.node, self.values)
+                self.observe(proxy.node)
+            finally:
+                self._evaluating = False
+        return proxy
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        return forward(*args, **kwargs) if self._evaluating else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        answer = bool(self.values[obj.node])
+        unchanged = self.create_proxy("call_function", operator.eq, (obj, answer), {})
+        message = f"{type(self.root).__name__} takes another branch for this input than SRP was applied for"
+        self.create_proxy("call_function", torch._assert, (unchanged, message), {})
+        return answer
+
+    def evaluate(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        """Result of `node` on the `values` of the nodes before it."""
+        args = fx.node.map_arg(node.args, values.__getitem__)
+        kwargs = fx.node.map_arg(node.kwargs, values.__getitem__)
+        target: Any = node.target
+        match node.op:
+            case "placeholder":
+                return self._arguments[target]
+            case "call_function":
+                return target(*args, **kwargs)
+            case "call_method":
+                return getattr(args[0], target)(*args[1:], **kwargs)
+            case "call_module":
+                return self.root.get_submodule(target)(*args, **kwargs)
+            case _:  # get_attr
+                return operator.attrgetter(target)(self.root)
+
+
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """All nodes that `node` is computed from."""
+    return _reach(node, lambda n: n.all_input_nodes)
+
+
+def descendants(node: fx.Node) -> set[fx.Node]:
+    """All nodes that are computed from `node`."""
+    return _reach(node, lambda n: list(n.users))
+
+
+def _reach(start: fx.Node, neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
+    reached: set[fx.Node] = set()
+    frontier = [start]
+    while frontier:
+        new = [n for n in neighbours(frontier.pop()) if n not in reached]
+        reached.update(new)
+        frontier.extend(new)
+    return reached

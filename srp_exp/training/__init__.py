@@ -1,0 +1,1 @@
+"""Training: optimizer and schedules, the step, the loop, checkpoints, logs."""

@@ -1,0 +1,153 @@
+"""One training step, and all the state that a training carries from step to step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from srp_exp.datasets import Batch
+from srp_exp.seeding import derive
+from srp_exp.srp import ramp, srp_modules
+
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Maps images (B, C, H, W) and labels (B,) to mixed images and soft labels (B, classes)."""
+
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The autocast context of a precision: fp32 (none), bf16 or fp16."""
+    dtype = _DTYPES[precision]
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How a step is made; ranges and defaults: srp_exp/config/schema.py."""
+
+    seed: int
+    total_steps: int
+    precision: str = "fp32"
+    label_smoothing: float = 0.0
+    accumulate_steps: int = 1
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    ramp_until: float | None = None
+
+
+class Learner:
+    """A model in training. `step` counts the optimizer steps made, `epoch` the epochs finished."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        lr_schedule: LRScheduler,
+        settings: StepSettings,
+        *,
+        mix: Mix | None = None,
+        device: torch.device,
+    ) -> None:
+        self.model, self.optimizer, self.lr_schedule = model, optimizer, lr_schedule
+        self.settings, self.mix, self.device = settings, mix, device
+        self.autocast = autocast(device, settings.precision)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        decay = settings.ema_decay
+        self.ema = (
+            None if decay is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        )
+        self.step, self.epoch = 0, 0
+        self.history: list[dict[str, Any]] = []
+        self.totals = Totals(device)
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model that is the result: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def train_step(self, batch: Batch) -> None:
+        """Make one optimizer step. All randomness follows from (seed, step); nothing waits for the device."""
+        settings = self.settings
+        torch.manual_seed(derive(settings.seed, "step", self.step))
+        if settings.ramp_until is not None:
+            for region in srp_modules(self.model).values():
+                region.set_ramp(ramp(self.step / settings.total_steps, settings.ramp_until))
+        images, targets = batch.images, batch.labels
+        if self.mix is not None:
+            images, targets = self.mix(images, targets)
+        parts = settings.accumulate_steps
+        for part, target in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            with self.autocast:
+                logits = self.model(part)
+                loss = F.cross_entropy(logits, target, label_smoothing=settings.label_smoothing)
+            self.scaler.scale(loss / parts).backward()
+            self.totals.add(loss.detach(), logits.detach(), target, self.step)
+        if settings.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.lr_schedule.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+        self.step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a training needs to go on; tensors and plain values only."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_schedule": self.lr_schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "totals": self.totals.values,
+            "step": self.step,
+            "epoch": self.epoch,
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state made by `state_dict` of a learner built alike."""
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_schedule.load_state_dict(state["lr_schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.totals.values.copy_(state["totals"])
+        self.step, self.epoch, self.history = state["step"], state["epoch"], state["history"]
+
+
+class Totals:
+    """Sums over the steps of an epoch, kept on the device: `values` holds those named in NAMES."""
+
+    NAMES = ("loss", "correct", "samples", "bad_step")
+    """Summed loss, correct answers, samples, and 1 + the first step whose loss isn't finite (0: none)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.values = torch.zeros(len(self.NAMES), device=device)
+
+    def add(self, loss: Tensor, logits: Tensor, target: Tensor, step: int) -> None:
+        """Add a part of a batch: its mean loss, logits (B, classes), labels (B,) or soft labels (B, classes)."""
+        labels = target if target.ndim == 1 else target.argmax(1)
+        samples = len(labels)
+        correct = (logits.argmax(1) == labels).sum()
+        first_bad = torch.where((self.values[3] == 0) & ~loss.isfinite(), step + 1.0, self.values[3])
+        self.values[:3] += torch.stack([loss * samples, correct, torch.full_like(loss, samples)])
+        self.values[3] = first_bad
+
+    def read(self) -> dict[str, float]:
+        """The sums so far, as numbers: waits for the device."""
+        return dict(zip(self.NAMES, self.values.tolist(), strict=True))

@@ -1,0 +1,38 @@
+"""The log of a run: lines on the console, and with time and level in run.log."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+LOG = logging.getLogger("srp_exp")
+CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above the progress bar, which a plain stream handler would tear."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        CONSOLE.print(record.getMessage())
+
+
+@contextmanager
+def log_to(folder: Path) -> Iterator[None]:
+    """Log to the console and to run.log in `folder`, which also gets the traceback of an exception that leaves."""
+    file = logging.FileHandler(folder / "run.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers = [file, _ConsoleHandler()]
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    LOG.handlers = list(handlers)
+    try:
+        yield
+    except BaseException:
+        LOG.handlers = [file]
+        LOG.exception("stopped")
+        raise
+    finally:
+        LOG.handlers = []
+        file.close()

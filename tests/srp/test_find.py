@@ -1,0 +1,528 @@
+"""Channel attention in the spellings of many authors, and what looks like it but isn't."""
+
+import copy
+import itertools
+import random
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srp_exp.srp import RandomRegion, apply_srp, find_attention, srp_modules
+from srp_exp.srp.region import Share, region_side
+
+torch.set_num_threads(1)
+
+CHANNELS = 8
+
+
+class Excitation(nn.Module):
+    """What all of the zoo shares: two layers from the descriptor (B, C) to the gate (B, C)."""
+
+    def __init__(self, channels: int = CHANNELS) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(channels, 2 * channels)
+        self.expand = nn.Linear(2 * channels, channels)
+
+    def gate(self, descriptor: Tensor) -> Tensor:
+        return self.expand(self.reduce(descriptor).relu()).sigmoid()
+
+
+class MeanBroadcast(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean((2, 3)))[:, :, None, None]
+
+
+class MeanKeepdim(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        descriptor = x.mean((2, 3), keepdim=True)
+        return x * self.gate(descriptor.flatten(1)).unsqueeze(-1).unsqueeze(-1)
+
+
+class TorchMeanOfNegativeAxes(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, _, _ = x.size()
+        return x * self.gate(torch.mean(x, dim=[-1, -2])).view(batch, channels, 1, 1)
+
+
+class FlattenMean(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(x.flatten(2).mean(-1))[..., None, None] * x
+
+
+class ViewMean(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return x * self.gate(x.view(b, c, h * w).mean(2)).view(b, c, 1, 1)
+
+
+class FunctionalAdaptivePool(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.mul(x, self.gate(F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1))[:, :, None, None])
+
+
+class PoolInSequential(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(CHANNELS, 4, 1), nn.ReLU(), nn.Conv2d(4, CHANNELS, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)
+
+
+class PoolAndExpandAs(Excitation):
+    def __init__(self) -> None:
+        super().__init__()
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, _, _ = x.size()
+        y = self.avg_pool(x).view(b, c)
+        y = self.gate(y).view(b, c, 1, 1)
+        return x * y.expand_as(x)
+
+
+class SumOverArea(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2], x.shape[3]
+        return x * self.gate(x.sum((2, 3)) / (height * width))[:, :, None, None]
+
+
+class SumOverAreaAndExpand(Excitation):
+    """The sizes serve the pooling and, later, the full map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return x * self.gate(x.sum((2, 3)) / (h * w)).view(b, c, 1, 1).expand(b, c, h, w)
+
+
+class PoolOfTheMapsSize(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(F.avg_pool2d(x, x.shape[2:]).flatten(1))[:, :, None, None]
+
+
+class OneAxisAfterTheOther(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean(3).mean(2))[:, :, None, None]
+
+
+class MethodMul(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul(self.gate(x.mean((2, 3)))[:, :, None, None])
+
+
+class InPlaceMul(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(self.gate(x.mean((2, 3)))[:, :, None, None])
+
+
+class InPlaceOperator(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        x *= self.gate(x.mean((2, 3)))[:, :, None, None]
+        return x
+
+
+class InlineInBlock(Excitation):
+    """A residual block that holds its convolution and its attention itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y * self.gate(y.mean((2, 3)))[:, :, None, None]
+        return F.relu(x + y)
+
+
+class TrainingBranch(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x.mean((2, 3)))
+        if self.training:
+            gate = gate * 0.5
+        return x * gate[:, :, None, None]
+
+
+class OptionalMask(Excitation):
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is not None:
+            x = x * mask
+        return x * self.gate(x.mean((2, 3)))[:, :, None, None]
+
+
+class PooledAfterRelu(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(F.relu(x).mean((2, 3)))[:, :, None, None]
+
+
+class GateOnly(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(x.mean((2, 3)))[:, :, None, None]
+
+
+class GateReturnedToParent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = GateOnly()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+# Each of these commutes with a crop of the whole map, but for the pooling: see test_crop_law.
+ZOO: list[Callable[[], nn.Module]] = [
+    MeanBroadcast,
+    MeanKeepdim,
+    TorchMeanOfNegativeAxes,
+    FlattenMean,
+    ViewMean,
+    FunctionalAdaptivePool,
+    PoolInSequential,
+    PoolAndExpandAs,
+    SumOverArea,
+    SumOverAreaAndExpand,
+    PoolOfTheMapsSize,
+    OneAxisAfterTheOther,
+    MethodMul,
+    InPlaceMul,
+    InPlaceOperator,
+    InlineInBlock,
+    TrainingBranch,
+    OptionalMask,
+    PooledAfterRelu,
+    GateReturnedToParent,
+]
+zoo = pytest.mark.parametrize("attention", ZOO)
+
+
+class PlainCnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.fc = nn.Linear(CHANNELS, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(F.relu(self.conv(x)).mean((2, 3)))
+
+
+class SpatialAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+
+
+class FocalModulation(nn.Module):
+    """The mean of a context is itself gated and joins a modulator of a query; it gates no map of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(CHANNELS, 2 * CHANNELS + 2, 1)
+        self.focal = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS)
+        self.mix = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, context, gates = torch.split(self.project(x), [CHANNELS, CHANNELS, 2], 1)
+        context = F.gelu(self.focal(context))
+        context_all = context * gates[:, :1]
+        context_all = context_all + F.gelu(context.mean((2, 3), keepdim=True)) * gates[:, 1:]
+        return query * self.mix(context_all)
+
+
+class GlobalContext(nn.Module):
+    """Pools with softmax weights that the map itself decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.Conv2d(CHANNELS, 1, 1)
+        self.transform = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c = x.shape[:2]
+        weights = self.attend(x).flatten(2).softmax(-1)
+        context = (x.flatten(2) @ weights.transpose(1, 2)).view(b, c, 1, 1)
+        return x * self.transform(context).sigmoid()
+
+
+class PooledAndConcatenated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2 * CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(torch.cat([x, x.mean((2, 3), keepdim=True).expand_as(x)], 1))
+
+
+class PooledAndAdded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.mean((2, 3), keepdim=True)
+
+
+class LocallyPooled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.avg_pool2d(x, 3, 1, 1).sigmoid()
+
+
+class MaxGate(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.amax((2, 3)))[:, :, None, None]
+
+
+NOT_ATTENTION = [
+    PlainCnn,
+    SpatialAttention,
+    FocalModulation,
+    GlobalContext,
+    PooledAndConcatenated,
+    PooledAndAdded,
+    LocallyPooled,
+    MaxGate,
+]
+
+
+def feature_map(batch: int = 2, height: int = 6, width: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(height * width)
+    return torch.randn(batch, CHANNELS, height, width, generator=generator)
+
+
+class TestZoo:
+    @zoo
+    def test_is_found_once(self, attention: Callable[[], nn.Module]) -> None:
+        net = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), attention(), nn.Conv2d(CHANNELS, CHANNELS, 1))
+        (found,) = find_attention(net, feature_map())
+        assert found.module == ("1.gate" if attention is GateReturnedToParent else "1")
+        assert found.map_size == (6, 5)
+
+    @zoo
+    def test_is_found_once_in_every_stage_of_a_small_example(self, attention: Callable[[], nn.Module]) -> None:
+        """Stages of 4x4, 2x2, 1x1: on the last, every value is its own mean."""
+        net = nn.Sequential(attention(), nn.AvgPool2d(2), attention(), nn.AvgPool2d(2), attention())
+        found = find_attention(net, feature_map(1, 4, 4))
+        assert [pooling.module.split(".")[0] for pooling in found] == ["0", "2", "4"]
+        assert [pooling.map_size for pooling in found] == [(4, 4), (2, 2), (1, 1)]
+
+    @pytest.mark.parametrize("share", ["sample", "batch"])
+    @zoo
+    def test_crop_law(self, attention: Callable[[], nn.Module], share: Share) -> None:
+        """Inside its region, a map with SRP gets what the plain module makes of the cropped map."""
+        torch.manual_seed(0)
+        plain = attention().train().requires_grad_(False)
+        for parameter in plain.parameters():
+            parameter.mul_(3)  # gates that tell the regions apart
+        with_srp = nn.Sequential(copy.deepcopy(plain))
+        apply_srp(with_srp, 0.5, share=share, example_input=feature_map())
+        (region,) = srp_modules(with_srp).values()
+        x, height, width = feature_map(4, 7, 6), region_side(0.5, 7), region_side(0.5, 6)
+        torch.manual_seed(1)
+        output = with_srp(x.clone())
+        torch.manual_seed(1)
+        top, left = region.draw(4, (7, 6), (height, width), torch.device("cpu"))
+        changed = 0
+        for b, (t, l) in enumerate(zip(top.expand(4, 1), left.expand(4, 1), strict=True)):
+            window = (slice(b, b + 1), slice(None), slice(int(t), int(t) + height), slice(int(l), int(l) + width))
+            torch.testing.assert_close(output[window], plain(x[window].contiguous()))
+            changed += not torch.allclose(output[b], plain(x[b : b + 1].clone())[0], rtol=1e-4, atol=1e-5)
+        assert changed == 4
+
+    @zoo
+    def test_evaluation_stays_bit_identical(self, attention: Callable[[], nn.Module]) -> None:
+        plain = nn.Sequential(attention()).eval()
+        with_srp = copy.deepcopy(plain)
+        apply_srp(with_srp, 0.5, example_input=feature_map())
+        assert torch.equal(with_srp(feature_map()), plain(feature_map()))
+
+
+class TestNotAttention:
+    @pytest.mark.parametrize("module", NOT_ATTENTION)
+    @pytest.mark.parametrize("side", [1, 6])
+    def test_is_not_found(self, module: Callable[[], nn.Module], side: int) -> None:
+        torch.manual_seed(0)
+        assert (
+            find_attention(nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), module()), feature_map(2, side, side)) == []
+        )
+
+    def test_map_gated_by_the_mean_of_a_foreign_one(self) -> None:
+        class Foreign(Excitation):
+            def forward(self, x: Tensor, other: Tensor) -> Tensor:
+                return x * self.gate(other.mean((2, 3)))[:, :, None, None]
+
+        class TwoBranches(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.foreign = Foreign()
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.foreign(x, x.flip(1))
+
+        assert find_attention(TwoBranches(), feature_map()) == []
+
+    def test_classifier_pooling_next_to_attention(self) -> None:
+        net = nn.Sequential(MeanBroadcast(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 3), PlainHead())
+        assert [pooling.module for pooling in find_attention(net, feature_map())] == ["0"]
+
+
+class PlainHead(nn.Module):
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1)
+
+
+class DefinedInReverse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = FlattenMean()
+        self.middle = nn.ModuleList([MeanKeepdim(), MeanBroadcast()])
+        self.first = PoolInSequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(self.first(x), 2)
+        for attention in reversed(self.middle):
+            x = attention(x)
+        return self.last(F.avg_pool2d(x, 2))
+
+
+class FunctionalNorm(nn.Module):
+    """Batch normalization written by hand, as in timm: tracing it in training mode would count a batch."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    batches: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(CHANNELS))
+        self.register_buffer("running_var", torch.ones(CHANNELS))
+        self.register_buffer("batches", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.batches.add_(1)
+        return F.batch_norm(x, self.running_mean, self.running_var, training=self.training)
+
+
+class TestSearch:
+    def test_order_is_that_of_running(self) -> None:
+        found = find_attention(DefinedInReverse(), feature_map(1, 8, 8))
+        assert [(p.module, p.map_size) for p in found] == [
+            ("first", (8, 8)),
+            ("middle.1", (4, 4)),
+            ("middle.0", (4, 4)),
+            ("last", (2, 2)),
+        ]
+
+    def test_module_that_runs_twice_is_found_once(self) -> None:
+        attention = MeanBroadcast()
+        found = find_attention(nn.Sequential(attention, nn.ReLU(), attention), feature_map())
+        assert [pooling.module for pooling in found] == ["0"]
+
+    def test_model_that_is_itself_attention(self) -> None:
+        model = MeanBroadcast()
+        assert [pooling.module for pooling in find_attention(model, feature_map())] == [""]
+        (record,) = apply_srp(model, 0.5, example_input=feature_map())
+        assert list(srp_modules(model)) == [record.name] == [""]
+
+    def test_zeros_as_example_and_zero_gamma_hide_nothing(self) -> None:
+        class ZeroGammaBlock(Excitation):
+            def __init__(self) -> None:
+                super().__init__()
+                self.norm = nn.BatchNorm2d(CHANNELS)
+                nn.init.zeros_(self.norm.weight)
+
+            def forward(self, x: Tensor) -> Tensor:
+                y = self.norm(x)
+                return x + y * self.gate(y.mean((2, 3)))[:, :, None, None]
+
+        (found,) = find_attention(nn.Sequential(ZeroGammaBlock()), torch.zeros(2, CHANNELS, 6, 5))
+        assert (found.module, found.map_size) == ("0", (6, 5))
+
+    @pytest.mark.parametrize("mask", [None, torch.ones(1)], ids=["none", "tensor"])
+    def test_attention_called_by_keywords(self, mask: Tensor | None) -> None:
+        class CallsByKeyword(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.attention = OptionalMask()
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.attention(x=x, mask=mask)
+
+        net = CallsByKeyword().train()
+        (record,) = apply_srp(net, 1.0, example_input=feature_map())
+        assert record.name == "attention"
+        trained = net(feature_map())
+        assert torch.equal(trained, net.eval()(feature_map()))
+
+    def test_dropout_in_the_gate_is_no_hindrance(self) -> None:
+        class Dropping(Excitation):
+            def forward(self, x: Tensor) -> Tensor:
+                gate = self.gate(F.dropout(x.mean((2, 3)), 0.5, self.training))
+                return x * gate[:, :, None, None]
+
+        assert len(find_attention(nn.Sequential(Dropping()), feature_map())) == 1
+
+    @pytest.mark.parametrize(("attention", "allow_view"), [(MeanBroadcast, True), (ViewMean, False)])
+    def test_view_is_allowed_where_the_pooling_takes_a_strided_crop(
+        self, attention: Callable[[], nn.Module], allow_view: bool
+    ) -> None:
+        (found,) = find_attention(nn.Sequential(attention()), feature_map())
+        assert found.allow_view is allow_view
+
+
+class TestNothingChanges:
+    """find_attention leaves no trace on the model or the random state."""
+
+    @pytest.mark.parametrize(
+        "build",
+        [
+            lambda: nn.Sequential(nn.BatchNorm2d(CHANNELS), MeanBroadcast(), FunctionalNorm()),
+            lambda: timm.create_model("mobilenetv3_small_050", in_chans=CHANNELS),
+            lambda: timm.create_model("skresnet18", in_chans=CHANNELS),
+        ],
+        ids=["hand-written", "mobilenetv3_small_050", "skresnet18"],
+    )
+    def test_parameters_and_statistics(self, build: Callable[[], nn.Module]) -> None:
+        model = build().train()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        attributes = {name: set(vars(module)) for name, module in model.named_modules()}
+        assert find_attention(model, feature_map(2, 32, 32))
+        after = model.state_dict()
+        assert [name for name, tensor in before.items() if not torch.equal(tensor, after[name])] == []
+        assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
+        assert not any(module._forward_pre_hooks for module in model.modules())
+        assert all(p.grad is None for p in model.parameters())
+
+    def test_training_flags(self) -> None:
+        model = DefinedInReverse()
+        for module, training in zip(model.modules(), itertools.cycle([True, False, False])):
+            module.training = training
+        flags = [module.training for module in model.modules()]
+        find_attention(model, feature_map())
+        assert [module.training for module in model.modules()] == flags
+
+    def test_training_flags_after_an_error(self) -> None:
+        model = nn.Sequential(nn.Conv2d(CHANNELS, 4, 1), nn.Linear(99, 1)).train()
+        with pytest.raises(RuntimeError):
+            find_attention(model, feature_map())
+        assert all(module.training for module in model.modules())
+
+    def test_random_states_and_example(self) -> None:
+        model = nn.Sequential(DefinedInReverse(), nn.Dropout(0.5))
+        example = feature_map()
+        before, torch_state, python_state = example.clone(), torch.get_rng_state(), random.getstate()
+        find_attention(model, example)
+        assert torch.equal(torch.get_rng_state(), torch_state)
+        assert random.getstate() == python_state
+        assert torch.equal(example, before)
+
+    def test_repeating_finds_the_same(self) -> None:
+        model = DefinedInReverse()
+        first, second = (find_attention(model, feature_map()) for _ in range(2))
+        assert [(p.module, p.map_size, p.allow_view) for p in first] == [
+            (p.module, p.map_size, p.allow_view) for p in second
+        ]
+        assert not any(isinstance(module, RandomRegion) for module in model.modules())
