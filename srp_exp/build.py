@@ -85,7 +85,7 @@ def build_model(config: DictConfig, dataset: ImageSet, device: torch.device) -> 
     if attention._target_ is None:
         _check_native(attention.name, config.backbone.name, bool(find_attention(model, example)))
     records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else []
-    return model.to(device, memory_format=_memory_format(config)), records
+    return model.to(device).to(memory_format=_memory_format(config)), records
 
 
 def build_learner(

@@ -13,7 +13,8 @@ import torch
 def provenance(device: torch.device) -> dict[str, Any]:
     """Commit and uncommitted changes of the source tree, packages, device, host and command.
 
-    commit and diff are None where srp_exp isn't run from a git checkout. Nothing is taken from the environment variables, which may hold secrets.
+    commit and diff are None where srp_exp isn't run from a git checkout. Nothing is taken from the environment
+    variables, which may hold secrets.
     """
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

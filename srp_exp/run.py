@@ -28,7 +28,8 @@ RESULTS = "results.json"
 def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:
     """Train the run of `config` in `folder`, from its latest checkpoint where there is one, and evaluate it.
 
-    `hparams` is what TensorBoard's HParams page shows. Returns what results.json holds, which is written last: a run with results.json is finished.
+    `hparams` is what TensorBoard's HParams page shows. Returns what results.json holds, which is written last: a run
+    with results.json is finished.
     """
     device = build_device(config.device)
     data = build_data(config, device)

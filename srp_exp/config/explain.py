@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
+    ConfigAttributeError,
     ConfigKeyError,
     InterpolationToMissingValueError,
     MissingMandatoryValue,
@@ -42,7 +43,7 @@ def explain(error: BaseException) -> str:
             case ValidationError(full_key=str(key)) if key:
                 return f"{key}={cause.value}: {_first_line(cause)}"
             case OmegaConfBaseException(parent_node=DictConfig() as parent) if isinstance(
-                cause, ConfigKeyError | AttributeError
+                cause, ConfigKeyError | ConfigAttributeError
             ):
                 return f"{cause.full_key} is not a setting{_nearest_key(str(cause.key), parent)}"
     return _first_line(chain[0]) if isinstance(error, HydraException) else " ".join(str(error).split("\n"))

@@ -40,7 +40,10 @@ SCHEMAS: dict[str, dict[str, type[Any]]] = {
     "lr_schedule": {"cosine": s.CosineLrConfig, "step": s.StepLrConfig, "one_cycle": s.OneCycleLrConfig},
     "mixing": {"none": s.MixingConfig, "mix": s.MixConfig, "mixup_or_cutmix": s.MixUpOrCutMixConfig},
 }
-"""Schemas by group; a file of conf/<group>/ names its own by `defaults: [/schema/<group>/<name>@_here_, _self_]`."""
+"""Schemas by group; a file of conf/<group>/ names its own by `defaults: [/hydra/schema/<group>/<name>@_here_, _self_]`.
+
+Under hydra/ they stay out of the choices that --help lists.
+"""
 
 
 def register() -> None:
@@ -49,7 +52,7 @@ def register() -> None:
     store.store("schema", s.Config)
     for group, schemas in SCHEMAS.items():
         for name, node in schemas.items():
-            store.store(name, node, group=f"schema/{group}")
+            store.store(name, node, group=f"hydra/schema/{group}")
     OmegaConf.register_new_resolver("run_id", lambda *, _root_: identity.run_folder(_root_).name, replace=True)
     OmegaConf.register_new_resolver(
         "run_parent", lambda *, _root_: str(identity.run_folder(_root_).parent), replace=True

@@ -144,7 +144,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if module.partition(".")[0] != "numpy" or name not in _ARRAY_PARTS:
             raise ValueError(f"{module}.{name}: only numpy arrays are read; this is no CIFAR file")
-        return _ARRAY_PARTS[name]
+        part: Callable[..., Any] = _ARRAY_PARTS[name]
+        return part
 
 
 def _join(files: list[bytes], label_key: str) -> Split:
@@ -157,4 +158,5 @@ def _join(files: list[bytes], label_key: str) -> Split:
 
 def _unpickle(content: bytes) -> dict[str, Any]:
     """Load a dict that Python 2 pickled. Its strings become str, byte for character, as the arrays need."""
-    return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+    batch: dict[str, Any] = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+    return batch

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,6 +22,10 @@ LOOKED_FOR = (
     "computed from the average, as SE, ESE, ECA, CECA, CBAM, GE, SK and split attention do"
 )
 _MULTIPLY = {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"}
+
+
+Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a call."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ def find_attention(model: nn.Module, example_input: Tensor) -> list[Pooling]:
     state changes.
     """
     training = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # a norm of timm counts the batch while traced
     try:
         with torch.no_grad(), torch.random.fork_rng():
             model.eval()
@@ -55,20 +60,23 @@ def find_attention(model: nn.Module, example_input: Tensor) -> list[Pooling]:
     finally:
         for module, mode in training.items():
             module.training = mode
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
-def _record_inputs(model: nn.Module, example_input: Tensor) -> dict[str, tuple[Any, ...]]:
+def _record_inputs(model: nn.Module, example_input: Tensor) -> dict[str, Inputs]:
     """Arguments, on the meta device, of every module not of torch.nn, in the order of the calls in one run."""
-    inputs: dict[str, tuple[Any, ...]] = {}
+    inputs: dict[str, Inputs] = {}
 
     def hook(name: str) -> Any:
-        def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-            inputs.setdefault(name, tree_map(lambda a: a.to("meta") if isinstance(a, Tensor) else a, args))
+        def record(_: nn.Module, *call: Any) -> None:
+            inputs.setdefault(name, tree_map(lambda a: a.to("meta") if isinstance(a, Tensor) else a, call))
 
         return record
 
     handles = [
-        module.register_forward_pre_hook(hook(name))
+        module.register_forward_pre_hook(hook(name), with_kwargs=True)
         for name, module in model.named_modules()
         if not type(module).__module__.startswith("torch.nn.")
     ]
@@ -80,7 +88,7 @@ def _record_inputs(model: nn.Module, example_input: Tensor) -> dict[str, tuple[A
     return inputs
 
 
-def _find(model: nn.Module, inputs: dict[str, tuple[Any, ...]], device: torch.device) -> list[Pooling]:
+def _find(model: nn.Module, inputs: dict[str, Inputs], device: torch.device) -> list[Pooling]:
     found: dict[str, list[Pooling]] = {}
     ungated: dict[str, list[Pooling]] = {}  # their result leaves the module: its parent may gate with it
     for name in sorted(inputs, key=lambda name: -len(name.split(".")) if name else 0):  # children before parents
@@ -93,11 +101,11 @@ def _find(model: nn.Module, inputs: dict[str, tuple[Any, ...]], device: torch.de
         for node in tracer.graph.find_nodes(op="call_module"):
             child = f"{name}.{node.target}" if name else node.target
             if child in ungated and node.args and tracer.gates(node, node.args[0]):
-                found[child] = ungated.pop(child)
+                found.setdefault(child, []).extend(ungated.pop(child))
     return [pooling for name in inputs for pooling in found.get(name, [])]
 
 
-def _trace(module: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> "_PoolingTracer | None":
+def _trace(module: nn.Module, inputs: Inputs, device: torch.device) -> "_PoolingTracer | None":
     """Trace on random input of the recorded shapes; where that shows no pooling, with maps of 5 x 7 or more.
 
     On a 1 x 1 map, such as a deep stage makes of a small example, every value would be its own mean.
@@ -112,19 +120,24 @@ def _trace(module: nn.Module, inputs: tuple[Any, ...], device: torch.device) -> 
             shape[-2:] = max(shape[-2], height), max(shape[-1], width)
         return torch.randn(shape, generator=generator).to(device, value.dtype)
 
+    traced = None
     for smallest in ((1, 1), (5, 7)):
-        tracer = _PoolingTracer()
-        if tracer.run(module, tree_map(partial(random, *smallest), inputs)) and tracer.poolings:
-            return tracer
-    return None
+        tracer = _PoolingTracer(example=traced)
+        if tracer.run(module, *tree_map(partial(random, *smallest), inputs)):
+            traced = tracer
+            if tracer.poolings:
+                break
+    return traced
 
 
 class _PoolingTracer(ValueTracer):
     """Notes each `(feature_map, pooled)` where the value of `pooled` is the mean of `feature_map` over H and W."""
 
-    def __init__(self) -> None:
+    def __init__(self, example: ValueTracer | None = None) -> None:
+        """`example` traced the same module on the maps of the example run, where this one's are enlarged."""
         super().__init__()
         self.poolings: list[tuple[fx.Node, fx.Node]] = []
+        self.example = self if example is None else example
 
     def observe(self, node: fx.Node) -> None:
         if node.op in ("placeholder", "get_attr") or not _is_float(self.values[node]):
@@ -150,16 +163,25 @@ class _PoolingTracer(ValueTracer):
         return False
 
     def describe(self, name: str, feature_map: fx.Node, pooled: fx.Node) -> Pooling:
-        height, width = self.values[feature_map].shape[-2:]
+        in_example = {node.name: value for node, value in self.example.values.items()}
+        height, width = in_example.get(feature_map.name, self.values[feature_map]).shape[-2:]
         allow_view = self._pools_a_crop(feature_map, pooled)
         return Pooling(name, self.graph, feature_map, pooled, (height, width), allow_view)
 
     def _pools_a_crop(self, feature_map: fx.Node, pooled: fx.Node) -> bool:
-        """Whether the graph, given a crop of the map, yields the mean of the crop (a fixed kernel size would not)."""
-        crop = self.values[feature_map][..., :-1, :]
+        """Whether the graph, given a crop of the map, yields the mean of the crop.
+
+        A kernel of fixed size does not, nor does `view`, since a crop has gaps; and a size read off the crop must not
+        serve what follows the pooling, such as an expansion to the full map.
+        """
+        full = self.values[feature_map]
+        crop = full[..., : max(1, full.shape[-2] - 1), : max(1, full.shape[-1] - 1)]
         values = {**self.values, feature_map: crop}
+        nodes = list(path(feature_map, pooled))
+        if any(user not in nodes for node in nodes[:-1] for user in node.users):
+            return False
         try:
-            for node in path(feature_map, pooled):
+            for node in nodes:
                 values[node] = self.evaluate(node, values)
         except Exception:  # a pooling of fixed size may fail in any way
             return False
@@ -182,7 +204,7 @@ def _is_map(value: Any) -> bool:
 
 def _is_mean(value: Tensor, feature_map: Tensor) -> bool:
     """Whether `value` holds, in any shape that begins with B, the mean of `feature_map` (B, ..., H, W) over H and W."""
-    mean = feature_map.mean((-2, -1))
-    if value.shape[:1] != mean.shape[:1] or value.numel() != mean.numel():
+    if value.shape[:1] != feature_map.shape[:1] or value.numel() != feature_map.shape[:-2].numel():
         return False
+    mean = feature_map.mean((-2, -1))
     return torch.allclose(value.flatten().float(), mean.flatten().float(), rtol=1e-2, atol=1e-4)

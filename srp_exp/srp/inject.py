@@ -66,12 +66,13 @@ def apply_srp(
         )
     modules = [(name, list(poolings)) for name, poolings in groupby(found, key=lambda pooling: pooling.module)]
     stages = _stages([poolings[0].map_size for _, poolings in modules])
+    depths = [Depth(index, len(modules), stage, stages[-1] + 1) for index, stage in enumerate(stages)]
+    new_regions = [  # all of them, and with them every setting, before the model changes
+        RandomRegion(depth_schedule(depth), share, regions, allow_view=all(p.allow_view for p in poolings))
+        for depth, (_, poolings) in zip(depths, modules, strict=True)
+    ]
     records = []
-    for index, ((name, poolings), stage) in enumerate(zip(modules, stages, strict=True)):
-        depth = Depth(index, len(modules), stage, stages[-1] + 1)
-        region = RandomRegion(
-            depth_schedule(depth), share, regions, allow_view=all(pooling.allow_view for pooling in poolings)
-        )
+    for depth, region, (name, poolings) in zip(depths, new_regions, modules, strict=True):
         module = model.get_submodule(name)
         records.append(SrpRecord(name, type(module).__name__, depth, region.scale, poolings[0].map_size))
         _inject(module, poolings, region)
@@ -89,7 +90,7 @@ def remove_srp(model: nn.Module) -> None:
 def srp_modules(model: nn.Module) -> dict[str, RandomRegion]:
     """The random regions of `model` by the name of their attention module, in the order of registration."""
     return {
-        name.removesuffix(f".{_REGION}"): module
+        name.removesuffix(_REGION).removesuffix("."): module
         for name, module in model.named_modules()
         if isinstance(module, RandomRegion)
     }

@@ -25,14 +25,14 @@ class ValueTracer(fx.Tracer):
         self._arguments: dict[str, Any] = {}
         self._evaluating = False
 
-    def run(self, module: nn.Module, inputs: tuple[Any, ...]) -> bool:
-        """Trace `module` on positional `inputs` as it runs in training; False if torch.fx can't trace it.
+    def run(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Trace `module` on `args` and `kwargs` as it runs in training; False if torch.fx can't trace it.
 
         The children run as they stand, so they should be in evaluation mode; the module itself ends as it began.
         """
         training = module.training
         try:
-            bound = inspect.signature(module.forward).bind(*inputs)
+            bound = inspect.signature(module.forward).bind(*args, **kwargs)
             bound.apply_defaults()
             self._arguments = dict(bound.arguments)
             module.training = True
@@ -51,6 +51,9 @@ class ValueTracer(fx.Tracer):
 
     def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
         proxy = super().create_proxy(*args, **kwargs)
+        if proxy.node.op == "placeholder" and proxy.node.target not in self._arguments:
+            # torch.fx numbers the arguments that it specializes: mask=None comes as mask_1
+            proxy.node.target = str(proxy.node.target).removesuffix("_1")
         if proxy.node.op != "output":
             self._evaluating = True  # torch.fx has patched the modules' calls meanwhile: see the two methods below
             try:

@@ -68,7 +68,11 @@ class PoolInSequential(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(CHANNELS, 4, 1), nn.ReLU(), nn.Conv2d(4, CHANNELS, 1), nn.Sigmoid()
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(CHANNELS, 2 * CHANNELS, 1),
+            nn.ReLU(),
+            nn.Conv2d(2 * CHANNELS, CHANNELS, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,6 +164,18 @@ class PooledAfterRelu(Excitation):
         return x * self.gate(F.relu(x).mean((2, 3)))[:, :, None, None]
 
 
+class IdentityInFront(Excitation):
+    """The input has the same mean as the map that is pooled and gated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout2d(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop(x)
+        return x * self.gate(x.mean((2, 3)))[:, :, None, None]
+
+
 class GateOnly(Excitation):
     def forward(self, x: Tensor) -> Tensor:
         return self.gate(x.mean((2, 3)))[:, :, None, None]
@@ -195,6 +211,7 @@ ZOO: list[Callable[[], nn.Module]] = [
     TrainingBranch,
     OptionalMask,
     PooledAfterRelu,
+    IdentityInFront,
     GateReturnedToParent,
 ]
 zoo = pytest.mark.parametrize("attention", ZOO)
@@ -325,8 +342,9 @@ class TestZoo:
         torch.manual_seed(1)
         top, left = region.draw(4, (7, 6), (height, width), torch.device("cpu"))
         changed = 0
-        for b, (t, l) in enumerate(zip(top.expand(4, 1), left.expand(4, 1), strict=True)):
-            window = (slice(b, b + 1), slice(None), slice(int(t), int(t) + height), slice(int(l), int(l) + width))
+        for b, (t, c) in enumerate(zip(top.expand(4, 1), left.expand(4, 1), strict=True)):
+            rows, columns = slice(int(t), int(t) + height), slice(int(c), int(c) + width)
+            window = (slice(b, b + 1), slice(None), rows, columns)
             torch.testing.assert_close(output[window], plain(x[window].contiguous()))
             changed += not torch.allclose(output[b], plain(x[b : b + 1].clone())[0], rtol=1e-4, atol=1e-5)
         assert changed == 4
@@ -371,6 +389,12 @@ class TestNotAttention:
 class PlainHead(nn.Module):
     def forward(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
+
+
+class Dropping(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(F.dropout(x.mean((2, 3)), 0.5, self.training))
+        return x * gate[:, :, None, None]
 
 
 class DefinedInReverse(nn.Module):
@@ -458,11 +482,6 @@ class TestSearch:
         assert torch.equal(trained, net.eval()(feature_map()))
 
     def test_dropout_in_the_gate_is_no_hindrance(self) -> None:
-        class Dropping(Excitation):
-            def forward(self, x: Tensor) -> Tensor:
-                gate = self.gate(F.dropout(x.mean((2, 3)), 0.5, self.training))
-                return x * gate[:, :, None, None]
-
         assert len(find_attention(nn.Sequential(Dropping()), feature_map())) == 1
 
     @pytest.mark.parametrize(("attention", "allow_view"), [(MeanBroadcast, True), (ViewMean, False)])
@@ -511,7 +530,7 @@ class TestNothingChanges:
         assert all(module.training for module in model.modules())
 
     def test_random_states_and_example(self) -> None:
-        model = nn.Sequential(DefinedInReverse(), nn.Dropout(0.5))
+        model = nn.Sequential(Dropping(), DefinedInReverse())  # tracing in training mode draws
         example = feature_map()
         before, torch_state, python_state = example.clone(), torch.get_rng_state(), random.getstate()
         find_attention(model, example)

@@ -37,7 +37,8 @@ def test_values_by_hand(schedule: Schedule, count: int, expected: list[float]) -
 
 
 @pytest.mark.parametrize(
-    ("index", "count", "fraction"), [(0, 1, 0.0), (0, 4, 0.0), (1, 4, 1 / 3), (2, 4, 2 / 3), (3, 4, 1.0), (7, 15, 0.5)]
+    ("index", "count", "fraction"),
+    [(0, 1, 0.0), (0, 4, 0.0), (1, 4, 1 / 3), (2, 4, 2 / 3), (3, 4, 1.0), (7, 15, 0.5)],
 )
 def test_depth_fraction(index: int, count: int, fraction: float) -> None:
     assert Depth(index, count, 0, 1).fraction == pytest.approx(fraction, abs=1e-15)

@@ -1,0 +1,76 @@
+"""One line for every error."""
+
+import pytest
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf.errors import OmegaConfBaseException
+
+from srp_exp.config.explain import explain, nearest
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "expected"),
+    [
+        ("sede", ["seed", "split"], "; did you mean seed?"),
+        ("resnet2O", ["resnet20", "wrn16_8"], "; did you mean resnet20?"),
+        ("resnet2", ["resnet20", "resnet29", "wrn16_8"], "; did you mean resnet29 or resnet20?"),
+        ("off", ["gap", "fixed"], "; valid are fixed, gap"),  # none resembles it: all, in order
+        ("target", ["_target_", "name"], "; valid are name"),  # what starts with _ is not for the user
+        ("x", [], "; valid are "),
+    ],
+)
+def test_nearest(name, choices, expected) -> None:
+    assert nearest(name, choices) == expected
+
+
+def test_nearest_names_three_at_most() -> None:
+    assert nearest("resnet1", [f"resnet{n}" for n in range(10, 20)]).count(" or ") == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["sede=1"], "sede is not a setting; did you mean seed?"),
+        (["lr=1"], "lr is not a setting; did you mean optimizer.lr or recipe.lr?"),
+        (["weight_decay=1"], "weight_decay is not a setting; did you mean optimizer.weight_decay or recipe.weight_"),
+        (["seed=one"], "seed=one: Value 'one' of type 'str' could not be converted to Integer"),
+        (["mixing=mixpu"], "mixing=mixpu: there is no such choice; did you mean mixup?"),
+        (["seed=["], "seed=[: can't be read as an override ("),
+    ],
+    ids=str,
+)
+def test_errors_of_composition(compose, overrides, expected) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException)) as error:
+        compose(*overrides)
+    assert explain(error.value).startswith(expected)
+
+
+def test_a_missing_value_names_its_key_and_how_to_give_it(compose) -> None:
+    config = compose("backbone=timm")
+    with pytest.raises(OmegaConfBaseException) as error:
+        _ = config.backbone.model
+    assert explain(error.value) == "backbone.model has no value: give one, as backbone.model=..."
+
+
+def fail(message: str, kind: str) -> None:
+    raise {"value": ValueError, "type": TypeError}[kind](message)
+
+
+def test_a_value_error_inside_a_class_is_told_in_its_own_words() -> None:
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"_target_": fail, "message": "depth=21: choose 6n+2", "kind": "value"})
+    assert explain(error.value) == "depth=21: choose 6n+2"
+
+
+def test_another_error_inside_a_class_names_the_class_in_one_line() -> None:
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"_target_": fail, "message": "two\nlines", "kind": "type"})
+    line = explain(error.value)
+    assert "\n" not in line
+    assert "fail" in line
+    assert "TypeError" in line
+
+
+@pytest.mark.parametrize("error", [ValueError("a\nb"), OSError(2, "No such file", "x\ny"), ValueError("")])
+def test_never_more_than_one_line(error) -> None:
+    assert "\n" not in explain(error)

@@ -1,0 +1,174 @@
+"""The run id covers everything that can change the result of a run, and nothing that cannot."""
+
+import copy
+import enum
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from srp_exp.config.identity import flat_identity, identity_of, run_folder, run_id
+
+# Written down here on purpose, not read from the schemas: a change of this list has to be meant.
+NOT_IDENTITY = {
+    "mode", "rerun", "run", "checkpoint", "split", "trust_targets", "device", "log_every_steps", "progress",
+    "data_root", "output_dir", "dataset.root", "dataset.download", "attention.average_pooling",
+}  # fmt: skip
+DEPENDS = {"recipe.evaluate_every_epochs"}  # see the test of model selection
+BASES = {  # together they hold every schema
+    "defaults": (),
+    "cifar": ("dataset=cifar10", "backbone=wrn16_8", "attention=cbam", "srp=fixed", "optimizer=adamw",
+              "lr_schedule=step", "mixing=mixup", "recipe=cifar"),
+    "synthetic": ("dataset=synthetic", "backbone=resnext29_8x64d", "attention=splat", "srp=stages",
+                  "lr_schedule=one_cycle", "mixing=mixup_cutmix"),
+    "timm": ("backbone=resnet50", "attention=sk", "srp=cosine"),
+    "native": ("backbone=seresnet50", "srp=ramped"),
+    "densenet": ("backbone=densenet_bc_100_12", "attention=ge"),
+    "gc": ("attention=gc", "srp=gap"),
+    "eca": ("attention=eca",),
+    "ese": ("attention=ese",),
+}  # fmt: skip
+
+
+def leaves(node: DictConfig, prefix: str = "") -> list[str]:
+    """Dotted names of all settings below `node`."""
+    names = []
+    for key in node:
+        child = node._get_node(key)
+        is_group = isinstance(child, DictConfig) and not child._is_none()
+        names += leaves(child, f"{prefix}{key}.") if is_group else [f"{prefix}{key}"]
+    return names
+
+
+def another(value: Any) -> Any:
+    """A value of the same type."""
+    match value:
+        case bool():
+            return not value
+        case enum.Enum():
+            return next(other for other in type(value) if other is not value)
+        case int() | float():
+            return value + 1 if isinstance(value, int) else value / 2 + 0.125
+        case str():
+            return f"{value}_changed"
+        case list():
+            return [*value[:-1], another(value[-1])]
+    raise TypeError(value)
+
+
+def changed(config: DictConfig, name: str) -> DictConfig:
+    """A copy of `config` in which one setting has another value."""
+    other = copy.deepcopy(config)
+    value = OmegaConf.select(other, name)
+    if OmegaConf.is_list(value):
+        value = OmegaConf.to_container(value)
+    if value is None:
+        strings = ("run", "checkpoint", "attention._target_", "mixing._target_", "srp._target_")
+        OmegaConf.update(other, name, "given" if name in strings else 0.75)
+    else:
+        OmegaConf.update(other, name, another(value))
+    assert OmegaConf.select(other, name) != value, name
+    return other
+
+
+def hash_of(config: DictConfig) -> str:
+    return run_id(config).rpartition("-")[2]
+
+
+@pytest.mark.parametrize("overrides", BASES.values(), ids=BASES)
+def test_every_setting_counts_that_can_change_the_result_and_no_other(compose, overrides) -> None:
+    config = compose(*overrides)
+    names = set(leaves(config))
+    assert len(names) > 40
+    counting = {name for name in names if hash_of(changed(config, name)) != hash_of(config)}
+    assert counting - DEPENDS == names - NOT_IDENTITY - DEPENDS
+
+
+def test_the_list_of_what_does_not_count_names_settings_that_exist(compose) -> None:
+    names = {name for overrides in BASES.values() for name in leaves(compose(*overrides))}
+    assert names >= NOT_IDENTITY | DEPENDS
+
+
+def test_every_value_of_a_setting_has_a_hash_of_its_own(compose) -> None:
+    """Not only "changed or not": no two of these runs share a folder."""
+    config = compose("srp=ramped", "dataset=synthetic", "mixing=mixup")
+    ids = [run_id(changed(config, name)) for name in leaves(config) if name not in NOT_IDENTITY | DEPENDS]
+    assert len(set(ids)) == len(ids) > 40
+
+
+def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_is_chosen_from(compose) -> None:
+    selecting = ("recipe.selection=best", "dataset.val_fraction=0.1")
+    every, every_fifth = (compose(*selecting, f"recipe.evaluate_every_epochs={n}") for n in (1, 5))
+    assert run_id(every) != run_id(every_fifth)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "same"),
+    [
+        (("seed=3", "srp.last=0.4", "mixing=mixup"), ("mixing=mixup", "seed=3", "srp.last=0.4")),
+        (("recipe.lr=1",), ("recipe.lr=1.0",)),
+        (("recipe.lr=0.05",), ("recipe.lr=5e-2",)),
+        (("attention=se", "srp=scheduled", "seed=0"), ()),
+        (("recipe.lr=${optimizer.weight_decay}",), ("recipe.lr=5e-4",)),
+        (("recipe.ema_decay=null",), ()),
+        (("experiment=demo",), ("mixing=mixup",)),
+        (("seed=5", "device=cpu", "output_dir=/elsewhere", "progress=false", "rerun=true"), ("seed=5",)),
+        (("dataset=cifar10", "data_root=/data", "dataset.download=true"), ("dataset=cifar10",)),
+        (("backbone=seresnet50", "attention=native"), ("backbone=seresnet50",)),
+    ],
+    ids=lambda overrides: " ".join(overrides) or "defaults",
+)
+def test_the_same_configuration_has_one_id_however_it_is_written(compose, overrides, same) -> None:
+    assert run_id(compose(*overrides)) == run_id(compose(*same))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "pattern"),
+    [
+        ((), "mnist5k-resnet20-se-scheduled"),
+        (("srp=gap", "attention=none"), "mnist5k-resnet20-none-gap"),
+        (("dataset=cifar100", "backbone=wrn28_10", "attention=cbam", "srp=fixed"), "cifar100-wrn28_10-cbam-fixed"),
+        (("backbone=timm", "backbone.model=seresnext50_32x4d"), "mnist5k-seresnext50_32x4d-native-scheduled"),
+        (("backbone=timm", "backbone.model=resnet50.a1_in1k"), r"mnist5k-resnet50\.a1_in1k-native-scheduled"),
+        (("backbone.name=../a b",), "mnist5k-.._a_b-se-scheduled"),  # one folder below runs/, whatever the name
+    ],
+)
+def test_the_id_names_dataset_backbone_attention_and_srp(compose, overrides, pattern) -> None:
+    config = compose(*overrides)
+    assert re.fullmatch(f"{pattern}-[0-9a-f]{{10}}", run_id(config))
+    assert run_folder(config).parent.as_posix() == "outputs/runs"
+    assert run_folder(config).name == run_id(config)
+
+
+def test_the_id_is_the_same_in_every_process(compose) -> None:
+    script = """
+from hydra import compose, initialize_config_dir
+from srp_exp.config import CONF_DIR
+from srp_exp.config.identity import run_id
+from srp_exp.config.register import register
+register()
+with initialize_config_dir(str(CONF_DIR), version_base=None):
+    print(run_id(compose("config", overrides=["attention=splat", "srp=stages"])))
+"""
+    ids = {run_id(compose("attention=splat", "srp=stages"))}
+    for hash_seed in ("1", "2"):  # of Python's sets and dicts of strings
+        environment = {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        ids.add(done.stdout.strip())
+    assert len(ids) == 1
+
+
+def test_the_flat_identity_holds_the_same_values(compose) -> None:
+    config = compose("srp=stages")
+    flat = flat_identity(config)
+    assert flat["recipe.lr"] == 0.1
+    assert flat["srp.scales"] == "[1.0, 0.75, 0.5]"
+    assert flat["compile"] is False
+    assert "device" not in flat
+    assert "recipe.ema_decay" not in flat  # TensorBoard takes no None
+    assert identity_of(config)["recipe"]["ema_decay"] is None

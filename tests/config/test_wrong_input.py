@@ -1,0 +1,154 @@
+"""A wrong command line: one line that names the value, the place and the nearest valid choice; nothing else happens."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Command line -> what the one line must contain.
+WRONG = {
+    # A key that doesn't exist.
+    "sede=1": ["sede", "did you mean seed?"],
+    "+sede=1": ["sede", "did you mean seed?"],
+    "++sede=1": ["sede", "did you mean seed?"],
+    "~sede": ["sede", "did you mean seed?"],
+    "recipe.epoch=3": ["recipe.epoch ", "epochs?"],
+    "+recipe.epoch=3": ["recipe.epoch ", "epochs?"],
+    "~recipe.epoch": ["recipe.epoch", "epochs?"],
+    "+foo.bar=1": ["foo", "valid are", "recipe"],
+    "lr=0.1": ["lr ", "optimizer.lr or recipe.lr"],
+    "batch_size=64": ["batch_size ", "recipe.batch_size"],
+    "backbone.depht=20": ["backbone.depht", "depth?"],
+    "srp.scale=0.5": ["srp.scale", "first, last"],  # of srp=fixed; scheduled has first and last
+    "srp=fixed srp.last=0.5": ["srp.last", "scale"],
+    "srp=fixed +srp.last=0.5": ["srp.last", "scale"],
+    "srp=gap srp.share=batch": ["srp.share"],
+    "optimizer=adamw optimizer.momentum=0.9": ["optimizer.momentum", "betas"],
+    "dataset.num_classes=3": ["dataset.num_classes", "val_fraction"],  # of synthetic only
+    # A key that can't be deleted.
+    "~seed": ["seed"],
+    "~recipe.epochs": ["recipe.epochs"],
+    # A choice or a group that doesn't exist.
+    "backbone=resnet2O": ["backbone=resnet2O", "resnet20"],
+    "dataset=cifar1O": ["dataset=cifar1O", "cifar10 or cifar100"],
+    "srp=off": ["srp=off", "cosine, fixed, gap"],
+    "attention=SE": ["attention=SE", "se, sk, splat"],
+    "optimizer=adam": ["optimizer=adam", "adamw?"],
+    "experiment=demp": ["experiment=demp", "demo?"],
+    "experiment=demo mixing=mixpu": ["mixing=mixpu", "mixup?"],
+    "bakbone=resnet20": ["bakbone", "did you mean backbone?"],
+    # A wrong type.
+    "recipe.epochs=ten": ["recipe.epochs=ten", "Integer"],
+    "recipe.epochs=1.5": ["recipe.epochs=1.5", "Integer"],
+    "recipe.epochs=": ["recipe.epochs=", "Integer"],
+    "srp.last=[0.5]": ["srp.last=[0.5]", "Float"],
+    "srp=stages srp.scales=0.5": ["srp.scales=0.5", "list"],
+    "seed=null": ["seed=None", "Optional"],
+    "rerun=maybe": ["rerun=maybe", "bool"],
+    "srp.last=${nope}": ["srp.last", "nope"],
+    # A wrong choice of an enumeration.
+    "precision=fp8": ["precision=fp8", "fp32, bf16, fp16"],
+    "mode=trane": ["mode=trane", "train, eval"],
+    "split=valid": ["split=valid", "train, val, test"],
+    "srp.share=images": ["srp.share=images", "sample, batch"],
+    "recipe.selection=bst": ["recipe.selection=bst", "last, best"],
+    # Out of range.
+    "seed=-1": ["seed=-1", "[0, inf)"],
+    "srp.last=1.5": ["srp.last=1.5", "(0, 1]"],
+    "srp.last=0": ["srp.last=0.0", "(0, 1]"],
+    "srp.last=nan": ["srp.last=nan", "(0, 1]"],
+    "srp.regions=0": ["srp.regions=0", "[1, inf)"],
+    "srp=stages srp.scales=[1,2]": ["srp.scales=[1.0, 2.0]", "(0, 1]"],
+    "recipe.epochs=0": ["recipe.epochs=0", "[1, inf)"],
+    "recipe.label_smoothing=1": ["recipe.label_smoothing=1.0", "[0, 1)"],
+    "recipe.ema_decay=1": ["recipe.ema_decay=1.0", "(0, 1)"],
+    "recipe.clip_norm=0": ["recipe.clip_norm=0.0", "(0, inf)"],
+    "recipe.lr=inf": ["recipe.lr=inf", "(0, inf)"],
+    "recipe.weight_decay=-1": ["recipe.weight_decay=-1.0", "[0, inf)"],
+    "optimizer=adamw optimizer.betas=[0.9,1]": ["optimizer.betas=[0.9, 1.0]", "[0, 1)"],
+    "lr_schedule=step lr_schedule.milestones=[0.5,1]": ["lr_schedule.milestones=[0.5, 1.0]", "(0, 1)"],
+    "mixing=mixup mixing.alpha=0": ["mixing.alpha=0.0", "(0, inf)"],
+    "dataset.val_fraction=1": ["dataset.val_fraction=1.0", "[0, 1)"],
+    "dataset=synthetic dataset.image_size=[4,32]": ["dataset.image_size=[4, 32]", "[8, inf)"],
+    "dataset=synthetic dataset.image_size=[32]": ["dataset.image_size=[32]", "two"],
+    "attention.rd_ratio=2": ["attention.rd_ratio=2.0", "(0, 1]"],
+    "backbone=wrn28_10 backbone.dropout=1": ["backbone.dropout=1.0", "[0, 1)"],
+    # What one choice demands of another.
+    "attention=none": ["srp=scheduled", "attention=none", "ceca", "srp=gap"],
+    "attention=gc": ["srp=scheduled", "attention=gc", "ceca", "srp=gap"],
+    "recipe.selection=best": ["recipe.selection=best", "dataset.val_fraction"],
+    "recipe.accumulate_steps=3": ["recipe.accumulate_steps=3", "recipe.batch_size=128"],
+    "recipe.warmup_epochs=10": ["warmup_epochs=10.0", "recipe.epochs=10"],
+    "backbone=timm": ["backbone.model", "no value"],
+    "run=somewhere": ["run", "mode=eval"],
+    "checkpoint=file.pt": ["checkpoint", "mode=eval"],
+    # Nothing that could be read.
+    "recipe.lr=[": ["recipe.lr=[", "override"],
+    "seed": ["seed", "override"],
+    "seed=1,2": ["seed=1,2"],
+}
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In an empty folder, where importing what needs torch fails with an error that no user ever sees."""
+    monkeypatch.chdir(tmp_path)
+    for module in ("srp_exp.run", "srp_exp.evaluate_run", "srp_exp.build"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(WRONG) >= 20
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("line", WRONG)
+def test_one_line_names_value_place_and_choice(command_line, tmp_path, line) -> None:
+    outcome = command_line(*line.split(" "), "output_dir=outputs")
+    assert outcome.code == 1
+    assert outcome.out == ""
+    assert outcome.err.endswith("\n")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("srp-exp: ")
+    assert [part for part in WRONG[line] if part not in outcome.err] == [], outcome.err
+    assert "Error executing" not in outcome.err
+    assert not list(tmp_path.glob("outputs/runs/*"))
+    assert {path.name for path in tmp_path.iterdir()} <= {"outputs"}
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("line", ["mode=eval", "mode=eval run=a checkpoint=b"])
+def test_the_training_guard_of_these_tests_works(command_line, line) -> None:
+    """The other tests would pass for nothing if the import of what needs torch were not forbidden here."""
+    with pytest.raises(ImportError):
+        command_line(*line.split(" "))
+
+
+def test_neither_a_wrong_line_nor_printing_the_config_imports_torch(tmp_path) -> None:
+    script = """
+import sys
+from srp_exp.__main__ import main
+for arguments in (["seed=-1"], ["sede=1"], ["backbone=resnet2O"], ["attention=gc"], ["--cfg", "job"]):
+    sys.argv = ["srp-exp", *arguments]
+    try:
+        main()
+    except SystemExit as error:
+        print("failed:", error.code)
+    for module in ("torch", "timm", "torchvision", "numpy"):
+        assert module not in sys.modules, (module, arguments)
+print("all done")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.count("failed:") == 4
+    assert "backbone:\n" in done.stdout
+    assert done.stdout.endswith("all done\n")
+    assert done.stderr == ""
+    assert not list(tmp_path.glob("outputs/runs/*"))
+
+
+def test_the_full_traceback_comes_on_request(command_line, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRP_EXP_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match=r"srp\.last=1\.5"):
+        command_line("srp.last=1.5")

@@ -1,0 +1,107 @@
+"""A file is whole or absent, whatever happens to its writer."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from srp_exp.files import write_atomically
+
+
+@pytest.mark.parametrize("existing", [None, b"old", b"a much longer old content"])
+def test_bytes_and_writers_are_written_whole(tmp_path: Path, existing: bytes | None) -> None:
+    path = tmp_path / "results.json"
+    for content in (b"new", lambda file: (file.write(b"n"), file.write(b"ew")), b""):
+        if existing is not None:
+            path.write_bytes(existing)
+        write_atomically(path, content)
+        assert path.read_bytes() == (content if isinstance(content, bytes) else b"new")
+        assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("existing", [None, b"old"])
+def test_a_writer_that_fails_leaves_the_old_file_alone(
+    tmp_path: Path, existing: bytes | None, error: type[BaseException]
+) -> None:
+    path = tmp_path / "results.json"
+    if existing is not None:
+        path.write_bytes(existing)
+
+    def fails(file: BinaryIO) -> None:
+        file.write(b"half")
+        file.flush()
+        assert (path.read_bytes() if path.exists() else None) == existing
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, fails)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == (
+        {} if existing is None else {"results.json": existing}
+    )
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_disk_that_fails_late_leaves_the_old_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os if failing == "fsync" else Path, failing, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"results.json": b"old"}
+
+
+def test_the_content_is_on_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = []
+    fsync, replace = os.fsync, Path.replace
+    path = tmp_path / "results.json"
+
+    def recording_fsync(descriptor: int) -> None:
+        events.append(("fsync", os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    def recording_replace(source: Path, target: Path) -> Path:
+        events.append(("replace", source.stat().st_size))
+        assert source.parent == target.parent  # on one file system, where replacing is atomic
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(Path, "replace", recording_replace)
+    write_atomically(path, lambda file: file.write(b"12345"))
+    assert events == [("fsync", 5), ("replace", 5)]
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(b"old")
+    code = f"""
+import os, signal
+from pathlib import Path
+from srp_exp.files import write_atomically
+
+def dies(file):
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_atomically(Path({str(path)!r}), dies)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        write_atomically(tmp_path / "absent" / "results.json", b"new")

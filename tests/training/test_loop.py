@@ -1,0 +1,351 @@
+"""The loop: which epoch is the best, where a loss goes bad, and that an interruption anywhere leaves no trace."""
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from srp_exp.datasets import Batch, BatchLoader
+from srp_exp.training import checkpoints as checkpoints_module
+from srp_exp.training import reporter as reporter_module
+from srp_exp.training.checkpoints import Checkpoints, load
+from srp_exp.training.learner import Learner
+from srp_exp.training.loop import LoopSettings, NonFiniteLossError, fit, is_best
+from srp_exp.training.mixing import mixup_or_cutmix
+from srp_exp.training.reporter import Reporter
+
+MakeLearner = Callable[..., Learner]
+AssertSame = Callable[[Any, Any], None]
+
+EPOCHS, STEPS = 3, 5
+
+
+def epoch_of(model: nn.Module) -> int:
+    """The epochs that `model` has seen, told by its batch norm's count of batches."""
+    count = model.get_submodule("1").num_batches_tracked
+    assert isinstance(count, torch.Tensor)
+    assert int(count) % STEPS == 0
+    return int(count) // STEPS
+
+
+class Run:
+    """A run in a folder; every `fit` is made of new objects, as in a new process."""
+
+    def __init__(self, folder: Path, make_learner: MakeLearner, batches: BatchLoader) -> None:
+        self.folder, self.make_learner, self.batches = folder, make_learner, batches
+        self.top1 = [0.5, 0.7, 0.6]
+
+    def fit(self, learner: Learner | None = None, epochs: int = EPOCHS, **settings: Any) -> Learner:
+        if learner is None:
+            mix = mixup_or_cutmix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3)
+            learner = self.make_learner(mix=mix)
+        with SummaryWriter(str(self.folder)) as writer:
+            reporter = Reporter(self.folder, writer, epochs, self.batches.batch_size, progress=False)
+            settings = {"log_every_steps": 2, "select_by": "val/top1", **settings}
+            try:
+                fit(learner, self.batches, self.evaluate, self.checkpoints, reporter, LoopSettings(epochs, **settings))
+            finally:
+                reporter.close()
+        return learner
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {"val/top1": self.top1[epoch_of(model) - 1]}
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoints", "config: 1")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, make_learner: MakeLearner, batches: BatchLoader) -> Callable[[str], Run]:
+    def make(name: str) -> Run:
+        (tmp_path / name).mkdir()
+        return Run(tmp_path / name, make_learner, batches)
+
+    return make
+
+
+@pytest.fixture
+def run(make_run: Callable[[str], Run]) -> Run:
+    return make_run("run")
+
+
+# Best epoch
+
+
+@pytest.mark.parametrize(
+    "top1, best_epochs",
+    [
+        ([0.1, 0.2, 0.3], [1, 2, 3]),
+        ([0.3, 0.2, 0.1], [1]),
+        ([0.2, 0.5, 0.5], [1, 2]),
+        ([0.0, 0.0, 0.0], [1]),
+        ([None, 0.4, 0.4], [2]),
+        ([0.4, None, 0.6], [1, 3]),
+    ],
+)
+def test_the_first_of_the_highest_is_the_best(top1: list[float | None], best_epochs: list[int]) -> None:
+    history = [{"epoch": epoch} | ({} if v is None else {"val/top1": v}) for epoch, v in enumerate(top1, 1)]
+    found = [epoch for epoch in range(1, 4) if is_best(history[:epoch], "val/top1")]
+    assert found == best_epochs
+    assert not any(is_best(history[:epoch], None) for epoch in range(1, 4))
+    assert not any(is_best(history[:epoch], "val/top5") for epoch in range(1, 4))
+
+
+@pytest.mark.parametrize("top1, best", [([0.1, 0.2, 0.3], 3), ([0.5, 0.7, 0.6], 2), ([0.7, 0.7, 0.7], 1)])
+def test_the_best_epoch_is_kept(run: Run, top1: list[float], best: int) -> None:
+    run.top1 = top1
+    run.fit()
+    state = load(run.checkpoints.best)
+    assert state["learner"]["epoch"] == best
+    assert state["learner"]["step"] == best * STEPS
+
+
+def test_without_a_metric_no_epoch_is_the_best(run: Run) -> None:
+    run.fit(select_by=None, epochs=1)
+    assert not run.checkpoints.best.exists()
+
+
+# History
+
+
+def test_history_tells_each_epoch(run: Run) -> None:
+    learner = run.make_learner()
+    seen: list[tuple[float, float]] = []
+    lrs: list[float] = []
+    step = learner.train_step
+
+    def recording(batch: Batch) -> None:
+        lrs.append(learner.lr)
+        before = learner.totals.values.clone()
+        step(batch)
+        loss, correct = (learner.totals.values - before)[:2].tolist()
+        seen.append((loss, correct))
+
+    learner.train_step = recording  # type: ignore[method-assign]
+    run.fit(learner)
+    assert [metrics["epoch"] for metrics in learner.history] == [1, 2, 3]
+    assert [metrics["step"] for metrics in learner.history] == [5, 10, 15]
+    assert [metrics["lr"] for metrics in learner.history] == [lrs[4], lrs[9], lrs[14]]
+    assert [metrics["val/top1"] for metrics in learner.history] == run.top1
+    for epoch, metrics in enumerate(learner.history):
+        losses, corrects = zip(*seen[epoch * STEPS : (epoch + 1) * STEPS], strict=True)
+        assert metrics["train/loss"] == pytest.approx(sum(losses) / (STEPS * 4), rel=1e-5)
+        assert metrics["train/top1"] == pytest.approx(sum(corrects) / (STEPS * 4))
+    assert run.metrics() == learner.history
+
+
+@pytest.mark.parametrize("every, evaluated", [(1, [1, 2, 3]), (2, [2, 3]), (3, [3]), (10, [3])])
+def test_evaluation_every_few_epochs_and_at_the_end(run: Run, every: int, evaluated: list[int]) -> None:
+    run.fit(evaluate_every_epochs=every)
+    assert [metrics["epoch"] for metrics in run.metrics() if "val/top1" in metrics] == evaluated
+
+
+@pytest.mark.parametrize("log_every_steps", [1, 4, 5, 100])
+def test_how_often_it_logs_changes_no_result(run: Run, log_every_steps: int, assert_same_state: AssertSame) -> None:
+    # 5 and 100: an epoch has one log point only, at its end.
+    learner = run.fit(run.make_learner(), log_every_steps=log_every_steps)
+    reference = run.make_learner()
+    for epoch in range(EPOCHS):
+        for batch in run.batches.epoch(epoch):
+            reference.train_step(batch)
+    assert_same_state(learner.model.state_dict(), reference.model.state_dict())
+    assert len(run.metrics()) == EPOCHS
+
+
+def test_the_moving_average_is_what_is_evaluated(run: Run) -> None:
+    learner = run.make_learner(ema_decay=0.9)
+    evaluated: list[nn.Module] = []
+    run.evaluate = lambda model: evaluated.append(model) or {}  # type: ignore[func-returns-value,method-assign]
+    run.fit(learner, select_by=None)
+    assert learner.ema is not None
+    assert len(evaluated) == EPOCHS
+    assert all(model is learner.ema.module for model in evaluated)
+
+
+# Non-finite loss
+
+
+class Poisoned:
+    """The batches of a loader, that of one step of the training holding a pixel that isn't finite."""
+
+    def __init__(self, batches: BatchLoader, bad_step: int, value: float) -> None:
+        self.batch_size, self.steps_per_epoch = batches.batch_size, batches.steps_per_epoch
+        self._batches, self._bad_step, self._value = batches, bad_step, value
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        for step, batch in enumerate(self._batches.epoch(epoch, first_step), epoch * STEPS + first_step):
+            if step == self._bad_step:
+                batch.images[0, 0, 0, 0] = self._value
+            yield batch
+
+
+@pytest.mark.parametrize("log_every_steps", [2, 5, 100])
+@pytest.mark.parametrize(
+    "bad_step, place, last_good",
+    [
+        (0, "step 1 of epoch 1", None),
+        (2, "step 3 of epoch 1", None),
+        (4, "step 5 of epoch 1", None),
+        (5, "step 1 of epoch 2", 5),
+        (12, "step 3 of epoch 3", 10),
+        (14, "step 5 of epoch 3", 10),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_placed_exactly(
+    run: Run, bad_step: int, place: str, last_good: int | None, log_every_steps: int
+) -> None:
+    healthy = run.make_learner()
+    for step in range(bad_step):
+        healthy.train_step(list(run.batches.epoch(step // STEPS))[step % STEPS])
+    run.batches = Poisoned(run.batches, bad_step, math.inf if bad_step % 2 else math.nan)  # type: ignore[assignment]
+    with pytest.raises(NonFiniteLossError) as caught:
+        run.fit(run.make_learner(), log_every_steps=log_every_steps)
+    message = str(caught.value)
+    assert place in message
+    assert f"learning rate {healthy.lr:.3g})" in message
+    name = "none" if last_good is None else str(run.folder / "checkpoints" / f"step-{last_good:09d}.pt")
+    assert f"last good checkpoint: {name};" in message
+    assert "\n" not in message
+    assert len(run.metrics()) == bad_step // STEPS  # nothing of the bad epoch is kept
+
+
+def test_weights_that_are_not_finite_are_no_good_checkpoint(run: Run) -> None:
+    learner = run.make_learner()
+    step = learner.train_step
+
+    def diverging(batch: Batch) -> None:
+        if learner.step == 9:  # the last of epoch 2: its loss is finite still, and none after it tells
+            learner.optimizer.param_groups[0]["lr"] = math.inf
+        step(batch)
+
+    learner.train_step = diverging  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLossError, match=r"of epoch 2 .*last good checkpoint: .*step-000000005\.pt"):
+        run.fit(learner, select_by=None)
+    assert run.checkpoints.latest() == run.folder / "checkpoints" / "step-000000005.pt"
+
+
+# Interruption
+
+
+def final_state(run: Run, learner: Learner) -> dict[str, Any]:
+    return {
+        "learner": learner.state_dict(),
+        "best": load(run.checkpoints.best),
+        "latest": str(run.checkpoints.latest()).removeprefix(str(run.folder)),
+        "metrics": run.metrics(),
+    }
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing catches it."""
+
+
+def test_resumed_in_the_middle_of_an_epoch(make_run: Callable[[str], Run], assert_same_state: AssertSame) -> None:
+    straight, resumed = make_run("straight"), make_run("resumed")
+    learner = straight.make_learner(ema_decay=0.9)
+    step = learner.train_step
+    states = []
+
+    def recording(batch: Batch) -> None:
+        step(batch)
+        states.append(copy.deepcopy(learner.state_dict()))
+
+    learner.train_step = recording  # type: ignore[method-assign]
+    for either in (straight, resumed):  # a moving average of the weights has no count of batches to tell its epoch
+        either.evaluate = lambda model: {"val/top1": model.get_submodule("0").weight.sum().item()}  # type: ignore[method-assign]
+    straight.fit(learner, select_by=None)
+    for state in (states[6], states[7], states[11]):
+        other = resumed.make_learner(ema_decay=0.9)
+        other.load_state_dict(copy.deepcopy(state))
+        (resumed.folder / "checkpoints").mkdir(exist_ok=True)
+        for path in (resumed.folder / "checkpoints").iterdir():
+            path.unlink()
+        resumed.fit(other, select_by=None)
+        assert_same_state(other.state_dict(), learner.state_dict())
+        assert resumed.metrics() == straight.metrics()
+
+
+@pytest.mark.parametrize("at_step", [0, 4, 5, 8, 14])
+def test_killed_in_a_step(
+    make_run: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch, assert_same_state: AssertSame, at_step: int
+) -> None:
+    straight, killed = make_run("straight"), make_run("killed")
+    expected = final_state(straight, straight.fit())
+    with monkeypatch.context() as patch:
+        step = Learner.train_step
+
+        def dying(learner: Learner, batch: Batch) -> None:
+            if learner.step == at_step:
+                raise Killed
+            step(learner, batch)
+
+        patch.setattr(Learner, "train_step", dying)
+        with pytest.raises(Killed):
+            killed.fit()
+    assert_same_state(final_state(killed, killed.fit()), expected)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("top1", [[0.5, 0.7, 0.6], [0.7, 0.5, 0.6]])
+def test_killed_at_any_write(
+    make_run: Callable[[str], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    assert_same_state: AssertSame,
+    top1: list[float],
+    moment: str,
+) -> None:
+    straight = make_run("straight")
+    straight.top1 = top1
+    expected = final_state(straight, straight.fit())
+    write = checkpoints_module.write_atomically
+    deaths = 0
+    for number in range(100):
+        killed = make_run(f"killed-{number}")
+        killed.top1 = top1
+        count = iter(range(1000))
+
+        def dying(path: Path, content: Any, number: int = number, count: Iterator[int] = count) -> None:
+            dies = next(count) == number
+            if dies and moment == "before":
+                raise Killed
+            write(path, content)
+            if dies:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints_module, "write_atomically", dying)
+            patch.setattr(reporter_module, "write_atomically", dying)
+            try:
+                killed.fit()
+            except Killed:
+                deaths += 1
+            else:
+                break
+        assert_same_state(final_state(killed, killed.fit()), expected)
+    assert deaths >= 2 * EPOCHS + 1  # metrics.jsonl at the start, then a checkpoint and metrics.jsonl an epoch
+
+
+def test_a_finished_training_is_not_trained_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, assert_same_state: AssertSame
+) -> None:
+    expected = run.fit().state_dict()
+    monkeypatch.setattr(Learner, "train_step", None)
+    assert_same_state(run.fit().state_dict(), expected)
+
+
+def test_one_training_of_longer_goal_goes_on_where_a_shorter_one_ended(run: Run) -> None:
+    run.fit(epochs=1)
+    learner = run.fit()
+    assert [metrics["epoch"] for metrics in learner.history] == [1, 2, 3]
+    assert learner.step == EPOCHS * STEPS

@@ -1,0 +1,158 @@
+"""What a training leaves behind for its reader: metrics.jsonl, TensorBoard's events, and the bar on a terminal."""
+
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from srp_exp.datasets import Batch, BatchLoader
+from srp_exp.training import reporter as reporter_module
+from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.learner import Learner
+from srp_exp.training.loop import LoopSettings, fit
+from srp_exp.training.reporter import Reporter
+
+EPOCHS, STEPS, BATCH = 3, 5, 4
+LOG_STEPS = [2, 4, 5, 7, 9, 10, 12, 14, 15]
+
+Fit = Callable[..., Learner]
+Points = list[tuple[int, float]]
+
+
+@pytest.fixture
+def fit_in(tmp_path: Path, make_learner: Callable[..., Learner], batches: BatchLoader) -> Fit:
+    """Trains in tmp_path, logging every two steps, and returns the learner."""
+
+    def run(
+        learner: Learner | None = None,
+        evaluate: Callable[[nn.Module], dict[str, float]] = lambda _: {"val/loss": 0.25, "val/top1": 0.5},
+        epochs: int = EPOCHS,
+        progress: bool = False,
+    ) -> Learner:
+        learner = make_learner(ramp_until=0.5) if learner is None else learner
+        with SummaryWriter(str(tmp_path)) as writer:
+            reporter = Reporter(tmp_path, writer, epochs, BATCH, progress)
+            checkpoints = Checkpoints(tmp_path / "checkpoints", "")
+            fit(learner, batches, evaluate, checkpoints, reporter, LoopSettings(epochs, log_every_steps=2))
+            reporter.close()
+        return learner
+
+    return run
+
+
+def scalars(folder: Path) -> dict[str, Points]:
+    """Every curve in TensorBoard: (step, value) by tag."""
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
+    }
+
+
+def values(points: Points) -> list[float]:
+    return [value for _, value in points]
+
+
+def test_metrics_file_is_the_history(fit_in: Fit, tmp_path: Path) -> None:
+    learner = fit_in()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == learner.history
+    assert len(lines) == EPOCHS
+
+
+def test_a_resumed_run_mends_the_metrics_file(fit_in: Fit, tmp_path: Path) -> None:
+    history = fit_in(epochs=2).history
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(file.read_text() + '{"epoch": 3, "half a li')
+    learner = fit_in()
+    assert [json.loads(line) for line in file.read_text().splitlines()] == learner.history
+    assert learner.history[:2] == history
+
+
+def test_curves_have_the_values_of_the_training(fit_in: Fit, tmp_path: Path, make_learner: Any) -> None:
+    learner = make_learner(ramp_until=0.5)
+    steps: list[tuple[float, float, float]] = []
+    step = learner.train_step
+
+    def recording(batch: Batch) -> None:
+        lr, before = learner.lr, learner.totals.values.clone()
+        step(batch)
+        loss, correct = (learner.totals.values - before)[:2].tolist()
+        steps.append((lr, loss / BATCH, correct / BATCH))
+
+    learner.train_step = recording
+    fit_in(learner)
+    curves = scalars(tmp_path)
+    starts = [0, *LOG_STEPS[:-1]]
+    windows = [steps[start:end] for start, end in zip(starts, LOG_STEPS, strict=True)]
+    for tag, index in (("train/loss", 1), ("train/top1", 2)):
+        expected = [sum(step[index] for step in window) / len(window) for window in windows]
+        assert [step for step, _ in curves[tag]] == LOG_STEPS
+        assert values(curves[tag]) == pytest.approx(expected, rel=1e-4)
+    assert curves["lr"] == [(end, pytest.approx(window[-1][0])) for end, window in zip(LOG_STEPS, windows, strict=True)]
+    assert curves["val/loss"] == [(5, 0.25), (10, 0.25), (15, 0.25)]
+    assert curves["val/top1"] == [(5, 0.5), (10, 0.5), (15, 0.5)]
+    assert [step for step, _ in curves["images_per_second"]] == LOG_STEPS
+    assert min(values(curves["images_per_second"])) > 0
+
+
+def test_the_scale_of_every_attention_layer_is_shown(fit_in: Fit, tmp_path: Path) -> None:
+    fit_in()
+    curves = scalars(tmp_path)
+    for tag, final in (("srp_scale/3", 0.75), ("srp_scale/5", 0.25)):
+        ramps = [min(1, last_step / 15 / 0.5) for last_step in (4, 9, 14)]
+        expected = [1 - (1 - final) * ramp for ramp in ramps]
+        assert curves[tag] == [(end, pytest.approx(value)) for end, value in zip((5, 10, 15), expected, strict=True)]
+    assert len([tag for tag in curves if tag.startswith("srp_scale/")]) == 2
+
+
+def test_speed_counts_the_steps_and_not_the_evaluation(
+    fit_in: Fit, tmp_path: Path, make_learner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(reporter_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    learner = make_learner()
+    step = learner.train_step
+
+    def half_a_second(batch: Batch) -> None:
+        step(batch)
+        now[0] += 0.5
+
+    def an_hour(model: nn.Module) -> dict[str, float]:
+        now[0] += 3600
+        return {}
+
+    learner.train_step = half_a_second
+    fit_in(learner, an_hour)
+    assert values(scalars(tmp_path)["images_per_second"]) == pytest.approx([BATCH / 0.5] * len(LOG_STEPS))
+
+
+def test_a_bar_on_a_terminal_and_none_elsewhere(
+    fit_in: Fit, make_learner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    for is_terminal in (True, False):
+        console = Console(file=StringIO(), force_terminal=is_terminal, width=120)
+        monkeypatch.setattr(reporter_module, "CONSOLE", console)
+        fit_in(make_learner(epochs=EPOCHS), epochs=1 if is_terminal else 2, progress=True)
+        shown.append(console.file.getvalue())  # type: ignore[attr-defined]
+    terminal, file = shown
+    assert "epoch 1/1" in terminal
+    assert "5/5" in terminal
+    assert "img/s" in terminal
+    assert "img/s" not in file
+
+
+def test_numbers_survive_the_way_to_the_file(fit_in: Fit, tmp_path: Path) -> None:
+    third = torch.tensor(1 / 3, dtype=torch.float64).item()
+    fit_in(evaluate=lambda _: {"val/top1": third}, epochs=1)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["val/top1"] == third
