@@ -10,7 +10,6 @@ method.
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -83,13 +82,20 @@ def peak_memory(network: str, variant: str, device: torch.device) -> float:
     """MiB that building the network and three steps add to the peak of a fresh process (of the device, on CUDA)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which importing torch had set
+    before = resident_mib("VmHWM")
     step = Step(network, variant, device)
     for _ in range(3):
         step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return resident_mib("VmHWM") - before
+
+
+def resident_mib(field: str) -> float:
+    """A figure of /proc/self/status (Linux), such as the highest resident memory, VmHWM."""
+    status = Path("/proc/self/status").read_text()
+    return float(status.partition(f"{field}:")[2].split()[0]) / 2**10
 
 
 def peak_memories(network: str, device: torch.device, repeats: int) -> dict[str, float]:

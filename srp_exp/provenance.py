@@ -16,9 +16,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
     commit and diff are None where srp_exp isn't run from a git checkout. Nothing is taken from the environment
     variables, which may hold secrets.
     """
+    commit = _git("rev-parse", "HEAD")
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": commit and commit.strip(),
         "diff": _git("diff", "HEAD"),
         "python": platform.python_version(),
         "packages": {dist.metadata["Name"]: dist.version for dist in metadata.distributions()},
@@ -44,6 +45,8 @@ def _git(*arguments: str) -> str | None:
     git = ["git", "-C", str(source.parent)]
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", source.name], capture_output=True, check=True)
-        return subprocess.run([*git, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            [*git, *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -37,7 +37,7 @@ class Evaluation:
 
     def accuracy(self, k: int = 1) -> float:
         """Part of the samples, in [0, 1], whose label is among the k most probable classes."""
-        top = self.probabilities.topk(k, dim=1).indices
+        top = self.probabilities.argsort(dim=1, descending=True, stable=True)[:, :k]
         return (top == self.labels[:, None]).any(1).double().mean().item()
 
     def summary(self) -> dict[str, float]:
@@ -53,7 +53,7 @@ class Evaluation:
     def details(self) -> dict[str, Any]:
         """The summary, the number of samples, the accuracy by class (None: no sample) and the confusion matrix."""
         confusion = self.confusion()
-        per_class = (confusion.diagonal() / confusion.sum(1)).tolist()
+        per_class = (confusion.diagonal().double() / confusion.sum(1)).tolist()
         accuracies = [None if value != value else value for value in per_class]
         return {
             **self.summary(),

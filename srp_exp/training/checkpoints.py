@@ -1,6 +1,5 @@
 """Checkpoints of a run: written whole or not at all, read without running code."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,9 @@ class Checkpoints:
         """Save the state of `learner`, also as the best where it is, and drop all but the last `keep` files."""
         path = self.folder / f"step-{learner.step:09d}.pt"
         state = {"config": self._config, "learner": learner.state_dict(), "model": learner.evaluated_model.state_dict()}
-        write_atomically(path, lambda file: torch.save(state, file))
-        if is_best:
-            write_atomically(self.best, lambda file: shutil.copyfileobj(path.open("rb"), file))
+        # The best first: a run killed between the two makes the epoch again and writes both.
+        for target in (self.best, path) if is_best else (path,):
+            write_atomically(target, lambda file: torch.save(state, file))
         for old in self._by_step()[: -self._keep]:
             old.unlink()
 

@@ -57,6 +57,8 @@ class Learner:
         self.model, self.optimizer, self.lr_schedule = model, optimizer, lr_schedule
         self.settings, self.mix, self.device = settings, mix, device
         self.autocast = autocast(device, settings.precision)
+        # torch warns of a wrong order of calls where fp16 skips the first step, whose gradients overflowed.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         decay = settings.ema_decay
         self.ema = (

@@ -57,20 +57,24 @@ def train_epoch(
 ) -> dict[str, Any]:
     """Train to the end of the epoch; return its number, last step, learning rate, and mean loss and top-1."""
     first_step = learner.step - learner.epoch * batches.steps_per_epoch
-    lr = learner.lr
+    lrs: list[float] = []
     for index, batch in enumerate(batches.epoch(learner.epoch, first_step), first_step + 1):
-        lr = learner.lr
+        lrs.append(learner.lr)
         learner.train_step(batch)
         if index % log_every_steps == 0 or index == batches.steps_per_epoch:
             totals = learner.totals.read()
             if totals["bad_step"]:
-                raise NonFiniteLossError(_describe_failure(int(totals["bad_step"]), lr, batches, checkpoints))
-            reporter.step(learner, totals, lr)
+                bad_step = int(totals["bad_step"])
+                lr = lrs[bad_step - learner.step - 1]
+                raise NonFiniteLossError(_describe_failure("the loss is", bad_step, lr, batches, checkpoints))
+            reporter.step(learner, totals, lrs[-1])
+    if not all(parameter.isfinite().all() for parameter in learner.model.parameters()):
+        raise NonFiniteLossError(_describe_failure("weights are", learner.step, lrs[-1], batches, checkpoints))
     learner.totals.values.zero_()
     return {
         "epoch": learner.epoch + 1,
         "step": learner.step,
-        "lr": lr,
+        "lr": lrs[-1],
         "train/loss": totals["loss"] / totals["samples"],
         "train/top1": totals["correct"] / totals["samples"],
     }
@@ -83,9 +87,9 @@ def is_best(history: list[dict[str, Any]], metric: str | None) -> bool:
     return all(history[-1][metric] > earlier[metric] for earlier in history[:-1] if metric in earlier)
 
 
-def _describe_failure(step: int, lr: float, batches: BatchLoader, checkpoints: Checkpoints) -> str:
+def _describe_failure(what: str, step: int, lr: float, batches: BatchLoader, checkpoints: Checkpoints) -> str:
     epoch, index = divmod(step - 1, batches.steps_per_epoch)
     return (
-        f"the loss is not finite at step {index + 1} of epoch {epoch + 1} (learning rate {lr:.3g}); "
+        f"{what} not finite at step {index + 1} of epoch {epoch + 1} (learning rate {lr:.3g}); "
         f"last good checkpoint: {checkpoints.latest() or 'none'}; lower optimizer.lr, or set recipe.clip_norm"
     )

@@ -30,7 +30,7 @@ def step(
     """Times `gamma` at each of `milestones`, given as parts of the training in (0, 1)."""
     warmup = round(warmup_epochs * steps_per_epoch)
     at = [round(milestone * epochs * steps_per_epoch) - warmup for milestone in milestones]
-    if min(at, default=1) <= 0:
+    if warmup and min(at, default=1) <= 0:
         raise ValueError(
             f"lr_schedule.warmup_epochs={warmup_epochs} reaches beyond the first of lr_schedule.milestones={milestones}"
         )
@@ -48,7 +48,7 @@ def one_cycle(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=epochs * steps_per_epoch,
-        pct_start=peak_at,
+        pct_start=peak_at if peak_at * epochs * steps_per_epoch > 1 else 0.0,  # torch divides by zero at 1
         div_factor=1 / start_factor,
         final_div_factor=start_factor / final_factor if final_factor else float("inf"),
         cycle_momentum=False,

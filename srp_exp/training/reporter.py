@@ -47,7 +47,7 @@ class Reporter:
 
     def step(self, learner: Learner, totals: dict[str, float], lr: float) -> None:
         """Report the steps since the last report; `totals` are of the epoch so far, `lr` of the last step."""
-        if totals["samples"] < self._previous["samples"]:
+        if totals["samples"] <= self._previous["samples"]:
             self._previous = dict.fromkeys(self._previous, 0.0)
         window = {name: totals[name] - before for name, before in self._previous.items()}
         self._previous = {name: totals[name] for name in self._previous}

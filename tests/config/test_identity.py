@@ -51,7 +51,7 @@ def another(value: Any) -> Any:
         case enum.Enum():
             return next(other for other in type(value) if other is not value)
         case int() | float():
-            return value + 1 if isinstance(value, int) else value / 2 + 0.125
+            return value + 1 if isinstance(value, int) else value / 2 + 0.1875
         case str():
             return f"{value}_changed"
         case list():

@@ -27,8 +27,8 @@ WRONG = {
     "optimizer=adamw optimizer.momentum=0.9": ["optimizer.momentum", "betas"],
     "dataset.num_classes=3": ["dataset.num_classes", "val_fraction"],  # of synthetic only
     # A key that can't be deleted.
-    "~seed": ["seed"],
-    "~recipe.epochs": ["recipe.epochs"],
+    "~seed": ["seed", "deleted"],
+    "~recipe.epochs": ["recipe.epochs", "deleted"],
     # A choice or a group that doesn't exist.
     "backbone=resnet2O": ["backbone=resnet2O", "resnet20"],
     "dataset=cifar1O": ["dataset=cifar1O", "cifar10 or cifar100"],

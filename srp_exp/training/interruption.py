@@ -1,0 +1,49 @@
+"""Signals that ask a training to make room: SIGTERM, SIGUSR1, SIGUSR2.
+
+What sends them: `kill`, SLURM before it takes a node away, and submitit, whose own handler of SIGUSR2 requeues the job.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: run the same command again, and it goes on."""
+
+
+class Interruption:
+    """Remembers that a signal came, so that the training can stop where its state is whole."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator["Interruption"]:
+        """Catch the signals inside the context; possible in the main thread only, elsewhere nothing is caught."""
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+
+    def leave(self) -> NoReturn:
+        """End the process after the state is saved: through the handler that was there before, else by EXIT_CODE.
+
+        submitit's handler requeues the job and exits. A normal return would count as a success.
+        """
+        assert self.signal is not None
+        previous = self._previous.get(self.signal)
+        if callable(previous) and self.signal != signal.SIGTERM:  # of SIGTERM submitit only takes note
+            previous(self.signal, None)
+        sys.exit(EXIT_CODE)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number

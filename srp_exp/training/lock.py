@@ -1,0 +1,41 @@
+"""One writer for a run folder."""
+
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from srp_exp.training.logs import LOG
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the file `lock` in it says who does.
+
+    The lock is the kernel's (on a shared file system that of its lock daemon): it ends with the process, however that
+    ends, and the workers of a data loader don't inherit it. Raises ValueError, naming the process that holds it.
+    """
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = (folder / "lock").read_text() or "another process"
+            raise ValueError(f"{folder} is in use by {holder}: wait for its end, or stop it") from None
+        stale = (folder / "lock").read_text()
+        if stale:
+            LOG.info("taking over from %s, which ended without a word", stale)
+        _replace_content(file, f"process {os.getpid()} on {platform.node()} since {datetime.now(UTC):%F %T} UTC")
+        try:
+            yield
+        finally:
+            _replace_content(file, "")
+
+
+def _replace_content(file: TextIO, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()

@@ -1,0 +1,555 @@
+"""The command line: training, skipping, resuming, sweeping and evaluating, on tiny generated images."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.reporter import Reporter
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = (
+    "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=32", "dataset.image_size=[16,16]",
+    "recipe.batch_size=16", "recipe.epochs=2", "recipe.warmup_epochs=0", "backbone.depth=8",
+    "log_every_steps=1", "device=cpu",
+)  # fmt: skip
+EVERYTHING = (  # all that carries state or randomness from step to step
+    "recipe.epochs=3", "mixing=mixup", "srp=ramped", "recipe.ema_decay=0.9", "recipe.accumulate_steps=2",
+    "recipe.clip_norm=1", "dataset.crop_padding=2", "dataset.flip=true", "dataset.val_fraction=0.25",
+    "recipe.selection=best",
+)  # fmt: skip
+
+
+def the_run(output_dir: Path) -> Path:
+    """The only run folder below an output folder."""
+    (folder,) = (path for path in (output_dir / "runs").iterdir() if path.is_dir())
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """results.json without what depends on the clock."""
+    content = read_json(folder / "results.json")
+    assert content.pop("training_seconds") >= 0
+    return content
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def final_model(folder: Path) -> dict[str, torch.Tensor]:
+    model: dict[str, torch.Tensor] = torch.load(folder / "checkpoints" / "final.pt", weights_only=True)["model"]
+    return model
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    assert (one / "metrics.jsonl").read_text() == (other / "metrics.jsonl").read_text()
+    assert results(one) == results(other)
+    models = final_model(one), final_model(other)
+    assert models[0].keys() == models[1].keys()
+    assert [name for name, tensor in models[0].items() if not torch.equal(tensor, models[1][name])] == []
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    """Time and size of every file."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=variables, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def trained(command_line, tmp_path_factory) -> Path:
+    """The folder of a finished run, for tests that only read it."""
+    output_dir = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("A_SECRET", "hunter2-hunter2")
+        outcome = command_line(*TINY, f"output_dir={output_dir}")
+    assert outcome.code == 0, outcome.err
+    folder = the_run(output_dir)
+    assert f"run folder  {folder}" in outcome.out
+    assert f"tensorboard --logdir {folder}" in outcome.out
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_validation(command_line, tmp_path_factory) -> Path:
+    """The folder of a finished run with a validation part, in which every kind of state took part."""
+    output_dir = tmp_path_factory.mktemp("validation")
+    assert command_line(*TINY, *EVERYTHING, f"output_dir={output_dir}").code == 0
+    return the_run(output_dir)
+
+
+# --- Printing the configuration -------------------------------------------------------------------
+
+
+def test_printing_the_config_is_fast_and_leaves_nothing(tmp_path) -> None:
+    started = time.perf_counter()
+    done = python("-m", "srp_exp", "--cfg", "job", "attention=eca", "seed=7", folder=tmp_path)
+    seconds = time.perf_counter() - started
+    print(f"--cfg job took {seconds:.2f} s")
+    assert done.returncode == 0, done.stderr
+    assert "seed: 7\n" in done.stdout
+    assert "_target_: timm.layers.EcaModule\n" in done.stdout
+    assert seconds < 3  # the aim is 1 s on a machine that does nothing else
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Outputs --------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_all_that_the_design_names(trained) -> None:
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    expected = {
+        "config.yaml", "provenance.json", "metrics.jsonl", "results.json", "run.log", "checkpoints/final.pt",
+        "evaluation/test/metrics.json", "evaluation/test/predictions.parquet",
+    }  # fmt: skip
+    assert expected <= names
+    assert [name for name in names if "events.out.tfevents" in name]
+    assert [name for name in names if name.endswith(".tmp")] == []
+
+
+def test_the_config_of_a_run_is_resolved(trained) -> None:
+    text = (trained / "config.yaml").read_text()
+    assert "${" not in text
+    assert "depth: 8\n" in text
+    assert "image_size:\n  - 16\n  - 16\n" in text
+
+
+def test_the_metrics_hold_one_line_per_epoch(trained) -> None:
+    lines = metrics(trained)
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 4), (2, 8)]
+    for line in lines:
+        assert {"lr", "train/loss", "train/top1", "test/loss", "test/top1", "test/top5"} <= line.keys()
+    assert results(trained)["test"]["top1"] == lines[-1]["test/top1"]
+
+
+def test_the_results_count_what_was_trained(trained) -> None:
+    content = results(trained)
+    assert content["run"] == trained.name
+    assert content["samples"] == {"train": 64, "test": 32}
+    assert content["attention_modules"] == 3
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    sizes = [tensor.numel() for name, tensor in final_model(trained).items() if not name.endswith(buffers)]
+    assert content["parameters"] == sum(sizes)
+
+
+def test_provenance_names_code_packages_and_command_but_no_environment(trained) -> None:
+    content = read_json(trained / "provenance.json")
+    assert {"commit", "diff", "command", "packages", "python", "device", "host"} <= content.keys()
+    assert content["packages"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert content["command"][:2] == ["srp-exp", "dataset=synthetic"]
+    assert not {"env", "environ", "environment"} & content.keys()
+    secret = b"hunter2-hunter2"
+    assert [path for path in trained.rglob("*") if path.is_file() and secret in path.read_bytes()] == []
+
+
+def test_the_predictions_hold_every_test_image_once(trained) -> None:
+    table = pq.read_table(trained / "evaluation" / "test" / "predictions.parquet").to_pydict()
+    assert len(set(table["index"])) == len(table["index"]) == 32
+    assert {"index", "label", "prediction", "probability_class 0", "probability_class 9"} <= table.keys()
+    right = sum(label == guess for label, guess in zip(table["label"], table["prediction"], strict=True))
+    assert right / 32 == results(trained)["test"]["top1"]
+
+
+def test_tensorboard_shows_scalars_scales_regions_config_and_hparams(trained) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {
+        "train/loss", "train/top1", "lr", "images_per_second", "test/top1", "test/top5", "test/loss", "final/top1",
+    } <= set(tags["scalars"])  # fmt: skip
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 9))
+    assert [event.step for event in events.Scalars("test/top1")] == [4, 8]
+    assert all(event.value > 0 for event in events.Scalars("images_per_second"))
+    scales = {tag: events.Scalars(tag)[-1].value for tag in tags["scalars"] if tag.startswith("srp_scale/")}
+    assert list(scales.values()) == [1.0, 0.75, 0.5]  # in the order of depth
+    assert tags["images"] == ["regions"]
+    (text,) = events.Tensors("config/text_summary")
+    assert b"srp_exp.backbones.resnet.build" in text.tensor_proto.string_val[0]
+    (legend,) = events.Tensors("regions/text_summary")
+    assert b"scale 0.5" in legend.tensor_proto.string_val[0]
+    hparams = events.PluginTagToContent("hparams")
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= hparams.keys()
+    assert b"srp.last" in hparams["_hparams_/session_start_info"]
+    assert b"final/top1" in hparams["_hparams_/experiment"]
+
+
+def test_the_log_tells_every_epoch(trained) -> None:
+    text = (trained / "run.log").read_text()
+    assert "epoch 1/2" in text
+    assert "epoch 2/2" in text
+    assert "Traceback" not in text
+
+
+# --- The same command again -----------------------------------------------------------------------
+
+
+def test_the_same_command_trains_once_and_returns_at_once(trained) -> None:
+    before = snapshot(trained)
+    output_dir = trained.parent.parent
+    seconds = []
+    for _ in range(3):  # a busy machine gets three attempts
+        started = time.perf_counter()
+        done = python("-m", "srp_exp", *TINY, f"output_dir={output_dir}", folder=output_dir)
+        seconds.append(time.perf_counter() - started)
+        if seconds[-1] < 2:
+            break
+    assert done.returncode == 0, done.stderr
+    top1 = results(trained)["test"]["top1"]
+    assert f"top1 {top1:.2%}" in done.stdout
+    assert "finished already" in done.stdout
+    assert min(seconds) < 2
+    assert snapshot(trained) == before
+    assert the_run(output_dir) == trained
+
+
+@pytest.mark.parametrize("extra", [(), ("-m",)], ids=["single", "sweep"])
+def test_a_single_run_and_a_sweep_share_the_folder(command_line, trained, extra) -> None:
+    before = snapshot(trained)
+    outcome = command_line(*extra, *TINY, "seed=0", f"output_dir={trained.parent.parent}")
+    assert outcome.code == 0
+    assert "finished already" in outcome.out
+    assert snapshot(trained) == before
+
+
+def test_two_fresh_folders_get_the_same_bits(command_line, trained, tmp_path) -> None:
+    assert command_line(*TINY, f"output_dir={tmp_path}").code == 0
+    assert the_run(tmp_path).name == trained.name
+    assert_same_bits(the_run(tmp_path), trained)
+
+
+def test_another_seed_gives_other_bits(command_line, trained, tmp_path) -> None:
+    """Else the comparison of bits would show nothing."""
+    assert command_line(*TINY, "seed=1", f"output_dir={tmp_path}").code == 0
+    other = final_model(the_run(tmp_path))
+    assert [name for name, tensor in final_model(trained).items() if torch.equal(tensor, other[name])] != list(other)
+    assert metrics(the_run(tmp_path)) != metrics(trained)
+
+
+def test_rerun_starts_afresh(command_line, tmp_path) -> None:
+    command = (*TINY, "recipe.epochs=1", f"output_dir={tmp_path}")
+    assert command_line(*command).code == 0
+    folder = the_run(tmp_path)
+    first, before = results(folder), snapshot(folder)
+    (folder / "left_over").mkdir()
+    (folder / "left_over" / "file").touch()
+    outcome = command_line(*command, "rerun=true")
+    assert outcome.code == 0
+    assert "finished already" not in outcome.out
+    assert not (folder / "left_over").exists()
+    assert results(folder) == first
+    after = snapshot(folder)
+    assert after["results.json"][0] > before["results.json"][0]
+    assert len(list(folder.glob("events.out.tfevents.*"))) == len([n for n in before if n.startswith("events")])
+
+
+# --- Interrupted runs -----------------------------------------------------------------------------
+
+
+def interrupt(method: Any, call: int, error: BaseException) -> Any:
+    """`method`, whose n-th call does its work and then raises `error`."""
+    calls = 0
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = method(*args, **kwargs)
+        if calls == call:
+            raise error
+        return result
+
+    return interrupted
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "call", "error"),
+    [
+        (Reporter, "epoch", 1, KeyboardInterrupt()),
+        (Reporter, "step", 1, KeyboardInterrupt()),  # in the first epoch, before any checkpoint
+        (Reporter, "step", 3, ValueError("a failure in the second epoch")),
+        (Checkpoints, "save", 2, OSError("saved, but not reported")),
+        (Reporter, "epoch", 3, KeyboardInterrupt()),  # after the last epoch, before the results
+        (Checkpoints, "finish", 1, KeyboardInterrupt()),
+    ],
+    ids=["epoch 1", "step 1", "step 3", "save 2", "epoch 3", "finish"],
+)
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    command_line, with_validation, tmp_path, monkeypatch, owner, method, call, error
+) -> None:
+    command = (*TINY, *EVERYTHING, f"output_dir={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, interrupt(getattr(owner, method), call, error))
+        if isinstance(error, KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt):
+                command_line(*command)
+        else:
+            outcome = command_line(*command)
+            assert outcome.code == 1
+            assert outcome.err == f"srp-exp: {error}\n"
+    folder = the_run(tmp_path)
+    assert not (folder / "results.json").exists()
+    assert "Traceback" in (folder / "run.log").read_text()
+    outcome = command_line(*command)
+    assert outcome.code == 0, outcome.err
+    assert [line["epoch"] for line in metrics(folder)] == [1, 2, 3]
+    assert_same_bits(folder, with_validation)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(command_line, with_validation, tmp_path) -> None:
+    """SIGKILL in the second epoch: no handler and no finally block runs."""
+    script = f"""
+import os, signal, sys, torch
+torch.set_num_threads(1)
+from srp_exp.__main__ import main
+from srp_exp.training.reporter import Reporter
+report = Reporter.step
+def step(self, learner, totals, lr):
+    report(self, learner, totals, lr)
+    if learner.step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+Reporter.step = step
+sys.argv = ["srp-exp", *{[*TINY, *EVERYTHING, f"output_dir={tmp_path}"]!r}]
+main()
+"""
+    done = python("-c", script, folder=tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    folder = the_run(tmp_path)
+    assert [line["epoch"] for line in metrics(folder)] == [1]
+    outcome = command_line(*TINY, *EVERYTHING, f"output_dir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    assert_same_bits(folder, with_validation)
+
+
+def test_a_failed_build_is_one_line_and_leaves_no_run_folder(command_line, tmp_path) -> None:
+    outcome = command_line(*TINY, "backbone.depth=9", f"output_dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert "9" in outcome.err
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_diverging_run_names_step_rate_and_checkpoint(command_line, tmp_path) -> None:
+    outcome = command_line(*TINY, "optimizer.lr=1e38", "optimizer.nesterov=false", f"output_dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    for part in ("not finite", "step", "learning rate 9.62e+37", "last good checkpoint"):
+        assert part in outcome.err
+    assert not (the_run(tmp_path) / "results.json").exists()
+
+
+# --- Sweeps ---------------------------------------------------------------------------------------
+
+
+def test_a_sweep_trains_every_run(command_line, trained, tmp_path) -> None:
+    outcome = command_line("-m", *TINY, "seed=0,1", f"output_dir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    folders = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    assert len(folders) == 2
+    assert all((folder / "results.json").is_file() for folder in folders)
+    assert_same_bits(tmp_path / "runs" / trained.name, trained)
+
+
+def test_a_failing_run_does_not_stop_the_others(command_line, tmp_path) -> None:
+    # 128 images are more than there are. The failing run comes first.
+    outcome = command_line("-m", *TINY, "recipe.epochs=1", "recipe.batch_size=128,16", f"output_dir={tmp_path}")
+    assert outcome.code == 1
+    assert "srp-exp: batch size 128: the training part has 64 samples" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert (the_run(tmp_path) / "results.json").is_file()
+    assert "batch_size: 16\n" in (the_run(tmp_path) / "config.yaml").read_text()
+
+
+# --- Evaluation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["run", "checkpoint"])
+def test_evaluation_reproduces_the_results(command_line, trained, by) -> None:
+    checkpoint = trained / "checkpoints" / "final.pt"
+    target = trained if by == "run" else checkpoint
+    before = snapshot(trained)
+    outcome = command_line("mode=eval", f"{by}={target}", "device=cpu")
+    assert outcome.code == 0, outcome.err
+    folder = trained / "evaluation" if by == "run" else checkpoint.with_name("evaluation-final")
+    found = read_json(folder / "test" / "metrics.json")
+    expected = results(trained)["test"]
+    assert {name: found[name] for name in expected} == expected
+    assert found["samples"] == 32
+    assert f"top1 {expected['top1']:.2%}" in outcome.out
+    assert str(folder / "test") in outcome.out
+    untouched = {name: value for name, value in before.items() if "evaluation" not in name}
+    assert untouched.items() <= snapshot(trained).items()
+
+
+@pytest.mark.parametrize(("split", "samples"), [("train", 44), ("val", 20), ("test", 32)])
+def test_evaluation_on_every_split(command_line, with_validation, split, samples) -> None:
+    # A quarter of each class, of 6 or 7 images, is 2 images.
+    outcome = command_line("mode=eval", f"run={with_validation}", f"split={split}")
+    assert outcome.code == 0, outcome.err
+    found = read_json(with_validation / "evaluation" / split / "metrics.json")
+    assert found["samples"] == samples
+    if split == "val":  # the best epoch, as the moving average of the weights has it
+        assert found["top1"] == max(line["val/top1"] for line in metrics(with_validation))
+
+
+def test_a_split_that_the_run_does_not_have(command_line, trained) -> None:
+    outcome = command_line("mode=eval", f"run={trained}", "split=val")
+    assert outcome.code == 1
+    assert outcome.err.startswith("srp-exp: split=val")
+    assert "dataset.val_fraction=0" in outcome.err
+
+
+@pytest.mark.parametrize("override", ["seed=3", "srp=gap", "srp.last=0.4", "recipe.lr=1", "backbone=wrn16_8"])
+def test_evaluation_refuses_to_change_what_the_run_is(command_line, trained, override) -> None:
+    before = snapshot(trained)
+    outcome = command_line("mode=eval", f"run={trained}", override, "split=train")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"srp-exp: {override}: ")
+    assert snapshot(trained) == before
+
+
+def test_evaluation_of_nothing(command_line, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command_line("mode=eval")
+    assert outcome.code == 1
+    assert "run=FOLDER" in outcome.err
+
+
+@pytest.mark.parametrize("target", ["run=missing", "run=a/b/c", "checkpoint=missing/x.pt", "checkpoint=x.pt"])
+def test_evaluation_of_a_run_that_is_not_there(command_line, monkeypatch, tmp_path, target) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command_line("mode=eval", target)
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert target.partition("=")[2] in outcome.err
+    assert list(tmp_path.iterdir()) == []  # and no folder of that name is left behind
+
+
+def test_evaluation_leaves_the_users_own_folder_alone(command_line, tmp_path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert command_line("mode=eval", f"run={empty}").code == 1
+    assert empty.is_dir()
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty", "something else"])
+def test_evaluation_of_a_damaged_checkpoint(command_line, trained, tmp_path, damage) -> None:
+    content = (trained / "checkpoints" / "final.pt").read_bytes()
+    file = tmp_path / "damaged.pt"
+    if damage == "something else":
+        torch.save({"weights": torch.zeros(2)}, file)
+    else:
+        file.write_bytes({"cut": content[: len(content) // 2], "noise": b"no checkpoint", "empty": b""}[damage])
+    outcome = command_line("mode=eval", f"checkpoint={file}")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith(f"srp-exp: checkpoint {file}: ")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+FOREIGN = {
+    "another package": "  _target_: pathlib.Path.touch\n  self: {path: MARK}\n",
+    "in a list": "  extra:\n  - _target_: os.mkdir\n    path: MARK\n",
+    "nested": "  extra: {deeper: {_target_: os.mkdir, path: MARK}}\n",
+    "through torch": "  _target_: torch.os.mkdir\n  path: MARK\n",
+    "through srp_exp": "  _target_: srp_exp.files.os.mkdir\n  path: MARK\n",
+}
+
+
+@pytest.mark.parametrize("attack", FOREIGN)
+def test_a_checkpoint_may_not_name_code_of_other_packages(command_line, trained, tmp_path, attack) -> None:
+    """Whoever evaluates a checkpoint that somebody sent runs no code of the sender."""
+    mark = tmp_path / "mark"
+    content = torch.load(trained / "checkpoints" / "final.pt", weights_only=True)
+    lines = content["config"].splitlines(keepends=True)
+    start = lines.index("dataset:\n")
+    if "extra" not in FOREIGN[attack]:
+        lines = [line for n, line in enumerate(lines) if "_target_: srp_exp.datasets" not in line]
+    lines.insert(start + 1, FOREIGN[attack].replace("MARK", str(mark)))
+    content["config"] = "".join(lines)
+    file = tmp_path / "sent.pt"
+    torch.save(content, file)
+    outcome = command_line("mode=eval", f"checkpoint={file}")
+    assert not mark.exists()
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert "trust_targets=true" in outcome.err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_evaluation_in_another_place_finds_the_data(command_line, trained, tmp_path, monkeypatch) -> None:
+    """The checkpoint alone is enough, wherever it lies."""
+    file = tmp_path / "elsewhere.pt"
+    file.write_bytes((trained / "checkpoints" / "final.pt").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    outcome = command_line("mode=eval", f"checkpoint={file.name}")
+    assert outcome.code == 0, outcome.err
+    found = read_json(tmp_path / "evaluation-elsewhere" / "test" / "metrics.json")
+    assert found["top1"] == results(trained)["test"]["top1"]
+
+
+# --- Installation ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        if "hatchling" in done.stderr and "No matching distribution" in done.stderr:
+            pytest.skip("the build backend hatchling can't be had: no network and not installed")
+        pytest.fail(done.stderr)
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+def test_a_wheel_carries_every_config_file(wheel) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    expected = {
+        f"srp_exp/conf/{path.relative_to(ROOT / 'conf').as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")
+    }
+    assert "srp_exp/conf/config.yaml" in expected
+    assert expected <= names
+    assert not [name for name in names if name.startswith(("tests/", "conf/", "outputs/"))]
+
+
+def test_an_installed_wheel_works_from_any_folder(wheel, tmp_path) -> None:
+    site, anywhere = tmp_path / "site", tmp_path / "anywhere"
+    anywhere.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    script = (
+        "import sys, srp_exp; print(srp_exp.__file__); sys.argv = ['srp-exp', '--cfg', 'job', 'backbone=wrn16_8'];"
+        "from srp_exp.__main__ import main; main()"
+    )
+    done = python("-c", script, folder=anywhere, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(site))
+    assert "name: wrn16_8\n" in done.stdout
