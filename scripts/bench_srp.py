@@ -8,8 +8,8 @@ method.
 """
 
 import argparse
+import itertools
 import json
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -79,41 +79,28 @@ def time_ratios(network: str, rounds: int, warmup: int, device: torch.device) ->
 
 
 def peak_memory(network: str, variant: str, device: torch.device) -> float:
-    """MiB that building the network and three steps add to the peak of a fresh process (of the device, on CUDA)."""
+    """Highest sum in MiB of the tensors that a training step has at one time, beyond those that exist before it."""
+    step = Step(network, variant, device)
+    step()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which importing torch had set
-    before = resident_mib("VmHWM")
-    step = Step(network, variant, device)
-    for _ in range(3):
+        before = torch.cuda.memory_allocated(device)
         step()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resident_mib("VmHWM") - before
-
-
-def resident_mib(field: str) -> float:
-    """A figure of /proc/self/status (Linux), such as the highest resident memory, VmHWM."""
-    status = Path("/proc/self/status").read_text()
-    return float(status.partition(f"{field}:")[2].split()[0]) / 2**10
-
-
-def peak_memories(network: str, device: torch.device, repeats: int) -> dict[str, float]:
-    """Median peak of each variant over `repeats` fresh processes."""
-    context = multiprocessing.get_context("spawn")
-    peaks: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    for _ in range(repeats):
-        for variant in VARIANTS:
-            with context.Pool(1) as pool:
-                peaks[variant].append(pool.apply(peak_memory, (network, variant, device)))
-    return {variant: statistics.median(values) for variant, values in peaks.items()}
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        step()
+    results = profiler.profiler and profiler.profiler.kineto_results
+    assert results is not None
+    events = results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    peak: int = max(itertools.accumulate(size for _, size in changes))
+    return peak / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--memory-repeats", type=int, default=3)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--network", choices=[*NETWORKS, "all"], default="all")
     parser.add_argument("--json", type=Path, help="write the ratios here")
@@ -127,7 +114,7 @@ def main() -> None:
     report = {}
     for network in NETWORKS if arguments.network == "all" else [arguments.network]:
         ratios = time_ratios(network, arguments.rounds, arguments.warmup, arguments.device)
-        memory = peak_memories(network, arguments.device, arguments.memory_repeats)
+        memory = {variant: peak_memory(network, variant, arguments.device) for variant in VARIANTS}
         for variant, values in ratios.items():
             low, median, high = statistics.quantiles(values, n=4)
             of_gap = memory[variant] / memory["gap"]

@@ -2,7 +2,7 @@
 
 from srp_exp.srp.find import find_attention
 from srp_exp.srp.inject import SrpRecord, apply_srp, remove_srp, srp_modules
-from srp_exp.srp.region import RandomRegion, region_side
+from srp_exp.srp.region import StochasticRegionPool2d, region_side
 from srp_exp.srp.schedule import Cosine, Depth, Fixed, Linear, Schedule, Stages, ramp
 
 __all__ = [
@@ -10,10 +10,10 @@ __all__ = [
     "Depth",
     "Fixed",
     "Linear",
-    "RandomRegion",
     "Schedule",
     "SrpRecord",
     "Stages",
+    "StochasticRegionPool2d",
     "apply_srp",
     "find_attention",
     "ramp",

@@ -6,7 +6,6 @@ the map, it is attention. The pooling in front of a classifier multiplies nothin
 """
 
 import operator
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -32,16 +31,17 @@ Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 class Pooling:
     """A global pooling that gates its own map: in `graph`, `pooled` is the spatial mean of `feature_map`.
 
-    `module` names the pooling module in the network, `map_size` is (H, W) in the example run; `allow_view` tells
-    whether the pooling takes a map of another size.
+    `module` names the pooling module in the network, `shape` is that of `pooled` without the batch, such as (C, 1, 1),
+    `keepdim` tells whether its axes are those of the map, `map_size` is (H, W) in the example run.
     """
 
     module: str
     graph: fx.Graph
     feature_map: fx.Node
     pooled: fx.Node
+    shape: tuple[int, ...]
+    keepdim: bool
     map_size: tuple[int, int]
-    allow_view: bool
 
 
 def find_attention(model: nn.Module, example_input: Tensor) -> list[Pooling]:
@@ -165,32 +165,9 @@ class _PoolingTracer(ValueTracer):
     def describe(self, name: str, feature_map: fx.Node, pooled: fx.Node) -> Pooling:
         in_example = {node.name: value for node, value in self.example.values.items()}
         height, width = in_example.get(feature_map.name, self.values[feature_map]).shape[-2:]
-        allow_view = self._pools_a_crop(feature_map, pooled)
-        return Pooling(name, self.graph, feature_map, pooled, (height, width), allow_view)
-
-    def _pools_a_crop(self, feature_map: fx.Node, pooled: fx.Node) -> bool:
-        """Whether the graph, given a crop of the map, yields the mean of the crop.
-
-        A kernel of fixed size does not, nor does `view`, since a crop has gaps; and a size read off the crop must not
-        serve what follows the pooling, such as an expansion to the full map.
-        """
-        full = self.values[feature_map]
-        crop = full[..., : max(1, full.shape[-2] - 1), : max(1, full.shape[-1] - 1)]
-        values = {**self.values, feature_map: crop}
-        nodes = list(path(feature_map, pooled))
-        if any(user not in nodes for node in nodes[:-1] for user in node.users):
-            return False
-        try:
-            for node in nodes:
-                values[node] = self.evaluate(node, values)
-        except Exception:  # a pooling of fixed size may fail in any way
-            return False
-        return _is_mean(values[pooled], crop)
-
-
-def path(first: fx.Node, last: fx.Node) -> Iterable[fx.Node]:
-    """Nodes computed from `first` that `last` is computed from, `last` included, in the order of the graph."""
-    return sorted(descendants(first) & (ancestors(last) | {last}))
+        shape = self.values[pooled].shape
+        keepdim = shape == (*self.values[feature_map].shape[:-2], 1, 1)
+        return Pooling(name, self.graph, feature_map, pooled, tuple(shape[1:]), keepdim, (height, width))
 
 
 def _is_float(value: Any) -> bool:
@@ -198,8 +175,8 @@ def _is_float(value: Any) -> bool:
 
 
 def _is_map(value: Any) -> bool:
-    """Whether `value` is a float tensor (B, ..., H, W) of more than one position."""
-    return _is_float(value) and value.dim() >= 4 and value.shape[-2] * value.shape[-1] > 1
+    """Whether `value` is a float tensor (B, ..., H, W), with H and W above 1: (B, C, 1, H*W) has no regions."""
+    return _is_float(value) and value.dim() >= 4 and min(value.shape[-2:]) > 1
 
 
 def _is_mean(value: Tensor, feature_map: Tensor) -> bool:

@@ -1,8 +1,9 @@
 """Put SRP into the channel attention of any network, in place, and take it out again.
 
 An attention module keeps its object, its children, its parameters and its state_dict keys. Only its class is
-exchanged for a subclass of it: in training it runs the module's own torch.fx graph with a random region in front of
-the pooling, in evaluation the class's own forward, so that the evaluation is that of the plain network by construction.
+exchanged for a subclass of it: in training it runs the module's own torch.fx graph with the pooling replaced by that
+over random regions, in evaluation the class's own forward, so that the evaluation is that of the plain network by
+construction.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from srp_exp.srp.find import LOOKED_FOR, Pooling, find_attention, path
-from srp_exp.srp.region import RandomRegion, Share
+from srp_exp.srp.find import LOOKED_FOR, Pooling, find_attention
+from srp_exp.srp.region import Share, StochasticRegionPool2d
 from srp_exp.srp.schedule import Depth, Fixed, Schedule
+from srp_exp.srp.trace import ancestors, descendants
 
-_REGION = "srp_region"
+_POOL = "srp_pool"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def apply_srp(
     regions: int = 1,
     example_input: Tensor | None = None,
 ) -> list[SrpRecord]:
-    """Put a random region in front of the pooling of every channel attention module of `model`, in place.
+    """Let every channel attention module of `model` pool over random regions in training, in place.
 
     Args:
         model: any network; the pooling of its classifier is left alone.
@@ -68,8 +70,7 @@ def apply_srp(
     stages = _stages([poolings[0].map_size for _, poolings in modules])
     depths = [Depth(index, len(modules), stage, stages[-1] + 1) for index, stage in enumerate(stages)]
     new_regions = [  # all of them, and with them every setting, before the model changes
-        RandomRegion(depth_schedule(depth), share, regions, allow_view=all(p.allow_view for p in poolings))
-        for depth, (_, poolings) in zip(depths, modules, strict=True)
+        StochasticRegionPool2d(depth_schedule(depth), share, regions) for depth in depths
     ]
     records = []
     for depth, region, (name, poolings) in zip(depths, new_regions, modules, strict=True):
@@ -83,16 +84,16 @@ def remove_srp(model: nn.Module) -> None:
     """Turn every attention module of `model` back into the plain one, in place; nothing is left of SRP."""
     for module in list(model.modules()):
         if isinstance(module, _WithSrp):
-            delattr(module, _REGION)
+            delattr(module, _POOL)
             module.__class__ = type(module).__mro__[2]
 
 
-def srp_modules(model: nn.Module) -> dict[str, RandomRegion]:
+def srp_modules(model: nn.Module) -> dict[str, StochasticRegionPool2d]:
     """The random regions of `model` by the name of their attention module, in the order of registration."""
     return {
-        name.removesuffix(_REGION).removesuffix("."): module
+        name.removesuffix(_POOL).removesuffix("."): module
         for name, module in model.named_modules()
-        if isinstance(module, RandomRegion)
+        if isinstance(module, StochasticRegionPool2d)
     }
 
 
@@ -100,16 +101,20 @@ class _WithSrp:
     """Marks a class made by `_inject`; its bases are this and the attention module's own class."""
 
 
-def _inject(module: nn.Module, poolings: list[Pooling], region: RandomRegion) -> None:
+def _inject(module: nn.Module, poolings: list[Pooling], region: StochasticRegionPool2d) -> None:
     region.train(module.training)
-    module.add_module(_REGION, region.to(_device(module)))
+    module.add_module(_POOL, region.to(_device(module)))
     graph = poolings[0].graph
     for pooling in poolings:
-        on_path = list(path(pooling.feature_map, pooling.pooled))
-        with graph.inserting_before(on_path[0]):
-            cropped = graph.call_module(_REGION, (pooling.feature_map,))
-        for node in on_path:
-            node.replace_input_with(pooling.feature_map, cropped)
+        with graph.inserting_before(pooling.pooled):
+            pooled = graph.call_module(_POOL, (pooling.feature_map,))
+            if not pooling.keepdim:
+                pooled = graph.call_method("reshape", (pooled, (-1, *pooling.shape)))
+        replaced = sorted(descendants(pooling.feature_map) & (ancestors(pooling.pooled) | {pooling.pooled}))
+        pooling.pooled.replace_all_uses_with(pooled)
+        for node in reversed(replaced):  # all that only the plain pooling needed
+            if not node.users:
+                graph.erase_node(node)
     graph.lint()
     own_class = type(module)
     train_forward: Callable[..., Any] = type(fx.GraphModule(module, graph)).forward

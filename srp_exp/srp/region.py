@@ -1,4 +1,4 @@
-"""Random regions of a feature map, and the module that keeps one in front of a pooling.
+"""Random regions of a feature map, and the average pooling over them.
 
 Source: Stochastic Region Pooling (Luo, Wen, Hu, Dai, Xu; arXiv:1904.09853). The descriptor of a training step is
 the mean over a random region R of the map instead of over the whole map:
@@ -9,7 +9,7 @@ Differs from the publication: none known; docs/method.md lists what its summary 
 """
 
 import operator
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -48,41 +48,75 @@ def draw_offsets(shape: tuple[int, ...], range_: Side, device: torch.device) -> 
     return (torch.rand(shape, device=device, dtype=torch.float32) * range_).to(torch.int64)
 
 
-def region_weights(top: Tensor, left: Tensor, region: tuple[Side, Side], map_size: tuple[int, int]) -> Tensor:
-    """Weights (N, 1, H, W), float32, that turn the mean over a map into the mean over k regions of it.
+def region_coverage(top: Tensor, left: Tensor, region: tuple[Side, Side], map_size: tuple[int, int]) -> Tensor:
+    """How many of k regions cover each position of a map: int64 (N, 1, H, W).
 
     `top` and `left` (N, k) are the regions' upper left corners, `region` their (h, w), `map_size` the map's (H, W).
-    Every position counts as often as regions cover it, times H*W / (k*h*w); a region as large as the map
-    gives exactly 1 everywhere.
     """
     (height, width), (map_height, map_width) = region, map_size
     rows = torch.arange(map_height, device=top.device)
     columns = torch.arange(map_width, device=left.device)
     in_rows = (rows >= top[..., None]) & (rows < top[..., None] + height)  # (N, k, H)
     in_columns = (columns >= left[..., None]) & (columns < left[..., None] + width)  # (N, k, W)
-    covered = (in_rows[..., :, None] & in_columns[..., None, :]).sum(1, keepdim=True)  # (N, 1, H, W)
-    return covered * float(map_height * map_width) / (top.shape[1] * height * width)
+    return (in_rows[..., :, None] & in_columns[..., None, :]).sum(1, keepdim=True)
 
 
-class RandomRegion(nn.Module):
-    """Crop of a feature map (B, C, H, W) or (B, P, C, H, W) to random regions in training; identity in evaluation.
+def region_mean(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
+    """Mean of x (..., H, W) over regions, (..., 1, 1): the mean of x * coverage over the whole map, times `factor`.
 
-    Meant to stand in front of a global average pooling. The crop is a view where one region serves the whole batch,
-    and otherwise the map times `region_weights`, whose mean is the mean over the regions: the same number at
-    a lower cost than a gather per sample. It draws from the default RNG of torch, in evaluation never.
+    `coverage` broadcasts against x; `factor` is H*W / (k*h*w). With one region, the whole map, both are exactly 1, and
+    the result and its gradient have the bits of global average pooling.
+    """
+    if torch.compiler.is_compiling():  # which fuses the product into the mean, and the passes of the gradient
+        return _mean(x, coverage, factor)
+    mean: Tensor = _RegionMean.apply(x, coverage, factor)
+    return mean
+
+
+def _mean(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
+    # In half, the mean of a small region over the whole map may underflow until the factor brings it back.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return ((x * coverage).mean((-2, -1), keepdim=True, dtype=dtype) * factor).to(x.dtype)
+
+
+class _RegionMean(torch.autograd.Function):
+    """The formula of `region_mean` with the gradient written in one pass over the map, as that of `mean` is.
+
+    Autograd's own would spread the gradient over the map first and multiply it after: a second pass, which costs a
+    training step of a small network percents (docs/benchmarks.md).
+    """
+
+    @staticmethod
+    def forward(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
+        return _mean(x, coverage, factor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float | Tensor], output: Tensor) -> None:
+        x, coverage, ctx.factor = inputs
+        ctx.save_for_backward(coverage)
+        ctx.positions = x.shape[-2] * x.shape[-1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (coverage,) = ctx.saved_tensors
+        return gradients[0] / (ctx.positions / ctx.factor) * coverage, None, None  # in half, g * factor may overflow
+
+
+class StochasticRegionPool2d(nn.Module):
+    """Average pooling of a map (B, C, H, W), or (B, P, C, H, W), over random regions in training, over all of it else.
+
+    The output is (B, C, 1, 1), or (B, P, C, 1, 1), as that of nn.AdaptiveAvgPool2d(1). It draws from torch's default
+    RNG, in evaluation never.
 
     Args:
         scale: side of the region over the side of the map, in (0, 1]; 1 is the whole map.
         share: "sample" draws for every image, "batch" once for the whole batch.
-        regions: number of regions, >= 1, whose positions are pooled together.
-        allow_view: False where the pooling behind needs the full map's size.
+        regions: number of regions, >= 1, whose positions are pooled together; one that is covered twice counts twice.
     """
 
     scale_units: Tensor
 
-    def __init__(
-        self, scale: float = 1.0, share: Share = "sample", regions: int = 1, *, allow_view: bool = True
-    ) -> None:
+    def __init__(self, scale: float = 1.0, share: Share = "sample", regions: int = 1) -> None:
         super().__init__()
         if share not in SHARES:
             raise ValueError(f"share={share!r} is not one of {', '.join(SHARES)}")
@@ -91,7 +125,6 @@ class RandomRegion(nn.Module):
         self.share = share
         self.regions = operator.index(regions)
         self.final_scale = check_scale(scale)
-        self.allow_view = allow_view
         self.scale = self.final_scale
         # Compiled code reads the scale from this tensor, since a number would be compiled in. Integers survive
         # model.half(); the buffer isn't persistent, so the state_dict is that of the plain model.
@@ -103,18 +136,15 @@ class RandomRegion(nn.Module):
         self.scale_units.fill_(round(self.scale * _UNITS))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., H, W) to a tensor whose mean over the last two axes is the mean over the drawn regions."""
         if not self.training:
-            return x
-        map_size = (x.shape[-2], x.shape[-1])
-        compiling = torch.compiler.is_compiling()
-        if self.share == "batch" and self.regions == 1 and self.allow_view and not compiling:
-            return self._view(x, map_size)
-        scale = self.scale_units if compiling else round(self.scale * _UNITS)
-        region = (_side_from_units(scale, map_size[0]), _side_from_units(scale, map_size[1]))
-        top, left = self.draw(x.shape[0], map_size, region, x.device)
-        weights = region_weights(top, left, region, map_size).to(x.dtype)
-        return x * weights.view(weights.shape[0], *[1] * (x.dim() - 3), *map_size)
+            return x.mean((-2, -1), keepdim=True)
+        height, width = x.shape[-2:]
+        units = self.scale_units if torch.compiler.is_compiling() else round(self.scale * _UNITS)
+        region = (_side_from_units(units, height), _side_from_units(units, width))
+        top, left = self.draw(x.shape[0], (height, width), region, x.device)
+        coverage = region_coverage(top, left, region, (height, width)).to(x.dtype)
+        coverage = coverage.view(coverage.shape[0], *[1] * (x.dim() - 3), height, width)
+        return region_mean(x, coverage, height * width / (self.regions * region[0] * region[1]))
 
     def draw(
         self, batch: int, map_size: tuple[int, int], region: tuple[Side, Side], device: torch.device
@@ -124,11 +154,6 @@ class RandomRegion(nn.Module):
         top = draw_offsets(shape, map_size[0] - region[0] + 1, device)
         left = draw_offsets(shape, map_size[1] - region[1] + 1, device)
         return top, left
-
-    def _view(self, x: Tensor, map_size: tuple[int, int]) -> Tensor:
-        height, width = region_side(self.scale, map_size[0]), region_side(self.scale, map_size[1])
-        top, left = self.draw(1, map_size, (height, width), torch.device("cpu"))  # on the CPU: no device sync
-        return x.narrow(-2, int(top), height).narrow(-1, int(left), width)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale:.4g}, share={self.share}, regions={self.regions}"

@@ -9,10 +9,8 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from srp_exp.srp import RandomRegion, apply_srp, region_side, srp_modules
-from srp_exp.srp.region import SHARES, Share
-
-torch.set_num_threads(1)
+from srp_exp.srp import StochasticRegionPool2d, apply_srp, region_side, srp_modules
+from srp_exp.srp.region import SHARES, Share, region_mean
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +20,7 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def small_net(share: Share = "sample", regions: int = 1) -> nn.Module:
+def small_net(share: Share = "sample", regions: int = 1) -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -39,8 +37,8 @@ def images() -> Tensor:
 
 
 def set_ramp(net: nn.Module, ramp: float) -> None:
-    for region in srp_modules(net).values():
-        region.set_ramp(ramp)
+    for pool in srp_modules(net).values():
+        pool.set_ramp(ramp)
 
 
 def compiled(net: nn.Module, backend: str) -> tuple[Callable[[Tensor], Tensor], CompileCounterWithBackend]:
@@ -79,38 +77,58 @@ def test_training_and_evaluation_are_one_graph_each() -> None:
 
 @pytest.mark.parametrize("share", SHARES)
 def test_ramped_scale_gives_the_sides_of_the_formula(share: Share) -> None:
-    region = RandomRegion(0.1, share).train()
-    step, counter = compiled(region, "eager")
-    x = torch.ones(1, 1, 13, 10)
+    pool = StochasticRegionPool2d(0.1, share).train()
+    step, counter = compiled(pool, "aot_eager")
     for percent in range(0, 101, 5):
-        region.set_ramp(percent / 100)
-        inside = step(x)[0, 0] != 0
+        pool.set_ramp(percent / 100)
+        x = torch.zeros(1, 1, 13, 10, requires_grad=True)
+        (gradient,) = torch.autograd.grad(step(x).sum(), x)
+        inside = gradient[0, 0] != 0
         scale = 1 - 0.9 * percent / 100
-        assert int(inside.any(1).sum()) == region_side(scale, 13)
-        assert int(inside.any(0).sum()) == region_side(scale, 10)
-        assert int(inside.sum()) == region_side(scale, 13) * region_side(scale, 10)
+        height, width = region_side(scale, 13), region_side(scale, 10)
+        assert (int(inside.any(1).sum()), int(inside.any(0).sum())) == (height, width)
+        torch.testing.assert_close(gradient[0, 0][inside], torch.full((height * width,), 1 / (height * width)))
     assert counter.frame_count == 1
 
 
+def output_and_gradients(net: nn.Module, step: Callable[[Tensor], Tensor], x: Tensor) -> list[Tensor]:
+    torch.manual_seed(1)
+    output = step(x)
+    return [output, *torch.autograd.grad(output.square().sum(), list(net.parameters()))]
+
+
+@pytest.mark.parametrize("regions", [1, 2])
 @pytest.mark.parametrize("share", SHARES)
-def test_compiled_equals_uncompiled_for_the_same_offsets(share: Share) -> None:
-    """The view of share=batch is not compiled, but pools the same region as the mask that is."""
-    net = small_net(share)
+def test_compiled_step_equals_uncompiled_for_the_same_seed(share: Share, regions: int) -> None:
+    net = small_net(share, regions)
     step, _ = compiled(net, "aot_eager")
-    for seed in range(5):
-        torch.manual_seed(seed)
-        expected = net(images())
-        torch.manual_seed(seed)
-        torch.testing.assert_close(step(images()), expected, rtol=1e-6, atol=1e-6)
+    for ramp in (0.0, 0.4, 1.0):
+        set_ramp(net, ramp)
+        expected = output_and_gradients(net, net, images())
+        torch.testing.assert_close(output_and_gradients(net, step, images()), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_inductor_equals_uncompiled() -> None:
-    net = small_net()
+def test_inductor_equals_uncompiled_for_the_same_seed() -> None:
+    attention = small_net()[1]
+    x = torch.randn(2, 8, 10, 7)
     with torch._inductor.config.patch(fallback_random=True):  # torch's own random numbers: the same offsets
-        step = torch.compile(net, fullgraph=True)
+        step = torch.compile(attention, fullgraph=True)
         for ramp in (0.0, 1.0):
-            set_ramp(net, ramp)
-            torch.manual_seed(1)
-            expected = net(images())
-            torch.manual_seed(1)
-            torch.testing.assert_close(step(images()), expected, rtol=1e-6, atol=1e-6)
+            set_ramp(attention, ramp)
+            expected = output_and_gradients(attention, attention, x)
+            torch.testing.assert_close(output_and_gradients(attention, step, x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("backend", "drawn"), [("aot_eager", 3), ("aot_eager", 1), ("inductor", 3)], ids=["sample", "batch", "inductor"]
+)
+def test_compiled_mean_has_the_gradient_of_the_uncompiled(backend: str, drawn: int) -> None:
+    """Compiled code leaves to autograd what uncompiled code has written out."""
+    torch.manual_seed(0)
+    x, upstream = torch.randn(3, 4, 6, 5, requires_grad=True), torch.randn(3, 4, 1, 1)
+    coverage, factor = torch.randint(0, 3, (drawn, 1, 6, 5)), torch.tensor(30 / 18)
+    results = []
+    for mean in (region_mean, torch.compile(region_mean, backend=backend, fullgraph=True)):
+        pooled = mean(x, coverage, factor)
+        results.append([pooled, *torch.autograd.grad(pooled, x, upstream)])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-7)

@@ -3,24 +3,35 @@
 import copy
 import itertools
 import random
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from srp_exp.srp import RandomRegion, apply_srp, find_attention, srp_modules
-from srp_exp.srp.region import Share, region_side
-
-torch.set_num_threads(1)
+from srp_exp.srp import StochasticRegionPool2d, apply_srp, find_attention, region_side, srp_modules
+from srp_exp.srp.region import SHARES, Share
 
 CHANNELS = 8
+MAP_SIZE = (6, 5)
+AREA = 30
 
 
-class Excitation(nn.Module):
-    """What all of the zoo shares: two layers from the descriptor (B, C) to the gate (B, C)."""
+class Attention(nn.Module):
+    """What all of the zoo shares: a layer named `reduce` that is given the descriptor, and the map it comes from."""
+
+    def pooled_map(self, x: Tensor) -> Tensor:
+        """The map that is pooled; for most, the input."""
+        return x
+
+
+class Excitation(Attention):
+    """Two layers from the descriptor (B, C) to the gate (B, C)."""
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -64,15 +75,24 @@ class FunctionalAdaptivePool(Excitation):
         return torch.mul(x, self.gate(F.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1))[:, :, None, None])
 
 
-class PoolInSequential(nn.Module):
+class FlattenMeanKeepdim(Excitation):
+    """The pooled value is (B, C, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.flatten(2).mean(-1, keepdim=True).squeeze(-1))[:, :, None, None]
+
+
+class PoolInSequential(Attention):
     def __init__(self) -> None:
         super().__init__()
         self.attention = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(CHANNELS, 2 * CHANNELS, 1),
-            nn.ReLU(),
-            nn.Conv2d(2 * CHANNELS, CHANNELS, 1),
-            nn.Sigmoid(),
+            OrderedDict(
+                pool=nn.AdaptiveAvgPool2d(1),
+                reduce=nn.Conv2d(CHANNELS, 2 * CHANNELS, 1),
+                relu=nn.ReLU(),
+                expand=nn.Conv2d(2 * CHANNELS, CHANNELS, 1),
+                sigmoid=nn.Sigmoid(),
+            )
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,8 +158,11 @@ class InlineInBlock(Excitation):
         super().__init__()
         self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
 
+    def pooled_map(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
+        y = self.pooled_map(x)
         y = y * self.gate(y.mean((2, 3)))[:, :, None, None]
         return F.relu(x + y)
 
@@ -160,8 +183,31 @@ class OptionalMask(Excitation):
 
 
 class PooledAfterRelu(Excitation):
+    def pooled_map(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(F.relu(x).mean((2, 3)))[:, :, None, None]
+        return x * self.gate(self.pooled_map(x).mean((2, 3)))[:, :, None, None]
+
+
+class GroupsOfChannels(Excitation):
+    """The map that is pooled and gated has five axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        groups = x.view(b, 2, c // 2, h, w)
+        gate = self.gate(groups.mean((-2, -1)).flatten(1))
+        return (groups * gate.view(b, 2, c // 2, 1, 1)).flatten(1, 2)
+
+
+class GroupsPooledTogether(Excitation):
+    """The map has five axes, its pooled value, (B, C, 1, 1), four."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        groups = x.view(b, 2, c // 2, h, w)
+        gate = self.gate((groups.sum((-2, -1)).view(b, c, 1, 1) / (h * w)).squeeze(-1).squeeze(-1))
+        return (groups * gate.view(b, 2, c // 2, 1, 1)).flatten(1, 2)
 
 
 class IdentityInFront(Excitation):
@@ -181,7 +227,7 @@ class GateOnly(Excitation):
         return self.gate(x.mean((2, 3)))[:, :, None, None]
 
 
-class GateReturnedToParent(nn.Module):
+class GateReturnedToParent(Attention):
     def __init__(self) -> None:
         super().__init__()
         self.gate = GateOnly()
@@ -190,12 +236,47 @@ class GateReturnedToParent(nn.Module):
         return x * self.gate(x)
 
 
-# Each of these commutes with a crop of the whole map, but for the pooling: see test_crop_law.
-ZOO: list[Callable[[], nn.Module]] = [
+class OneAxisAfterTheOtherKeepdim(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean(3, keepdim=True).mean(2, keepdim=True).flatten(1))[:, :, None, None]
+
+
+class MeanOfOneLongRow(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return x * self.gate(x.view(b, c, 1, h * w).mean(-1).flatten(1))[:, :, None, None]
+
+
+class HardCodedKernel(Excitation):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(MAP_SIZE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.pool(x).flatten(1))[:, :, None, None]
+
+
+class HardCodedKernelOfFunction(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(F.avg_pool2d(x, MAP_SIZE).flatten(1))[:, :, None, None]
+
+
+class HardCodedArea(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.sum((2, 3)) / AREA)[:, :, None, None]
+
+
+class HardCodedView(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.view(-1, CHANNELS, AREA).mean(2))[:, :, None, None]
+
+
+ANY_SIZE: list[type[Attention]] = [
     MeanBroadcast,
     MeanKeepdim,
     TorchMeanOfNegativeAxes,
     FlattenMean,
+    FlattenMeanKeepdim,
     ViewMean,
     FunctionalAdaptivePool,
     PoolInSequential,
@@ -204,6 +285,8 @@ ZOO: list[Callable[[], nn.Module]] = [
     SumOverAreaAndExpand,
     PoolOfTheMapsSize,
     OneAxisAfterTheOther,
+    OneAxisAfterTheOtherKeepdim,
+    MeanOfOneLongRow,
     MethodMul,
     InPlaceMul,
     InPlaceOperator,
@@ -211,10 +294,14 @@ ZOO: list[Callable[[], nn.Module]] = [
     TrainingBranch,
     OptionalMask,
     PooledAfterRelu,
+    GroupsOfChannels,
+    GroupsPooledTogether,
     IdentityInFront,
     GateReturnedToParent,
 ]
-zoo = pytest.mark.parametrize("attention", ZOO)
+ONE_SIZE: list[type[Attention]] = [HardCodedKernel, HardCodedKernelOfFunction, HardCodedArea, HardCodedView]
+any_size = pytest.mark.parametrize("attention", ANY_SIZE)
+zoo = pytest.mark.parametrize("attention", [*ANY_SIZE, *ONE_SIZE])
 
 
 class PlainCnn(nn.Module):
@@ -304,57 +391,116 @@ NOT_ATTENTION = [
 ]
 
 
-def feature_map(batch: int = 2, height: int = 6, width: int = 5) -> Tensor:
+def feature_map(batch: int = 2, height: int = MAP_SIZE[0], width: int = MAP_SIZE[1]) -> Tensor:
     generator = torch.Generator().manual_seed(height * width)
     return torch.randn(batch, CHANNELS, height, width, generator=generator)
 
 
+def with_descriptor(attention: Attention, descriptor: Tensor) -> Attention:
+    """A copy of `attention` whose excitation is given `descriptor` (B, C) instead of what it pools."""
+    replaced = copy.deepcopy(attention)
+    (reduce,) = (module for name, module in replaced.named_modules() if name.split(".")[-1] == "reduce")
+    reduce.register_forward_pre_hook(lambda _, inputs: descriptor.view_as(inputs[0]))
+    return replaced
+
+
+def means_of_regions(map_: Tensor, top: Tensor, left: Tensor, region: tuple[int, int]) -> Tensor:
+    """Mean (B, C) of each image over its k regions of equal size, cropped one by one; top and left are (B, k)."""
+    means = []
+    for image, rows, columns in zip(map_, top.tolist(), left.tolist(), strict=True):
+        crops = [image[:, i : i + region[0], j : j + region[1]] for i, j in zip(rows, columns, strict=True)]
+        means.append(torch.stack([crop.mean((1, 2)) for crop in crops]).mean(0))
+    return torch.stack(means)
+
+
+class Averages(TorchDispatchMode):
+    """Counts the means and sums of floats that are run under it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in (torch.ops.aten.mean, torch.ops.aten.sum) and args[0].is_floating_point()
+        return func(*args, **(kwargs or {}))
+
+
 class TestZoo:
     @zoo
-    def test_is_found_once(self, attention: Callable[[], nn.Module]) -> None:
+    def test_is_found_once(self, attention: type[Attention]) -> None:
         net = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), attention(), nn.Conv2d(CHANNELS, CHANNELS, 1))
         (found,) = find_attention(net, feature_map())
         assert found.module == ("1.gate" if attention is GateReturnedToParent else "1")
-        assert found.map_size == (6, 5)
+        assert found.map_size == MAP_SIZE
 
-    @zoo
-    def test_is_found_once_in_every_stage_of_a_small_example(self, attention: Callable[[], nn.Module]) -> None:
+    @any_size
+    def test_is_found_once_in_every_stage_of_a_small_example(self, attention: type[Attention]) -> None:
         """Stages of 4x4, 2x2, 1x1: on the last, every value is its own mean."""
         net = nn.Sequential(attention(), nn.AvgPool2d(2), attention(), nn.AvgPool2d(2), attention())
         found = find_attention(net, feature_map(1, 4, 4))
         assert [pooling.module.split(".")[0] for pooling in found] == ["0", "2", "4"]
         assert [pooling.map_size for pooling in found] == [(4, 4), (2, 2), (1, 1)]
 
-    @pytest.mark.parametrize("share", ["sample", "batch"])
+    @pytest.mark.parametrize(
+        ("attention", "shape"),
+        [
+            (MeanBroadcast, (8,)),
+            (MeanKeepdim, (8, 1, 1)),
+            (FlattenMeanKeepdim, (8, 1)),
+            (HardCodedKernel, (8, 1, 1)),
+            (GroupsOfChannels, (2, 4)),
+            (GroupsPooledTogether, (8, 1, 1)),
+        ],
+    )
+    def test_shape_is_that_of_the_pooled_value(self, attention: type[Attention], shape: tuple[int, ...]) -> None:
+        (found,) = find_attention(nn.Sequential(attention()), feature_map())
+        assert found.shape == shape
+
+    @pytest.mark.parametrize("regions", [1, 2])
+    @pytest.mark.parametrize("share", SHARES)
     @zoo
-    def test_crop_law(self, attention: Callable[[], nn.Module], share: Share) -> None:
-        """Inside its region, a map with SRP gets what the plain module makes of the cropped map."""
+    def test_crop_law(self, attention: type[Attention], share: Share, regions: int) -> None:
+        """In training, SRP gives what the plain module makes of the map and its regions' mean as the descriptor."""
         torch.manual_seed(0)
         plain = attention().train().requires_grad_(False)
         for parameter in plain.parameters():
             parameter.mul_(3)  # gates that tell the regions apart
         with_srp = nn.Sequential(copy.deepcopy(plain))
-        apply_srp(with_srp, 0.5, share=share, example_input=feature_map())
-        (region,) = srp_modules(with_srp).values()
-        x, height, width = feature_map(4, 7, 6), region_side(0.5, 7), region_side(0.5, 6)
+        apply_srp(with_srp, 0.5, share=share, regions=regions, example_input=feature_map())
+        (pool,) = srp_modules(with_srp).values()
+        map_size = MAP_SIZE if attention in ONE_SIZE else (7, 6)  # another than that of the example
+        x = feature_map(4, *map_size)
         torch.manual_seed(1)
         output = with_srp(x.clone())
         torch.manual_seed(1)
-        top, left = region.draw(4, (7, 6), (height, width), torch.device("cpu"))
-        changed = 0
-        for b, (t, c) in enumerate(zip(top.expand(4, 1), left.expand(4, 1), strict=True)):
-            rows, columns = slice(int(t), int(t) + height), slice(int(c), int(c) + width)
-            window = (slice(b, b + 1), slice(None), rows, columns)
-            torch.testing.assert_close(output[window], plain(x[window].contiguous()))
-            changed += not torch.allclose(output[b], plain(x[b : b + 1].clone())[0], rtol=1e-4, atol=1e-5)
-        assert changed == 4
+        region = (region_side(0.5, map_size[0]), region_side(0.5, map_size[1]))
+        top, left = (corner.expand(4, regions) for corner in pool.draw(4, map_size, region, x.device))
+        descriptor = means_of_regions(plain.pooled_map(x), top, left, region)
+        torch.testing.assert_close(output, with_descriptor(plain, descriptor)(x.clone()))
+        for image, plain_image in zip(output, plain(x.clone()), strict=True):
+            assert not torch.allclose(image, plain_image, rtol=1e-4, atol=1e-5)
 
     @zoo
-    def test_evaluation_stays_bit_identical(self, attention: Callable[[], nn.Module]) -> None:
+    def test_whole_map_gives_the_plain_output(self, attention: type[Attention]) -> None:
+        """Up to rounding: a sum over an area isn't rounded as a mean is."""
+        torch.manual_seed(0)
+        plain = attention().train()
+        with_srp = nn.Sequential(copy.deepcopy(plain))
+        apply_srp(with_srp, 1.0, example_input=feature_map())
+        torch.testing.assert_close(with_srp(feature_map()), plain(feature_map()))
+
+    @zoo
+    def test_evaluation_stays_bit_identical(self, attention: type[Attention]) -> None:
         plain = nn.Sequential(attention()).eval()
         with_srp = copy.deepcopy(plain)
         apply_srp(with_srp, 0.5, example_input=feature_map())
         assert torch.equal(with_srp(feature_map()), plain(feature_map()))
+
+    @pytest.mark.parametrize("attention", [SumOverArea, OneAxisAfterTheOther, HardCodedArea])
+    def test_map_is_averaged_only_once(self, attention: type[Attention]) -> None:
+        net = nn.Sequential(attention())
+        apply_srp(net, 0.5, example_input=feature_map())
+        with Averages() as averages:
+            net(feature_map())
+        assert averages.count == 1
 
 
 class TestNotAttention:
@@ -484,13 +630,6 @@ class TestSearch:
     def test_dropout_in_the_gate_is_no_hindrance(self) -> None:
         assert len(find_attention(nn.Sequential(Dropping()), feature_map())) == 1
 
-    @pytest.mark.parametrize(("attention", "allow_view"), [(MeanBroadcast, True), (ViewMean, False)])
-    def test_view_is_allowed_where_the_pooling_takes_a_strided_crop(
-        self, attention: Callable[[], nn.Module], allow_view: bool
-    ) -> None:
-        (found,) = find_attention(nn.Sequential(attention()), feature_map())
-        assert found.allow_view is allow_view
-
 
 class TestNothingChanges:
     """find_attention leaves no trace on the model or the random state."""
@@ -541,7 +680,5 @@ class TestNothingChanges:
     def test_repeating_finds_the_same(self) -> None:
         model = DefinedInReverse()
         first, second = (find_attention(model, feature_map()) for _ in range(2))
-        assert [(p.module, p.map_size, p.allow_view) for p in first] == [
-            (p.module, p.map_size, p.allow_view) for p in second
-        ]
-        assert not any(isinstance(module, RandomRegion) for module in model.modules())
+        assert [(p.module, p.shape, p.map_size) for p in first] == [(p.module, p.shape, p.map_size) for p in second]
+        assert not any(isinstance(module, StochasticRegionPool2d) for module in model.modules())

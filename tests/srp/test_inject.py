@@ -29,18 +29,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from srp_exp.srp import (
     Depth,
     Linear,
-    RandomRegion,
     Schedule,
     SrpRecord,
     Stages,
+    StochasticRegionPool2d,
     apply_srp,
     region_side,
     remove_srp,
     srp_modules,
 )
 from srp_exp.srp.region import SHARES, Share
-
-torch.set_num_threads(1)
 
 AttentionFactory = Callable[[int], nn.Module]
 
@@ -140,11 +138,14 @@ def training_step(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor |
 
 
 class TestNetworks:
-    def test_every_attention_module_has_a_region_and_nothing_else(self, pair: Pair) -> None:
+    def test_every_attention_module_has_a_pool_and_nothing_else_changes(self, pair: Pair) -> None:
         assert len(pair.records) == pair.count
-        assert sorted(srp_modules(pair.with_srp)) == sorted(record.name for record in pair.records)
+        pools = srp_modules(pair.with_srp)
+        assert sorted(pools) == sorted(record.name for record in pair.records)
         modules = dict(pair.with_srp.named_modules())
-        assert sum(isinstance(module, RandomRegion) for module in modules.values()) == pair.count
+        new = {name: module for name, module in modules.items() if name not in dict(pair.plain.named_modules())}
+        assert new == {f"{name}.srp_pool": pool for name, pool in pools.items()}
+        assert {type(pool) for pool in pools.values()} == {StochasticRegionPool2d}
         for name, module in pair.plain.named_modules():
             assert isinstance(modules[name], type(module))
             assert type(modules[name]).__name__ == type(module).__name__
@@ -169,9 +170,9 @@ class TestNetworks:
         expected, expected_grads = training_step(pair.plain, pair.images)
         net = copy.deepcopy(pair.with_srp)
         for share in SHARES:
-            for region in srp_modules(net).values():
-                region.set_ramp(0)
-                region.share = share
+            for pool in srp_modules(net).values():
+                pool.set_ramp(0)
+                pool.share = share
             output, grads = training_step(net, pair.images)
             assert torch.equal(output, expected)
             for name, grad in expected_grads.items():
@@ -181,8 +182,8 @@ class TestNetworks:
     def test_training_pools_regions_and_every_parameter_still_learns(self, pair: Pair, share: Share) -> None:
         expected, expected_grads = training_step(pair.plain, pair.images)
         net = copy.deepcopy(pair.with_srp)
-        for region in srp_modules(net).values():
-            region.share = share
+        for pool in srp_modules(net).values():
+            pool.share = share
         output, grads = training_step(net, pair.images)
         assert not torch.allclose(output, expected, rtol=1e-4)
         for name, expected_grad in expected_grads.items():
@@ -202,7 +203,7 @@ class TestNetworks:
         for (name, module), (plain_name, plain_module) in zip(net.named_modules(), plain.named_modules(), strict=True):
             assert name == plain_name
             assert type(module) is type(plain_module)
-            assert "srp_region" not in vars(module)
+            assert not hasattr(module, "srp_pool")
         assert torch.equal(training_step(net, pair.images)[0], training_step(plain, pair.images)[0])
 
 
@@ -262,13 +263,12 @@ class TestAgainstASlowLoop:
         height, width = (8, 8) if isinstance(layer, HardCodedPool) else (9, 6)
         x = torch.randn(4, 8, height, width)
         apply_srp(net, 0.5, share=share, regions=regions, example_input=x)
-        region = srp_modules(net)["0"]
-        assert region.allow_view is not isinstance(layer, HardCodedPool)
         sides = (region_side(0.5, height), region_side(0.5, width))
+        pool = srp_modules(net)["0"]
         torch.manual_seed(7)
         output = net.train()(x)
         torch.manual_seed(7)
-        top, left = (t.expand(4, regions).tolist() for t in region.draw(4, (height, width), sides, torch.device("cpu")))
+        top, left = (t.expand(4, regions).tolist() for t in pool.draw(4, (height, width), sides, x.device))
         corners = [list(zip(t, c, strict=True)) for t, c in zip(top, left, strict=True)]
         expected = SlowSE(layer)(x, corners, sides)
         torch.testing.assert_close(output, expected)
@@ -315,10 +315,10 @@ class TestRecords:
         net = StagedNet()
         records = apply_srp(net, Stages([0.9, 0.6, 0.3]), share="batch", regions=2)
         assert [record.scale for record in records] == [0.9, 0.9, 0.6, 0.3]
-        regions = srp_modules(net)
-        assert list(regions) == [record.name for record in records]
-        assert [region.scale for region in regions.values()] == [0.9, 0.9, 0.6, 0.3]
-        assert {(region.share, region.regions) for region in regions.values()} == {("batch", 2)}
+        pools = srp_modules(net)
+        assert list(pools) == [record.name for record in records]
+        assert [pool.scale for pool in pools.values()] == [0.9, 0.9, 0.6, 0.3]
+        assert {(pool.share, pool.regions) for pool in pools.values()} == {("batch", 2)}
 
     def test_default_example_is_of_the_size_that_timm_names(self) -> None:
         net = timm.create_model("mobilenetv3_small_050")
@@ -414,17 +414,20 @@ class TestBehaviour:
     @pytest.mark.parametrize("share", SHARES)
     def test_autocast_channels_last_step(self, share: Share) -> None:
         net = tiny_with_srp(share=share).to(memory_format=torch.channels_last)
+        gradients: list[Tensor] = []
+        net.attention1.register_full_backward_hook(lambda _, to_input, __: gradients.append(to_input[0]))
         with torch.autocast("cpu", torch.bfloat16):
             output = net(images().to(memory_format=torch.channels_last))
         assert output.dtype == torch.bfloat16
         output.float().sum().backward()
+        assert gradients[0].is_contiguous(memory_format=torch.channels_last)
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
     @pytest.mark.parametrize("share", SHARES)
     def test_half_network(self, share: Share) -> None:
         net = tiny_with_srp(share=share).bfloat16()
         assert net(images().bfloat16()).dtype == torch.bfloat16
-        assert [region.scale_units.item() for region in srp_modules(net).values()] == [500_000_000] * 2
+        assert [pool.scale_units.item() for pool in srp_modules(net).values()] == [500_000_000] * 2
 
     @pytest.mark.parametrize("use_buffers", [False, True])
     def test_exponential_moving_average(self, use_buffers: bool) -> None:
@@ -440,15 +443,15 @@ class TestBehaviour:
         plain.load_state_dict(ema.module.state_dict(), strict=True)
         assert torch.equal(ema.eval()(images()), plain(images()))
         averaged = srp_modules(ema.module)
-        assert [region.scale_units.item() for region in averaged.values()] == [500_000_000] * 2
-        assert all(averaged[name] is not region for name, region in srp_modules(net).items())
+        assert [pool.scale_units.item() for pool in averaged.values()] == [500_000_000] * 2
+        assert all(averaged[name] is not pool for name, pool in srp_modules(net).items())
 
     def test_deepcopy_trains_on_its_own(self) -> None:
         net = tiny_with_srp()
         twin = copy.deepcopy(net)
-        for region in srp_modules(twin).values():
-            region.set_ramp(0)
-        assert [region.scale for region in srp_modules(net).values()] == [0.5, 0.5]
+        for pool in srp_modules(twin).values():
+            pool.set_ramp(0)
+        assert [pool.scale for pool in srp_modules(net).values()] == [0.5, 0.5]
         torch.manual_seed(1)
         expected = net(images())
         remove_srp(twin)
