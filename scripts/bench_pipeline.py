@@ -21,7 +21,7 @@ from srp_exp.build import build_data, build_device, build_learner, build_model
 from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
-from srp_exp.datasets import Batch, BatchLoader
+from srp_exp.datasets import Batch, TrainingBatches
 from srp_exp.provenance import device_name
 from srp_exp.training.learner import Learner
 
@@ -39,7 +39,7 @@ def images_per_second(learner: Learner, batches: Iterator[Batch], steps: int) ->
     return images / (time.perf_counter() - start)
 
 
-def endless(batches: BatchLoader) -> Iterator[Batch]:
+def endless(batches: TrainingBatches) -> Iterator[Batch]:
     return (batch for epoch in itertools.count() for batch in batches.epoch(epoch))
 
 

@@ -5,7 +5,6 @@ Nothing heavy is imported before it is needed: composing a configuration, and sk
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,18 +42,15 @@ def run(config: DictConfig) -> None:
             raise  # Hydra goes on with the other runs of a sweep
         sys.exit(f"srp-exp: {explain(error)}")
     finally:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if not _names_a_run(config) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # made by Hydra for a run that did not begin
 
 
 def _train(config: DictConfig, folder: Path) -> None:
-    if config.run is not None or config.checkpoint is not None:
+    if _names_a_run(config):
         raise ValueError("run and checkpoint are for mode=eval; a training is resumed by the command that began it")
     results_file = folder / "results.json"
-    if config.rerun:
-        for entry in folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    if results_file.exists():
+    if results_file.exists() and not config.rerun:
         results = json.loads(results_file.read_text())
         print(f"finished already: {folder} (rerun=true trains it afresh)")
     else:
@@ -63,6 +59,10 @@ def _train(config: DictConfig, folder: Path) -> None:
         results = train(OmegaConf.create(plain_values(config)), folder, flat_identity(config))
     _print_metrics("test", results["test"])
     print(f"run folder  {folder}\ntensorboard --logdir {folder}")
+
+
+def _names_a_run(config: DictConfig) -> bool:
+    return config.run is not None or config.checkpoint is not None
 
 
 def _evaluate(config: DictConfig) -> None:

@@ -3,6 +3,8 @@
 Only this, run.py and the entry point ever see a configuration.
 """
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,37 +13,36 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from srp_exp.datasets import BatchLoader, EvalLoader, ImageSet, Split, hold_out
+from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
 from srp_exp.training.learner import Learner, Mix, StepSettings
 from srp_exp.training.optimizer import parameter_groups
 
+_MOST_WORKERS = 16
+
 
 @dataclass(frozen=True)
 class Data:
-    """A data set with its parts, train, val (None: no validation part) and test, on a device."""
+    """A data set with its parts, train, val (None: no validation part) and test, and where its batches go."""
 
-    dataset: ImageSet
-    splits: dict[str, Split | None]
-    device: torch.device
-    memory_format: torch.memory_format
+    dataset: DataSet
+    splits: dict[str, Any]
+    placement: Placement
 
-    def training_batches(self, batch_size: int, seed: int) -> BatchLoader:
-        train = self.splits["train"]
-        assert train is not None
-        return BatchLoader(
-            self.dataset, train, batch_size=batch_size, seed=seed, device=self.device, memory_format=self.memory_format
-        )
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.placement.device)
 
-    def evaluation_batches(self, split: str, batch_size: int) -> EvalLoader:
+    def training_batches(self, batch_size: int, seed: int) -> TrainingBatches:
+        return self.dataset.training_batches(self.splits["train"], batch_size, seed, self.placement)
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
         """Raises ValueError where the data set has no such split."""
         chosen = self.splits[split]
         if chosen is None:
             raise ValueError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
-        return EvalLoader(
-            self.dataset, chosen, batch_size=batch_size, device=self.device, memory_format=self.memory_format
-        )
+        return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
 
 
 def build_device(name: str) -> torch.device:
@@ -58,13 +59,14 @@ def build_device(name: str) -> torch.device:
 
 def build_data(config: DictConfig, device: torch.device) -> Data:
     arguments = _arguments(config.dataset, without=("name", "val_fraction"))
-    dataset: ImageSet = instantiate(arguments)
+    dataset: DataSet = instantiate(arguments)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
     splits = {"train": train, "val": val, "test": dataset.test}
-    return Data(dataset, splits, device, _memory_format(config))
+    workers = _available_cpus() if config.workers is None else config.workers
+    return Data(dataset, splits, Placement(device, _memory_format(config), workers=workers))
 
 
-def build_model(config: DictConfig, dataset: ImageSet, device: torch.device) -> tuple[nn.Module, list[SrpRecord]]:
+def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, list[SrpRecord]]:
     """The network, initialised from the seed, with SRP where it is chosen, and the records of apply_srp.
 
     Raises ValueError where the network, the attention and SRP don't go together.
@@ -75,7 +77,7 @@ def build_model(config: DictConfig, dataset: ImageSet, device: torch.device) -> 
     if attention._target_ is not None:
         factory = instantiate(_arguments(attention, without=("name", "replaces_conv", "average_pooling")))
     model: nn.Module = instantiate(
-        _arguments(config.backbone, without=("name",)),
+        _arguments(config.backbone, without=("name", "weights_sha256")),
         attention=None if attention.replaces_conv else factory,
         conv=factory if attention.replaces_conv else None,
         num_classes=dataset.num_classes,
@@ -139,6 +141,12 @@ def _arguments(node: DictConfig, without: tuple[str, ...]) -> dict[str, Any]:
     values = OmegaConf.to_container(node)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items() if key not in without}
+
+
+def _available_cpus() -> int:
+    """How many CPUs this process may use, but no more than are worth it to read files."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _MOST_WORKERS)
 
 
 def _memory_format(config: DictConfig) -> torch.memory_format:

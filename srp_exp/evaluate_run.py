@@ -4,11 +4,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srp_exp.training.checkpoints import FINAL, load
 
-TRUSTED = ("srp_exp", "timm", "torch", "torchvision")
+TRUSTED = (
+    "srp_exp.backbones", "srp_exp.datasets", "srp_exp.srp", "srp_exp.training",
+    "timm.layers", "timm.models", "torch.nn", "torch.optim", "torchvision.transforms",
+)  # fmt: skip
+"""Packages whose classes a checkpoint may name. Not all of torch: torch.hub.load, say, runs code from the network."""
 
 
 def evaluate_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[Path, dict[str, Any]]:
@@ -26,15 +31,24 @@ def evaluate_run(config: DictConfig, settings: set[str], overrides: list[str]) -
     changed = [o for o in overrides if not _is_setting(o, settings)]
     if changed:
         raise ValueError(f"{', '.join(changed)}: the configuration comes from {checkpoint}; leave it out")
+    if "root" in trained.dataset:
+        trained.dataset.root = _moved(trained.dataset.root, trained.data_root, config.data_root)
+    for name, nothing in (("pretrained", False), ("weights", None)):
+        if name in trained.backbone:
+            trained.backbone[name] = nothing  # the checkpoint has all weights
     for name in settings:
         trained[name] = config[name]
-    if "root" in trained.dataset:
-        trained.dataset.root = config.data_root
     evaluations = (
         Path(config.run) / "evaluation" if config.run else checkpoint.with_name(f"evaluation-{checkpoint.stem}")
     )
     folder = evaluations / config.split
     return folder, evaluate_checkpoint(trained, checkpoint, folder)
+
+
+def _moved(root: str, old: str, new: str) -> str:
+    """`root` with `old` at its beginning replaced by `new`; as it is where it doesn't lie in `old`."""
+    path = Path(root)
+    return str(Path(new) / path.relative_to(old)) if path.is_relative_to(old) else root
 
 
 def _checkpoint(config: DictConfig) -> Path:
@@ -54,11 +68,28 @@ def _is_setting(override: str, settings: set[str]) -> bool:
 
 def _check_targets(node: Any, trust_all: bool) -> None:
     """Raise ValueError if a configuration read from a file would call code of other packages than TRUSTED."""
-    if isinstance(node, DictConfig):
+    if isinstance(node, ListConfig):
+        values = list(node)
+    elif isinstance(node, DictConfig) and not node._is_none():
         target = node.get("_target_")
-        if target is not None and target.split(".")[0] not in TRUSTED and not trust_all:
+        if target is not None and not trust_all and not _is_trusted(str(target)):
             raise ValueError(
                 f"{target}: a checkpoint may only name classes of {', '.join(TRUSTED)}; trust_targets=true allows it"
             )
-        for value in node.values():
-            _check_targets(value, trust_all)
+        values = list(node.values())
+    else:
+        return
+    for value in values:
+        _check_targets(value, trust_all)
+
+
+def _is_trusted(target: str) -> bool:
+    """Whether `target` lies in TRUSTED, and was defined there: torch.os.system does not, whoever imports os."""
+    if not _lies_in_trusted(target):
+        return False
+    defined_in = getattr(get_object(target), "__module__", None) or ""
+    return _lies_in_trusted(defined_in)
+
+
+def _lies_in_trusted(name: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in TRUSTED)

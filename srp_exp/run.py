@@ -1,6 +1,7 @@
 """A run from its configuration to its results: training, and evaluation of what was trained."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
     model, records = build_model(config, data.dataset, device)
     batches = data.training_batches(config.recipe.batch_size, config.seed)
     learner = build_learner(config, model, data.dataset.num_classes, batches.steps_per_epoch, device)
+    if config.rerun:  # now that all could be built
+        for entry in folder.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     yaml = OmegaConf.to_yaml(config)
     with log_to(folder), SummaryWriter(str(folder)) as writer:
         write_atomically(folder / "config.yaml", yaml.encode())
@@ -73,6 +77,7 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
             "test": evaluation.summary(),
             "epoch": learner.epoch,
             "samples": {name: len(split) for name, split in data.splits.items() if split is not None},
+            **_skipped(data),
             "parameters": sum(p.numel() for p in model.parameters()),
             "attention_modules": len(records),
             "training_seconds": round(seconds, 1),
@@ -92,6 +97,13 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
     evaluation = _evaluate(config, model, data, config.split)
     evaluation.save(folder)
     return evaluation.details()
+
+
+def _skipped(data: Data) -> dict[str, dict[str, int]]:
+    """How many images of the official splits were left out as corrupt; nothing for a set held in memory."""
+    parts = {"train": data.dataset.train, "test": data.dataset.test}
+    skipped = {name: part.skipped for name, part in parts.items() if hasattr(part, "skipped")}
+    return {"skipped": skipped} if skipped else {}
 
 
 def _evaluate(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:

@@ -1,10 +1,13 @@
 """Every file of conf/ composes, builds and trains a step; SRP changes no evaluation, whatever it is put into.
 
-The tests are parametrised over the files, so that a new one is tested without a line here.
+The tests are parametrised over the files, so that a new one is tested without a line here. Every backbone is tested at
+its full depth with the attention that it comes with, and all backbones that differ in more than their depth at two
+blocks per stage with every attention; SRP_EXP_FULL_TESTS=1 takes all files at full depth there too: four minutes more.
 """
 
 import functools
 import hashlib
+import os
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,14 +31,44 @@ TIMM = "srp_exp.backbones.timm_models.build"
 TIMM_RESNETS = {"resnet50", "resnet101", "resnext50_32x4d", "seresnet50", "timm"}  # in which attention can be chosen
 MODEL_OF_TIMM = "backbone.model=seresnet18"  # timm.yaml leaves it open
 NO_AVERAGE_POOLING = {"none", "gc"}
+DEEPER = {"resnet101", "seresnet50"}  # networks of timm that only repeat the blocks of another file's
+FULL_DEPTH = os.environ.get("SRP_EXP_FULL_TESTS") == "1"
 
 
 def names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
 
 
+def two_blocks_per_stage(backbone: DictConfig) -> int:
+    """The depth of a small-image network with two blocks (dense layers) in each stage."""
+    family = backbone._target_.split(".")[-2]
+    if family == "resnext" or backbone.get("bottleneck"):
+        return 20  # 9n + 2
+    return {"resnet": 14, "preresnet": 14, "wrn": 16, "densenet": 16}[family]  # 6n + 2 and 6n + 4
+
+
 FILES = sorted(path.relative_to(CONF_DIR).with_suffix("").as_posix() for path in CONF_DIR.glob("*/*.yaml"))
-COMBINATIONS = [(backbone, attention) for backbone in names("backbone") for attention in names("attention")]
+
+
+def of_different_blocks() -> list[str]:
+    """The files of conf/backbone, and of those that differ in nothing but their depth the first one."""
+    kept: dict[str, str] = {}
+    for name in names("backbone"):
+        file = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml"))
+        assert isinstance(file, dict)
+        blocks = sorted((key, str(value)) for key, value in file.items() if key not in ("name", "depth", "defaults"))
+        if name not in DEEPER:
+            kept.setdefault(str(blocks) if "depth" in file else name, name)
+    return names("backbone") if FULL_DEPTH else sorted(kept.values())
+
+
+COMBINATIONS = [(backbone, attention) for backbone in of_different_blocks() for attention in names("attention")]
+SHORTENED = [
+    name
+    for name in names("backbone")
+    if name not in of_different_blocks() or "depth" in OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml")
+]
+WITH_AVERAGE_POOLING = [name for name in names("attention") if name not in {*NO_AVERAGE_POOLING, "native"}]
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +89,12 @@ def part(compose):
 def config_of(part):
     """`config_of(backbone, attention)`: the plain configuration of a combination, without SRP."""
 
-    def combine(backbone: str, attention: str) -> DictConfig:
+    def combine(backbone: str, attention: str, full_depth: bool = FULL_DEPTH) -> DictConfig:
         config = part("srp", "gap").copy()
         config.backbone = part("backbone", backbone).backbone
         config.attention = part("attention", attention).attention
+        if not full_depth and config.backbone._target_.startswith("srp_exp.backbones.") and "depth" in config.backbone:
+            config.backbone.depth = min(config.backbone.depth, two_blocks_per_stage(config.backbone))
         plain = OmegaConf.create(plain_values(config))
         assert isinstance(plain, DictConfig)
         return plain
@@ -86,6 +121,8 @@ def tiny(compose, file: str) -> DictConfig:
     probe = compose(*overrides)
     if not probe.attention.average_pooling:
         overrides.append("srp=gap")
+    if "pretrained" in probe.recipe:
+        overrides.append("recipe.pretrained=false")  # nothing is downloaded
     if group != "recipe":
         overrides += ["recipe.warmup_epochs=0", "recipe.batch_size=2"]
     else:
@@ -105,9 +142,10 @@ def cifar_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     ):
         folder = tmp_path / official.base_folder
         folder.mkdir()
+        (tmp_path / official.__name__.lower()).touch()  # says which sets are here
 
         def write(folder: Path, name: str, content: object) -> str:
-            data = pickle.dumps(content, protocol=2)
+            data = pickle.dumps(content)
             (folder / name).write_bytes(data)
             return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
@@ -129,6 +167,8 @@ def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, fi
     config.data_root = str(cifar_files)
     validate(config)
     config = OmegaConf.create(plain_values(config))
+    if "root" in config.dataset and not (cifar_files / config.dataset.name).exists():
+        pytest.skip(f"{config.dataset.name} is read from files: composed and validated only")
     device = build_device("cpu")
     data = build_data(config, device)
     model, records = build_model(config, data.dataset, device)
@@ -208,6 +248,12 @@ def test_srp_changes_no_evaluation(config_of, part, backbone, attention) -> None
         assert "\n" not in line
         assert expected_problem in line
         return
+    check_evaluation(config)
+
+
+def check_evaluation(config: DictConfig) -> None:
+    """Evaluation before and after apply_srp: the same bits, keys and parameters, and no random number."""
+    dataset = dataset_of(config)
     model, records = build_model(config, dataset, CPU)
     assert records == []
     randomise(model)
@@ -216,7 +262,7 @@ def test_srp_changes_no_evaluation(config_of, part, backbone, attention) -> None
     assert plain.isfinite().all()
     assert plain.std() > 0
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if attention in NO_AVERAGE_POOLING:
+    if config.attention.name in NO_AVERAGE_POOLING:
         with pytest.raises(ValueError, match="no channel attention with average pooling"):
             apply_srp(model, Linear(1.0, 0.5), example_input=images)
         return
@@ -228,9 +274,14 @@ def test_srp_changes_no_evaluation(config_of, part, backbone, attention) -> None
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize(
-    "attention", [name for name in names("attention") if name not in {*NO_AVERAGE_POOLING, "native"}]
-)
+@pytest.mark.parametrize("backbone", SHORTENED)
+def test_srp_changes_no_evaluation_at_full_depth(config_of, part, backbone) -> None:
+    """With the attention that comes with the backbone's file; at less depth the test above has every attention."""
+    attention = part("backbone", backbone).attention.name
+    check_evaluation(config_of(backbone, attention, full_depth=True))
+
+
+@pytest.mark.parametrize("attention", WITH_AVERAGE_POOLING)
 def test_srp_changes_training(config_of, attention) -> None:
     """Else the equality above would show nothing. With scale 1 the training is that of the plain network too."""
     config = config_of("resnet20", attention)

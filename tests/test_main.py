@@ -75,7 +75,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **environment}
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=variables, capture_output=True, text=True)
 
 

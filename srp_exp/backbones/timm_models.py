@@ -9,6 +9,7 @@ caller to check, who knows the name that was chosen.
 """
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,6 +18,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
+from srp_exp.backbones.weights import load_weights
 
 
 class ConvAttentionBasicBlock(BasicBlock):
@@ -52,6 +54,7 @@ REPLACING_BLOCKS: dict[type[nn.Module] | None, type[nn.Module]] = {
 def build(
     model: str,
     pretrained: bool = False,
+    weights: str | None = None,
     *,
     attention: AttentionFactory | None = None,
     conv: ConvFactory | None = None,
@@ -60,12 +63,15 @@ def build(
 ) -> nn.Module:
     """timm's ``model``: images (B, in_channels, H, W) -> logits (B, num_classes).
 
-    ``pretrained`` loads timm's weights; with ``attention`` the attention modules start untrained.
+    ``pretrained`` loads timm's weights, or those of the file ``weights`` where one is given; with ``attention``
+    the attention modules start untrained, unless the file has them.
     Raises ValueError for a name timm does not know (with the nearest ones), for attention on a network
-    outside timm's ResNet family, and for pretrained weights that do not exist or do not fit.
+    outside timm's ResNet family, and for pretrained weights that do not exist or do not fit; ConnectionError where
+    timm's weights can't be fetched.
     """
     check_name(model)
     placement = Placement(attention, conv)
+    pretrained = pretrained and weights is None
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
     if pretrained and not timm.is_model_pretrained(model):
         raise ValueError(f"{model}: timm has no pretrained weights for it; set backbone.pretrained=false")
@@ -77,8 +83,25 @@ def build(
     if attention is not None or placement.replaces_conv:
         options |= attention_options(model, placement)
         options["pretrained_strict"] = False  # the attention modules are not in timm's weights
-    network: nn.Module = timm.create_model(model, pretrained=pretrained, **options)
+    try:
+        network: nn.Module = timm.create_model(model, pretrained=pretrained, **options)
+    except OSError as error:
+        raise ConnectionError(
+            f"{model}: timm's weights can't be fetched ({str(error).splitlines()[0]}); fetch them by other means "
+            f"and set backbone.weights=FILE, or set backbone.pretrained=false"
+        ) from None
+    if weights is not None:
+        _load_file(network, Path(weights).expanduser(), model, attention_added=attention is not None)
     return network
+
+
+def _load_file(network: nn.Module, file: Path, model: str, attention_added: bool) -> None:
+    heads: Any = timm.get_pretrained_cfg_value(model, "classifier")
+    added: set[str] = set()
+    if attention_added:
+        with torch.device("meta"):
+            added = network.state_dict().keys() - timm.create_model(model).state_dict().keys()
+    load_weights(network, file, (heads,) if isinstance(heads, str) else heads, may_lack=added)
 
 
 def check_name(model: str) -> None:

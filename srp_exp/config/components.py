@@ -14,18 +14,22 @@ class DatasetConfig:
     name: str = MISSING
     _target_: str = MISSING
     val_fraction: float = within("[0, 1)", 0.0)  # part of the training set held out for validation, stratified
+
+
+@dataclass
+class InMemoryConfig(DatasetConfig):
     crop_padding: int = within("[0, inf)", 0)  # pixels of zeros around, then a random crop back; 0: no crop
     flip: bool = False  # random horizontal flip
 
 
 @dataclass
-class CifarConfig(DatasetConfig):
+class CifarConfig(InMemoryConfig):
     root: str = not_identity("${data_root}")  # holds the archive or its folder
     download: bool = not_identity(False)
 
 
 @dataclass
-class SyntheticConfig(DatasetConfig):
+class SyntheticConfig(InMemoryConfig):
     data_seed: int = within("[0, inf)", 0)  # of the images, apart from the run's seed
     num_classes: int = within("[2, inf)", 10)
     train_size: int = within("[1, inf)", 50_000)
@@ -34,6 +38,53 @@ class SyntheticConfig(DatasetConfig):
     channels: int = within("[1, inf)", 3)
     parts_per_class: int = within("[1, inf)", 3)
     part_size: int = within("[1, inf)", 8)  # side in pixels
+
+
+class CropName(Enum):
+    random_resized = "random_resized"
+    random = "random"
+
+
+class Verify(Enum):
+    strict = "strict"
+    warn = "warn"
+
+
+class OnCorrupt(Enum):
+    stop = "stop"
+    skip = "skip"
+
+
+@dataclass
+class AugmentationConfig:
+    """How pictures become squares, for training and evaluation."""
+
+    _target_: str = "srp_exp.datasets.transforms.Augmentation"
+    crop: CropName = CropName.random_resized  # random: the shorter side to `resize` pixels, then a random square
+    resize: int = within("[1, inf)", 256)  # pixels of the shorter side before the middle square is evaluated
+    crop_size: int = within("[1, inf)", 224)  # side in pixels
+    flip: bool = True  # training mirrors half of the pictures left to right
+    min_area: float = within("(0, 1]", 0.08)  # of random_resized, a part of the picture
+    color_jitter: float = within("[0, 1]", 0.0)  # brightness, contrast and saturation times 1 plus or minus it
+    rand_augment: int = within("[0, 30]", 0)  # magnitude of two operations; 0: none
+    random_erasing: float = within("[0, 1]", 0.0)  # probability
+
+
+@dataclass
+class FilesConfig(DatasetConfig):
+    """A set of image files, in its official layout or prepared by scripts/prepare_data.py."""
+
+    root: str = not_identity()  # folder of the set, the one above it, or a prepared copy
+    cache_dir: str | None = not_identity(None)  # of the index of the checked set; null: .srp_exp in the set's folder
+    verify: Verify = Verify.strict  # warn: a subset will do
+    on_corrupt: OnCorrupt = OnCorrupt.stop  # skip: images that can't be decoded are left out of all splits
+    copy_side: int | None = within("[1, inf)", None)  # pixels of the shorter side in the prepared copy; null: original
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+
+
+@dataclass
+class BoxedFilesConfig(FilesConfig):
+    crop_to_box: bool = False  # cut pictures to their bounding boxes first
 
 
 @dataclass
@@ -137,4 +188,6 @@ class TimmConfig(BackboneConfig):
     _target_: str = "srp_exp.backbones.timm_models.build"
     name: str = field(default="${.model}")
     model: str = MISSING  # timm's name
-    pretrained: bool = False  # timm's ImageNet weights
+    pretrained: bool = field(default="${recipe.pretrained}")  # type: ignore[assignment]  # timm's ImageNet weights
+    weights: str | None = not_identity(None)  # a file of weights to start from instead
+    weights_sha256: str | None = field(default="${sha256_of_file:${.weights}}")  # what stands for it in the run's hash

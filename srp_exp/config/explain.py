@@ -1,9 +1,18 @@
 """One line for what went wrong with a configuration: the value, the place, the nearest valid choice."""
 
+import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
 
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -13,6 +22,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     ValidationError,
 )
+
+from srp_exp.config.schema import Config, RecipeConfig
+
+_DELETION = re.compile(r"Could not delete from config\. '(.*)' does not exist|Error merging override ~(.*)")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -30,6 +43,11 @@ def explain(error: BaseException) -> str:
             case MissingConfigException(missing_cfg_file=str(file)):
                 group, _, name = file.rpartition("/")
                 return f"{group}={name}: there is no such choice{nearest(name, cause.options or [])}"
+            case ConfigCompositionException() if found := _DELETION.match(str(cause)):
+                key = found[1] or found[2]
+                if found[1]:
+                    return f"{key} is not a setting{nearest(key, _all_settings())}"
+                return f"{key} can't be deleted: every setting has a value; give another one, as {key}=..."
             case OverrideParseException():
                 return (
                     f"{cause.override}: can't be read as an override ({_first_line(cause)}); quote special characters"
@@ -47,6 +65,18 @@ def explain(error: BaseException) -> str:
             ):
                 return f"{cause.full_key} is not a setting{_nearest_key(str(cause.key), parent)}"
     return _first_line(chain[0]) if isinstance(error, HydraException) else " ".join(str(error).split("\n"))
+
+
+def _all_settings() -> list[str]:
+    """Dotted names of all settings of all schemas."""
+    from srp_exp.config.register import SCHEMAS  # which imports the rest of this package
+
+    groups: dict[str, list[type[Any]]] = {
+        "": [Config],
+        "recipe.": [RecipeConfig],
+        **{f"{group}.": list(s.values()) for group, s in SCHEMAS.items()},
+    }
+    return [f"{prefix}{f.name}" for prefix, schemas in groups.items() for s in schemas for f in dataclasses.fields(s)]
 
 
 def _nearest_key(name: str, parent: DictConfig) -> str:

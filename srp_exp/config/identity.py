@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def run_folder(config: DictConfig) -> Path:
     return Path(config.output_dir) / "runs" / run_id(config)
 
 
+def job_folder(config: DictConfig) -> Path:
+    """Folder that Hydra makes for a job: that of the run; in evaluation the current one, so that it makes none."""
+    return run_folder(config) if config.run is None and config.checkpoint is None else Path()
+
+
 def run_id(config: DictConfig) -> str:
     """<dataset>-<backbone>-<attention>-<srp>-<hash>, the hash being ten hexadecimal digits."""
     names = [config[group].name for group in ("dataset", "backbone", "attention", "srp")]
@@ -31,6 +37,24 @@ def run_id(config: DictConfig) -> str:
 def identity_of(config: DictConfig) -> dict[str, Any]:
     """The part of the resolved configuration that the hash covers; fields made by `not_identity` are left out."""
     return _without_settings(config, plain_values(config))
+
+
+def sha256_of_file(path: str | None) -> str | None:
+    """SHA-256 of a file's content, which is what a run depends on; "absent" without the file, None for None."""
+    if path is None:
+        return None
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return "absent"  # composing stays possible; building the network is what fails
+    status = file.stat()
+    return _sha256(file, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _sha256(file: Path, _mtime_ns: int, _size: int) -> str:
+    """Hash once while the file stays as it is: the hash of a run is asked for several times."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def plain_values(config: DictConfig) -> dict[str, Any]:

@@ -10,7 +10,13 @@ from srp_exp.config import identity
 from srp_exp.config import schema as s
 
 SCHEMAS: dict[str, dict[str, type[Any]]] = {
-    "dataset": {"in_memory": c.DatasetConfig, "cifar": c.CifarConfig, "synthetic": c.SyntheticConfig},
+    "dataset": {
+        "in_memory": c.InMemoryConfig,
+        "cifar": c.CifarConfig,
+        "synthetic": c.SyntheticConfig,
+        "files": c.FilesConfig,
+        "boxed_files": c.BoxedFilesConfig,
+    },
     "attention": {
         "plain": c.AttentionConfig,
         "reduction": c.ReductionConfig,
@@ -53,7 +59,9 @@ def register() -> None:
     for group, schemas in SCHEMAS.items():
         for name, node in schemas.items():
             store.store(name, node, group=f"hydra/schema/{group}")
-    OmegaConf.register_new_resolver("run_id", lambda *, _root_: identity.run_folder(_root_).name, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda *, _root_: identity.job_folder(_root_).name, replace=True)
     OmegaConf.register_new_resolver(
-        "run_parent", lambda *, _root_: str(identity.run_folder(_root_).parent), replace=True
+        "run_parent", lambda *, _root_: str(identity.job_folder(_root_).parent), replace=True
     )
+    OmegaConf.register_new_resolver("sha256_of_file", identity.sha256_of_file, replace=True)
+    OmegaConf.register_new_resolver("scaled_lr", lambda lr, size, per: lr * size / per, replace=True)

@@ -49,12 +49,13 @@ class RecipeConfig:
     lr: float = within("(0, inf)")  # peak learning rate of SGD for this batch size
     weight_decay: float = within("[0, inf)", 5e-4)  # of SGD
     warmup_epochs: float = within("[0, inf)", 0.0)
+    pretrained: bool = False  # start from timm's ImageNet weights; backbone.weights=FILE takes another file's
     label_smoothing: float = within("[0, 1)", 0.0)
     ema_decay: float | None = within("(0, 1)", None)  # per step; the average is what is evaluated
     clip_norm: float | None = within("(0, inf)", None)  # largest norm of the gradient over all parameters
     accumulate_steps: int = within("[1, inf)", 1)  # a batch is computed in this many parts
     selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
-    evaluate_every_epochs: int = field(default=1, metadata={"within": "[1, inf)", "identity": False})
+    evaluate_every_epochs: int = within("[1, inf)", 1)  # with selection=best: what the best epoch is chosen from
 
 
 @dataclass
@@ -202,6 +203,9 @@ class Config:
     split: SplitName = not_identity(SplitName.test)  # mode=eval: what to evaluate on
     trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, mps
+    workers: int | None = field(  # processes that read image files; None: one for each CPU, at most 16
+        default=None, metadata={"within": "[0, inf)", "identity": False}
+    )
     log_every_steps: int = field(default=10, metadata={"within": "[1, inf)", "identity": False})
     progress: bool = not_identity(True)  # a progress bar where the output is a terminal
     data_root: str = not_identity("data")

@@ -9,6 +9,7 @@ from srp_exp.config.fields import is_within, schema_fields
 def validate(config: DictConfig) -> None:
     """Raise ValueError, in one line that names value, place and remedy, unless the configuration can be run."""
     _validate_fields(config, "")
+    _validate_dataset(config)
     _validate_training(config)
     _validate_attention(config)
 
@@ -29,7 +30,7 @@ def _validate_fields(node: DictConfig, prefix: str) -> None:
         for number in value if isinstance(value, list | ListConfig) else [value]:
             if not is_within(number, interval):
                 raise ValueError(f"{prefix}{name}={value} is out of range: it must lie in {interval}")
-    for key in keys:
+    for key in sorted(keys, key=lambda key: key != "recipe"):  # first, as others take their values from it
         if OmegaConf.is_dict(node[key]):
             _validate_fields(node[key], f"{prefix}{key}.")
 
@@ -44,11 +45,21 @@ def _validate_training(config: DictConfig) -> None:
         raise ValueError(
             f"recipe.accumulate_steps={recipe.accumulate_steps} does not divide recipe.batch_size={recipe.batch_size}"
         )
+    if recipe.pretrained and "pretrained" not in config.backbone:
+        raise ValueError(
+            f"recipe.pretrained=true: there are no pretrained weights of backbone={config.backbone.name}; "
+            "choose a network of timm, as backbone=seresnet50, or recipe.pretrained=false"
+        )
     if config.lr_schedule.get("warmup_epochs", 0) >= recipe.epochs and config.lr_schedule.warmup_epochs > 0:
         raise ValueError(
             f"lr_schedule.warmup_epochs={config.lr_schedule.warmup_epochs} leaves nothing of the "
             f"recipe.epochs={recipe.epochs}"
         )
+
+
+def _validate_dataset(config: DictConfig) -> None:
+    if "image_size" in config.dataset and len(config.dataset.image_size) != 2:
+        raise ValueError(f"dataset.image_size={config.dataset.image_size}: give two numbers, [height, width] in pixels")
 
 
 def _validate_attention(config: DictConfig) -> None:

@@ -27,6 +27,7 @@ class FileSplit:
     skipped: int = 0
 
     def __post_init__(self) -> None:
+        wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]]
         wanted = {name: (torch.int64, (len(self),)) for name in ("rows", "labels", "index")}
         if self.boxes is not None:
             wanted["boxes"] = (torch.float32, (len(self), 4))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from srp_exp.datasets.batches import Placement
+from srp_exp.datasets.loader import BatchLoader, EvalLoader
 from srp_exp.datasets.split import Split
 
 
@@ -46,3 +48,26 @@ class ImageSet:
         """Height and width in pixels."""
         height, width = self.train.images.shape[2:]
         return height, width
+
+    def training_batches(self, split: Split, batch_size: int, seed: int, placement: Placement) -> BatchLoader:
+        return BatchLoader(
+            self,
+            split,
+            batch_size=batch_size,
+            seed=seed,
+            device=placement.device,
+            memory_format=placement.memory_format,
+            rank=placement.rank,
+            world_size=placement.world_size,
+        )
+
+    def evaluation_batches(self, split: Split, batch_size: int, placement: Placement) -> EvalLoader:
+        return EvalLoader(
+            self,
+            split,
+            batch_size=batch_size,
+            device=placement.device,
+            memory_format=placement.memory_format,
+            rank=placement.rank,
+            world_size=placement.world_size,
+        )

@@ -1,42 +1,33 @@
 """Batches for training and evaluation, cut out of a split that lives on the device as uint8.
 
 There are no worker processes: gathering, augmenting and normalising a batch of small images takes a few
-milliseconds on one CPU core and less on a GPU. On N processes rank r takes rows r, r + N, r + 2N, ... of each
-global batch, so that together they see the very batches that a single process sees.
+milliseconds on one CPU core and less on a GPU.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from srp_exp.datasets.augment import crop_and_flip, draw
-from srp_exp.datasets.image_set import ImageSet
+from srp_exp.datasets.batches import Batch, Normalisation, check_training_batch, evaluation_rows, training_rows
 from srp_exp.datasets.split import Split
-from srp_exp.seeding import generator
 
-
-@dataclass(frozen=True)
-class Batch:
-    """images: (B, C, H, W) float32, normalised. labels, index: (B,) int64. All on the loader's device."""
-
-    images: Tensor
-    labels: Tensor
-    index: Tensor
+if TYPE_CHECKING:
+    from srp_exp.datasets.image_set import ImageSet
 
 
 class _DeviceSplit:
-    """A split on the device, and the normalisation of its images to (pixel / 255 - mean) / std."""
+    """A split on the device, and the normalisation of its images."""
 
     def __init__(self, dataset: ImageSet, split: Split, device: torch.device | str, memory_format: torch.memory_format):
         self._images = split.images.to(device)
         self._labels = split.labels.to(device)
         self._index = split.index.to(device)
-        self._memory_format = memory_format
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (dataset.mean, dataset.std))
-        self._scale = (1 / (255 * std)).float().view(1, -1, 1, 1).to(device)
-        self._shift = (-mean / std).float().view(1, -1, 1, 1).to(device)
+        self._normalise = Normalisation(dataset.mean, dataset.std, device, memory_format)
 
     def images(self, rows: Tensor) -> Tensor:
         """The uint8 images at `rows`, (B,) int64 on the device."""
@@ -44,9 +35,7 @@ class _DeviceSplit:
 
     def batch(self, images: Tensor, rows: Tensor) -> Batch:
         """Normalise `images`, (B, C, H, W) uint8, and join the labels and indices at `rows`."""
-        pixels = images.to(torch.float32, memory_format=self._memory_format)
-        normalised = torch.addcmul(self._shift, pixels, self._scale)
-        return Batch(normalised, self._labels.index_select(0, rows), self._index.index_select(0, rows))
+        return Batch(self._normalise(images), self._labels.index_select(0, rows), self._index.index_select(0, rows))
 
 
 class BatchLoader:
@@ -69,12 +58,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ):
-        if not 1 <= batch_size <= len(split):
-            raise ValueError(
-                f"batch size {batch_size}: the training part has {len(split)} samples; choose 1 to {len(split)}"
-            )
-        if batch_size % world_size:
-            raise ValueError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
+        check_training_batch(len(split), batch_size, world_size)
         self.batch_size = batch_size
         self.steps_per_epoch = len(split) // batch_size
         self._num_samples = len(split)
@@ -89,14 +73,15 @@ class BatchLoader:
         The batches are those that a full pass over the epoch gives at these steps.
         """
         # Transfers happen here and not in the steps, where they would make a GPU wait for the CPU.
-        source = generator(self._seed, "order", epoch)
-        order = torch.randperm(self._num_samples, generator=source).to(self._device)
+        steps = training_rows(self._num_samples, self.batch_size, self._seed, epoch)[first_step:]
+        if not steps:
+            return
+        local_size = self.batch_size // self._world_size
+        local_rows = torch.cat([rows[self._rank :: self._world_size] for rows in steps]).to(self._device)
         draws = draw(self._num_samples, self._padding, self._flip, self._seed, epoch)
         offsets, flips = draws.offsets.to(self._device), draws.flips.to(self._device)
         augments = self._padding > 0 or self._flip
-        for step in range(first_step, self.steps_per_epoch):
-            global_rows = order[step * self.batch_size : (step + 1) * self.batch_size]
-            rows = global_rows[self._rank :: self._world_size]
+        for rows in local_rows.split(local_size):
             images = self._data.images(rows)
             if augments:
                 images = crop_and_flip(images, offsets[rows], flips[rows], self._padding)
@@ -106,9 +91,7 @@ class BatchLoader:
 class EvalLoader:
     """Evaluation batches: every sample once, in the order of the split, without augmentation.
 
-    `batch_size` counts the images of all processes together. The last batch may be smaller, and no rank gets
-    a sample twice: ranks may differ by one sample a batch, and a rank skips a last batch in which it has
-    none.
+    Who gets which sample: `evaluation_rows`, which also says what is raised.
     """
 
     def __init__(
@@ -122,11 +105,7 @@ class EvalLoader:
         rank: int = 0,
         world_size: int = 1,
     ):
-        if batch_size < world_size:
-            raise ValueError(f"evaluation batch size {batch_size}: choose at least {world_size}, one per process")
-        positions = torch.arange(len(split), device=device)
-        shards = (rows[rank::world_size] for rows in positions.split(batch_size))
-        self._rows = [rows for rows in shards if len(rows)]
+        self._rows = [rows.to(device) for rows in evaluation_rows(len(split), batch_size, rank, world_size)]
         self._data = _DeviceSplit(dataset, split, device, memory_format)
 
     def __len__(self) -> int:

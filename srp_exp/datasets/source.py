@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from srp_exp.datasets.texts import Texts
+
 _READS_PER_RELEASE = 256  # of a memory map: its pages count as resident until they are released
 
 
@@ -27,27 +29,20 @@ class ImageSource(Protocol):
 
 
 class FolderSource:
-    """The files at `paths`, which are relative to `root`.
-
-    The paths are kept as one string of bytes: a list of 1.28 million strings would be copied into every process,
-    page by page, as Python counts its references.
-    """
+    """The files at `paths`, which are relative to `root`."""
 
     def __init__(self, root: Path, paths: Sequence[str]):
-        encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
         self._root = root
-        self._text = b"".join(encoded)
-        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._paths = Texts.of(paths)
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._paths)
 
     def read(self, position: int) -> bytes:
         return Path(self.name(position)).read_bytes()
 
     def name(self, position: int) -> str:
-        start = self._ends[position - 1] if position else 0
-        return str(self._root / self._text[start : self._ends[position]].decode("utf-8", "surrogateescape"))
+        return str(self._root / self._paths[position])
 
 
 class PackedSource:

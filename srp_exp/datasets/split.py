@@ -1,11 +1,24 @@
 """A part of a data set, and how a validation part is taken out of it."""
 
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from srp_exp.seeding import generator
+
+
+class Samples(Protocol):
+    """What dividing a split needs of it, whether its images are in memory or in files. labels: (N,) int64."""
+
+    @property
+    def labels(self) -> Tensor: ...
+    def __len__(self) -> int: ...
+    def take(self, positions: Tensor) -> Self: ...
+
+
+AnySplit = TypeVar("AnySplit", bound=Samples)
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Split:
         return Split(self.images[positions], self.labels[positions], self.index[positions])
 
 
-def hold_out(split: Split, val_fraction: float, seed: int) -> tuple[Split, Split | None]:
+def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit, AnySplit | None]:
     """Divide a training split into a training and a validation part, the same fraction of every class.
 
     Of a class of n samples floor(n * val_fraction + 0.5) go to validation, drawn at random from `seed`; both

@@ -34,15 +34,15 @@ class Interruption:
             for number, handler in self._previous.items():
                 signal.signal(number, handler)
 
-    def leave(self) -> NoReturn:
-        """End the process after the state is saved: through the handler that was there before, else by EXIT_CODE.
+    def leave(self, number: int) -> NoReturn:
+        """End the process, whose state is saved, because signal `number` came to it or to another one of the training.
 
-        submitit's handler requeues the job and exits. A normal return would count as a success.
+        The handler that was there before goes first: that of submitit requeues the job and exits. A normal return would
+        count as a success.
         """
-        assert self.signal is not None
-        previous = self._previous.get(self.signal)
-        if callable(previous) and self.signal != signal.SIGTERM:  # of SIGTERM submitit only takes note
-            previous(self.signal, None)
+        previous = self._previous.get(number)
+        if callable(previous) and number != signal.SIGTERM:  # of SIGTERM submitit only takes note
+            previous(number, None)
         sys.exit(EXIT_CODE)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from srp_exp.datasets import BatchLoader
+from srp_exp.datasets import TrainingBatches
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.learner import Learner
 from srp_exp.training.reporter import Reporter
@@ -30,7 +30,7 @@ class LoopSettings:
 
 def fit(
     learner: Learner,
-    batches: BatchLoader,
+    batches: TrainingBatches,
     evaluate: Evaluate,
     checkpoints: Checkpoints,
     reporter: Reporter,
@@ -53,7 +53,7 @@ def fit(
 
 
 def train_epoch(
-    learner: Learner, batches: BatchLoader, checkpoints: Checkpoints, reporter: Reporter, log_every_steps: int
+    learner: Learner, batches: TrainingBatches, checkpoints: Checkpoints, reporter: Reporter, log_every_steps: int
 ) -> dict[str, Any]:
     """Train to the end of the epoch; return its number, last step, learning rate, and mean loss and top-1."""
     first_step = learner.step - learner.epoch * batches.steps_per_epoch
@@ -87,7 +87,7 @@ def is_best(history: list[dict[str, Any]], metric: str | None) -> bool:
     return all(history[-1][metric] > earlier[metric] for earlier in history[:-1] if metric in earlier)
 
 
-def _describe_failure(what: str, step: int, lr: float, batches: BatchLoader, checkpoints: Checkpoints) -> str:
+def _describe_failure(what: str, step: int, lr: float, batches: TrainingBatches, checkpoints: Checkpoints) -> str:
     epoch, index = divmod(step - 1, batches.steps_per_epoch)
     return (
         f"{what} not finite at step {index + 1} of epoch {epoch + 1} (learning rate {lr:.3g}); "

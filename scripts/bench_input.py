@@ -1,0 +1,184 @@
+"""Images per second of reading and augmenting JPEGs, beside torchvision's reference preset; memory; loss by reduction.
+
+    python scripts/bench_input.py [--images 2000] [--rounds 7] [--reads 20000]
+
+The images are generated, 500x375, with the statistics of photographs (natural_pictures.py). All pipelines make
+random resized crops to 224 in one worker and end with normalised float batches in the main process. They take turns, a
+whole epoch each, and ratios are taken within a round; the median over the rounds is reported with its quartiles.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import torch
+from natural_pictures import encoded_picture, write_pictures
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from srp_exp.datasets import Placement
+from srp_exp.datasets.decode import Picture, decode
+from srp_exp.datasets.file_set import FileSet
+from srp_exp.datasets.file_split import FileSplit
+from srp_exp.datasets.pack import PackSettings, pack
+from srp_exp.datasets.packed import open_packed
+from srp_exp.datasets.transforms import Augmentation, EvalTransform, window_of
+
+BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LARGE = ((1000, 1500), (1536, 2048), (2000, 3000), (3072, 4096))  # height, width
+Pass = Callable[[], Iterable[Any]]
+
+
+def as_set(split: FileSplit) -> FileSet:
+    return FileSet(split, split, ("class",), MEAN, STD, Augmentation())
+
+
+def torchvision_preset(folder: Path) -> Pass:
+    """ClassificationPresetTrain of torchvision's references/classification (backend PIL), without its options."""
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(224, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float, scale=True),
+            v2.Normalize(MEAN, STD),
+            v2.ToPureTensor(),
+        ]
+    )
+    loader = DataLoader(ImageFolder(str(folder), transform), BATCH, True, num_workers=1, persistent_workers=True)
+    return lambda: loader
+
+
+def ours(split: FileSplit) -> Pass:
+    return partial(as_set(split).training_batches(split, BATCH, 0, Placement(workers=1)).epoch, 0)
+
+
+def images_per_second(make_pass: Pass, images: int) -> float:
+    start = time.perf_counter()
+    steps = sum(1 for _ in make_pass())
+    assert steps == images // BATCH
+    return images / (time.perf_counter() - start)
+
+
+def report_speed(passes: dict[str, Pass], images: int, rounds: int) -> None:
+    speeds: dict[str, list[float]] = {name: [] for name in passes}
+    for number in range(rounds + 1):
+        for name in list(passes)[:: 1 if number % 2 else -1]:
+            speed = images_per_second(passes[name], images)
+            if number:  # the first round warms up
+                speeds[name].append(speed)
+    reference, *others = passes
+    print(f"{reference}: {statistics.median(speeds[reference]):,.0f} images/s")
+    for name in others:
+        ratios = [own / base for own, base in zip(speeds[name], speeds[reference], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        speed = statistics.median(speeds[name])
+        print(f"{name}: {speed:,.0f} images/s, ratio {median:.2f} (quartiles {low:.2f} - {high:.2f}, {rounds} rounds)")
+
+
+def report_memory(name: str, split: FileSplit, reads: int) -> None:
+    """Resident memory of the worker and of the main process after a twentieth of the reads and after all.
+
+    Several epochs of the split, so that nothing is counted that grows with the length of its lists.
+    """
+    loader = as_set(split).training_batches(split, BATCH, 0, Placement(workers=1))
+    early, late = max(BATCH, reads // 20), reads // BATCH * BATCH
+    count, marks = 0, {}
+    while count < late:
+        for _ in loader.epoch(0):
+            count += BATCH
+            if count in (early, late):
+                (worker,) = active_children()
+                marks[count] = f"{resident_mib(worker.pid):.0f} + {resident_mib(os.getpid()):.0f} MiB"
+    print(f"{name}, worker + main process: {marks[early]} after {early:,} reads, {marks[late]} after {late:,}")
+
+
+def resident_mib(pid: int | None) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def report_differences(original: FileSplit, copy: FileSplit) -> None:
+    """What the smaller copy changes in the evaluation crop, in grey levels of 255."""
+    transform = EvalTransform(Augmentation())
+    views = [list(evaluated(split, transform)) for split in (original, copy)]
+    differences = [(a - b).abs().mean().item() for a, b in zip(*views, strict=True)]
+    print(f"prepared copy against the original: mean absolute difference {statistics.mean(differences):.2f} of 255")
+
+
+def evaluated(split: FileSplit, transform: EvalTransform) -> Iterator[torch.Tensor]:
+    for row in split.rows[:100].tolist():
+        picture = Picture(split.source.read(row), "")
+        yield transform(picture, window_of(picture, None)).float()
+
+
+def report_reduction(side: int, rounds: int) -> None:
+    """Time and result of decoding and resizing at reduced size, where it is chosen, against full size."""
+    print(f"decoding and resizing to a shorter side of {side}, full size / as chosen / mean absolute difference:")
+    for height, width in LARGE:
+        encoded, size = encoded_picture(0, height, width), (side, side * width // height)
+        ways: list[Callable[[], torch.Tensor]] = [
+            partial(decode_all, encoded, size),
+            partial(decode_as_chosen, encoded, size),
+        ]
+        times: list[list[float]] = [[], []]
+        for _ in range(rounds + 1):
+            for way, spent in zip(ways, times, strict=True):
+                start = time.perf_counter()
+                way()
+                spent.append(1000 * (time.perf_counter() - start))
+        whole, chosen = (statistics.median(spent[1:]) for spent in times)
+        difference = (ways[0]().float() - ways[1]().float()).abs().mean().item()
+        print(f"  {width} x {height}: {whole:.1f} ms / {chosen:.1f} ms / {difference:.2f} of 255")
+
+
+def decode_all(encoded: bytes, size: tuple[int, int]) -> torch.Tensor:
+    resized: torch.Tensor = v2.functional.resize(decode(encoded, ""), list(size))
+    return resized
+
+
+def decode_as_chosen(encoded: bytes, size: tuple[int, int]) -> torch.Tensor:
+    picture = Picture(encoded, "")
+    resized: torch.Tensor = v2.functional.resize(picture.pixels(window_of(picture, None), *size), list(size))
+    return resized
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000, help=f"how many, a multiple of {BATCH}")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--reads", type=int, default=20_000, help="of the measurement of memory; 0: none")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, packed = Path(temporary) / "folder", Path(temporary) / "packed"
+        split = write_pictures(folder, arguments.images)
+        settings = PackSettings(name="bench", class_names=("class",), resize=256)
+        pack({"train": split, "test": split.take(torch.arange(1))}, packed, settings)
+        copy = open_packed(packed, "bench").train
+        size = sum(path.stat().st_size for path in folder.rglob("*.jpg")) / arguments.images
+        print(f"torch {torch.__version__}, {os.cpu_count()} CPUs; {arguments.images} JPEGs of {size / 1000:.0f} kB")
+        if arguments.reads:
+            report_memory("folder", split, arguments.reads)
+            report_memory("prepared copy", copy, arguments.reads)
+        passes = {
+            "torchvision's preset": torchvision_preset(folder),
+            "from the folder": ours(split),
+            "from the copy prepared with resize=256": ours(copy),
+        }
+        report_speed(passes, arguments.images, arguments.rounds)
+        report_differences(split, copy)
+    report_reduction(256, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

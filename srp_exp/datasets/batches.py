@@ -1,0 +1,127 @@
+"""What the loaders share: batches, who sees which samples in which order, and the normalisation of images.
+
+On N processes rank r takes rows r, r + N, r + 2N, ... of each global batch, so that together they see the very
+batches that a single process sees.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from srp_exp.seeding import generator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: (B, C, H, W) float32, normalised. labels, index: (B,) int64. All on the loader's device."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where batches go and who shares the work.
+
+    rank, world_size: of the processes that train together. workers: processes that read files, 0 for the process
+    itself; sets held in memory need none.
+    """
+
+    device: torch.device | str = "cpu"
+    memory_format: torch.memory_format = torch.contiguous_format
+    rank: int = 0
+    world_size: int = 1
+    workers: int = 0
+
+
+class TrainingBatches(Protocol):
+    """Whole batches, the same for the same epoch. One pass over an epoch at a time."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of steps first_step, first_step + 1, ... of an epoch, as this rank sees them."""
+
+
+class DataSet(Protocol):
+    """What training needs of a data set, in memory (`ImageSet`) or in files (`FileSet`).
+
+    train, test: splits of the set's own kind, which its methods take. mean, std: one per channel.
+    """
+
+    @property
+    def train(self) -> Any: ...
+    @property
+    def test(self) -> Any: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    def training_batches(self, split: Any, batch_size: int, seed: int, placement: Placement) -> TrainingBatches: ...
+    def evaluation_batches(self, split: Any, batch_size: int, placement: Placement) -> Iterable[Batch]: ...
+
+
+class Normalisation:
+    """Maps uint8 images to (pixel / 255 - mean) / std, on the device they are on.
+
+    mean, std: one per channel, in units of the pixel range [0, 1].
+    """
+
+    def __init__(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device | str,
+        memory_format: torch.memory_format,
+    ):
+        self._memory_format = memory_format
+        means, stds = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+        self._scale = (1 / (255 * stds)).float().view(1, -1, 1, 1).to(device)
+        self._shift = (-means / stds).float().view(1, -1, 1, 1).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 to float32 of the memory format."""
+        pixels = images.to(torch.float32, memory_format=self._memory_format)
+        return torch.addcmul(self._shift, pixels, self._scale, out=pixels)
+
+
+def check_training_batch(num_samples: int, batch_size: int, world_size: int) -> None:
+    """Raise ValueError where the split is smaller than one batch or the processes can't share a batch evenly."""
+    if not 1 <= batch_size <= num_samples:
+        raise ValueError(
+            f"batch size {batch_size}: the training part has {num_samples} samples; choose 1 to {num_samples}"
+        )
+    if batch_size % world_size:
+        raise ValueError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
+
+
+def training_rows(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """The rows of every whole global batch of an epoch, (B,) int64 each: a pure function of (seed, epoch)."""
+    order = torch.randperm(num_samples, generator=generator(seed, "order", epoch))
+    return list(order[: num_samples // batch_size * batch_size].split(batch_size))
+
+
+def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
+    """The rows of a rank's batches, (B,) int64 each: every sample once, in order.
+
+    `batch_size` counts the images of all processes together. The last batch may be smaller, and no rank gets a
+    sample twice: ranks may differ by one sample a batch, and a rank skips a last batch in which it has none.
+    Raises ValueError where a batch has fewer images than there are processes.
+    """
+    if batch_size < world_size:
+        raise ValueError(f"evaluation batch size {batch_size}: choose at least {world_size}, one per process")
+    shards = (rows[rank::world_size] for rows in torch.arange(num_samples).split(batch_size))
+    return [rows for rows in shards if len(rows)]

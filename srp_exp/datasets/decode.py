@@ -1,0 +1,145 @@
+"""From the bytes of an image file to RGB pixels, whatever kind of file it is.
+
+JPEG and PNG, recognised by their first bytes and not by their names, go through torchvision; what it refuses and
+every other format through Pillow. All come out as 8-bit RGB: greys and palettes are spread over the channels, CMYK
+is converted, 16-bit PNGs keep their upper 8 bits, and alpha is dropped, so that a transparent pixel shows the colour
+stored under it, as Pillow's convert("RGB") and torchvision have it. The EXIF orientation is applied. Of an animation
+the first frame counts.
+"""
+
+import io
+import re
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torchvision  # noqa: F401  its operators
+from PIL import Image, ImageOps
+from torch import Tensor
+
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of JPEG; its coded pixels contain neither
+_RGB = 3  # torchvision.io.ImageReadMode.RGB
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # the others of Pillow may call programs
+_REDUCTIONS = (8, 4)  # of libjpeg's; by 2 it saves a tenth of the time only
+_SPARE = 1.5  # as large at least, times the output, stays what is reduced; with less its sharpness would show
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+_ORIENTATION_TAG = 0x0112
+
+
+class CorruptImageError(ValueError):
+    """An image file that is cut short, damaged, or no image."""
+
+
+class Region(NamedTuple):
+    """A rectangle of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def decode(encoded: bytes, name: str) -> Tensor:
+    """The whole picture as (3, H, W) uint8. Raises CorruptImageError that begins with `name`."""
+    try:
+        return _decode_with_torchvision(encoded)
+    except RuntimeError:
+        try:
+            return _decode_with_pillow(encoded, reduction=1)
+        except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
+            raise _corrupt(name, encoded, error) from None
+
+
+class Picture:
+    """An encoded image, decoded no finer than what is asked of it.
+
+    height, width: of the whole picture, in pixels, with the EXIF orientation applied. `name` is for messages.
+    """
+
+    def __init__(self, encoded: bytes, name: str):
+        self._encoded, self.name = encoded, name
+        self._whole: Tensor | None = None
+        size = _jpeg_size(encoded) if encoded.startswith(_JPEG) else None
+        if size is None:
+            self._whole = decode(encoded, name)
+            _, self.height, self.width = self._whole.shape
+        else:
+            self.height, self.width = size
+
+    def pixels(self, region: Region, height: int, width: int) -> Tensor:
+        """The pixels of `region`, given in pixels of the whole picture, as (3, H, W) uint8.
+
+        height, width: what the region will be resized to. A JPEG in which it is at least six (twelve) times as
+        large is decoded at a quarter (an eighth) of its size, which libjpeg does while it transforms the blocks, and
+        (H, W) are those of the region there. What that saves and changes: scripts/bench_input.py. Raises
+        CorruptImageError.
+        """
+        ratio = min(region.height / height, region.width / width)
+        reduction = next((reduction for reduction in _REDUCTIONS if reduction * _SPARE <= ratio), 1)
+        whole = self._decode(reduction)
+        down, across = whole.shape[1] / self.height, whole.shape[2] / self.width
+        top, bottom = round(region.top * down), round((region.top + region.height) * down)
+        left, right = round(region.left * across), round((region.left + region.width) * across)
+        return whole[:, top:bottom, left:right]
+
+    def _decode(self, reduction: int) -> Tensor:
+        if self._whole is not None:
+            return self._whole
+        if reduction == 1:
+            return decode(self._encoded, self.name)
+        try:
+            return _decode_with_pillow(self._encoded, reduction)
+        except Exception as error:
+            raise _corrupt(self.name, self._encoded, error) from None
+
+
+def _decode_with_torchvision(encoded: bytes) -> Tensor:
+    """Raises RuntimeError for what torchvision can't read.
+
+    Calls the operators below torchvision.io, whose functions warn of their removal since 0.29; where it has happened,
+    Pillow, a seventh slower, decodes all.
+    """
+    for start, operator in ((_JPEG, "decode_jpeg"), (_PNG, "decode_png")):
+        if encoded.startswith(start) and hasattr(torch.ops.image, operator):
+            data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+            image: Tensor = getattr(torch.ops.image, operator)(data, _RGB, True)
+            return (image.int() >> 8).byte() if image.dtype == torch.uint16 else image
+    raise RuntimeError("torchvision doesn't decode this format")
+
+
+def _decode_with_pillow(encoded: bytes, reduction: int) -> Tensor:
+    """Decode at 1 / reduction of the size, if it is a JPEG. Raises whatever Pillow raises."""
+    Image.init()  # loads the plugins of all formats, once
+    image: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    if reduction > 1:
+        if encoded.find(_END, encoded.rfind(_SCAN)) < 0:  # of which Pillow complains at full size only
+            raise ValueError("image file is truncated")
+        image.draft("RGB", (image.width // reduction, image.height // reduction))
+    if image.mode[0] in "IF":
+        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    image = ImageOps.exif_transpose(image)
+    # Through RGBA, as Pillow warns of a palette with alpha that loses it otherwise.
+    rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """Height and width as shown, from the header, in 20 microseconds; None for what is no plain JPEG."""
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=("JPEG",))
+        if image.format != "JPEG":  # several pictures in one file
+            return None
+        transposed = "exif" in image.info and image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSED
+    except Exception:  # decode will say what is wrong
+        return None
+    return (image.width, image.height) if transposed else (image.height, image.width)
+
+
+def _corrupt(name: str, encoded: bytes, error: Exception) -> CorruptImageError:
+    first_line = (str(error) or type(error).__name__).splitlines()[0]
+    reason = re.sub(r" <_io.BytesIO.*>", "", first_line)
+    return CorruptImageError(
+        f"{name}: not a readable image of {len(encoded)} bytes ({reason}); "
+        f"replace the file, or set dataset.on_corrupt=skip"
+    )

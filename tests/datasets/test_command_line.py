@@ -1,0 +1,161 @@
+"""One epoch from a small copy of every set in its official format, through the command line."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import timm
+import torch
+from official_copies import (
+    encoded,
+    make_cars,
+    make_cars_single,
+    make_cub200,
+    make_dogs,
+    make_imagenet,
+    make_parquet,
+)
+
+from srp_exp.config.identity import sha256_of_file
+
+TINY = (
+    "dataset.verify=warn", "dataset.augmentation.resize=40", "dataset.augmentation.crop_size=32", "backbone.depth=8",
+    "recipe.epochs=1", "recipe.batch_size=4", "recipe.warmup_epochs=0", "device=cpu", "workers=0",
+)  # fmt: skip
+SETS = {
+    "imagenet": (make_imagenet, "dataset=imagenet"),
+    "imagenet_parquet": (make_parquet, "dataset=imagenet_parquet"),
+    "cub200": (make_cub200, "dataset=cub200"),
+    "cars": (make_cars, "dataset=cars"),
+    "cars in one file": (make_cars_single, "dataset=cars"),
+    "dogs": (make_dogs, "dataset=dogs"),
+}
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """What is logged before the run's log begins; a user sees it on stderr."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    log = logging.getLogger("srp_exp")
+    log.addHandler(handler)
+    yield messages
+    log.removeHandler(handler)
+
+
+def the_run(output_dir):
+    (folder,) = (output_dir / "runs").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_epoch_of_a_set_in_its_official_format(command_line, tmp_path, warnings, name) -> None:
+    make, choice = SETS[name]
+    home = make(tmp_path / "data" / choice.partition("=")[2])
+    outcome = command_line(choice, *TINY, f"data_root={tmp_path / 'data'}", f"output_dir={tmp_path / 'out'}")
+    assert outcome.code == 0, outcome.err
+    assert len(warnings) == 1 and warnings[0].startswith(f"{home}: 12 training images instead of")
+    folder = the_run(tmp_path / "out")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["samples"] == {"train": 12, "test": 6}
+    predictions = pq.read_table(folder / "evaluation" / "test" / "predictions.parquet").to_pydict()
+    assert predictions["index"] == [0, 1, 2, 3, 4, 5]
+    assert (home / ".srp_exp").is_dir()
+
+
+def test_a_set_elsewhere_is_found_again_in_evaluation(command_line, tmp_path) -> None:
+    """dataset.root lies outside data_root: evaluation uses it, and data_root moves what lies inside."""
+    outside, output_dir = make_cub200(tmp_path / "outside"), tmp_path / "out"
+    trained = command_line("dataset=cub200", *TINY, f"dataset.root={outside}", f"output_dir={output_dir}")
+    assert trained.code == 0, trained.err
+    folder = the_run(output_dir)
+    outcome = command_line("mode=eval", f"run={folder}", "device=cpu", "workers=0")
+    assert outcome.code == 0, outcome.err
+    outcome = command_line("mode=eval", f"run={folder}", "device=cpu", "workers=0", f"data_root={tmp_path}")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_set_moved_with_data_root_is_found_in_evaluation(command_line, tmp_path) -> None:
+    make_dogs(tmp_path / "data" / "dogs")
+    trained = command_line("dataset=dogs", *TINY, f"data_root={tmp_path / 'data'}", f"output_dir={tmp_path / 'out'}")
+    assert trained.code == 0, trained.err
+    (tmp_path / "data").rename(tmp_path / "moved")
+    outcome = command_line(
+        "mode=eval", f"run={the_run(tmp_path / 'out')}", "device=cpu", "workers=0", f"data_root={tmp_path / 'moved'}"
+    )
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("on_corrupt", ["stop", "skip"])
+def test_a_corrupt_image_stops_the_run_or_is_left_out(command_line, tmp_path, warnings, on_corrupt) -> None:
+    home = make_cub200(tmp_path / "cub200")
+    broken = [home / "images" / "001.Some_Bird" / name for name in ("Some_Bird_0000_1.jpg", "Some_Bird_0004_5.jpg")]
+    for file in broken:  # one of the test images and one of the training images
+        file.write_bytes(encoded("truncated", 5))
+    outcome = command_line(
+        "dataset=cub200", *TINY, f"data_root={tmp_path}", f"output_dir={tmp_path / 'out'}",
+        f"dataset.on_corrupt={on_corrupt}", "recipe.batch_size=11",
+    )  # fmt: skip
+    if on_corrupt == "stop":
+        assert outcome.code == 1
+        last = outcome.err.splitlines()[-1]
+        assert last.startswith("srp-exp: ") and "Some_Bird_000" in last and "dataset.on_corrupt=skip" in last
+        return
+    assert outcome.code == 0, outcome.err
+    assert [file.name in text for file, text in zip(broken, reversed(warnings), strict=False)] == [True, True]
+    folder = the_run(tmp_path / "out")
+    results = json.loads((folder / "results.json").read_text())
+    assert results["samples"] == {"train": 11, "test": 5}
+    assert results["skipped"] == {"train": 1, "test": 1}
+    predictions = pq.read_table(folder / "evaluation" / "test" / "predictions.parquet").to_pydict()
+    assert predictions["index"] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]  # the first stays the first of the official list, though it isn't there
+
+
+def test_the_crop_to_the_box_changes_what_is_evaluated(command_line, tmp_path) -> None:
+    make_cars(tmp_path / "cars")
+    logits = []
+    for choice in ("false", "true"):
+        output_dir = tmp_path / choice
+        outcome = command_line(
+            "dataset=cars", *TINY, f"data_root={tmp_path}", f"output_dir={output_dir}", f"dataset.crop_to_box={choice}",
+            "recipe.lr=1e-9",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        metrics = json.loads((the_run(output_dir) / "evaluation" / "test" / "metrics.json").read_text())
+        logits.append(metrics["loss"])
+    assert not np.isclose(*logits)
+
+
+def test_weights_of_a_file_are_what_training_begins_from(command_line, tmp_path, monkeypatch) -> None:
+    """With next to no learning rate, what is trained is the network of the file, whose content is in the run's hash."""
+    monkeypatch.chdir(tmp_path)
+    make_cub200(tmp_path / "cub200")
+    torch.manual_seed(5)
+    source = timm.create_model("resnet18", num_classes=1000)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    fine = [*(o for o in TINY if not o.startswith("backbone")), "recipe=finegrained", "dataset=cub200"]
+    choices = ["backbone=timm", "backbone.model=resnet18", "attention=se", "recipe.epochs=1", "recipe.batch_size=4"]
+    arguments = [*fine, *choices, "recipe.lr=1e-12", "backbone.weights=weights.pth", "data_root=."]
+    outcome = command_line(*arguments, "output_dir=out")
+    assert outcome.code == 0, outcome.err
+    folder = the_run(tmp_path / "out")
+    trained = torch.load(folder / "checkpoints" / "final.pt", weights_only=True)["model"]
+    torch.testing.assert_close(trained["layer3.0.conv2.weight"], source.state_dict()["layer3.0.conv2.weight"])
+    assert trained["fc.weight"].shape == (3, 512)
+    assert f"weights_sha256: {sha256_of_file('weights.pth')}" in (folder / "config.yaml").read_text()
+    (tmp_path / "weights.pth").unlink()
+    outcome = command_line("mode=eval", f"run={folder}", "device=cpu", "workers=0", "data_root=.")
+    assert outcome.code == 0, outcome.err  # a checkpoint needs no other weights
+    outcome = command_line(*arguments, "output_dir=other")
+    assert outcome.code == 1
+    assert outcome.err.endswith("srp-exp: backbone.weights=weights.pth: there is no such file\n")
