@@ -143,7 +143,8 @@ class _Images(Dataset[Tensor | Exception]):
             images = [self._image(epoch, position) for position in positions]
         except (ValueError, OSError) as error:
             return error
-        return torch.stack(images)
+        # In memory they are H, W, C, as the decoders and the resizing leave them: stacked so, whole lines are copied.
+        return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
     def _image(self, epoch: int, position: int) -> Tensor:
         row = int(self._rows[position])
