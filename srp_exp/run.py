@@ -3,6 +3,8 @@
 import json
 import shutil
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,21 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from srp_exp.build import Data, build_data, build_device, build_learner, build_model
+from srp_exp.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.files import write_atomically
 from srp_exp.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
-from srp_exp.training.checkpoints import Checkpoints, load
+from srp_exp.training.checkpoints import Checkpoints, load, model_state
+from srp_exp.training.distributed import Processes, connected
+from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner, autocast
+from srp_exp.training.lock import LOCK, only_writer
 from srp_exp.training.logs import LOG, log_to
-from srp_exp.training.loop import LoopSettings, fit
+from srp_exp.training.loop import LoopSettings, Training, fit
 from srp_exp.training.pictures import regions_on_images
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporter import Reporter, SilentReporter
 
 RESULTS = "results.json"
 
@@ -30,48 +35,74 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
     """Train the run of `config` in `folder`, from its latest checkpoint where there is one, and evaluate it.
 
     `hparams` is what TensorBoard's HParams page shows. Returns what results.json holds, which is written last: a run
-    with results.json is finished.
+    with results.json is finished. Raises ValueError where another process trains in the folder, or the device's memory
+    does not suffice.
     """
+    use_deterministic_kernels(config.deterministic)
     device = build_device(config.device)
-    data = build_data(config, device)
+    with ExitStack() as stack:
+        processes = stack.enter_context(connected(device))
+        died = stack.enter_context(only_writer(folder)) if processes.writes else ""
+        if config.rerun and processes.writes:
+            _clear(folder)
+        processes.gather(None)  # nobody reads the folder before it is cleared
+        stack.enter_context(log_to(folder, processes.writes))
+        if died:
+            LOG.info("taking over from %s, which ended without a word", died)
+        interruption = stack.enter_context(Interruption().watch())
+        try:
+            return _train(config, folder, hparams, interruption, processes)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size}: lower it, raise "
+                "recipe.accumulate_steps (the batch stays), or set precision=bf16 or activation_checkpointing=true"
+            ) from error
+
+
+def _train(
+    config: DictConfig, folder: Path, hparams: dict[str, Any], interruption: Interruption, processes: Processes
+) -> dict[str, Any]:
+    device = build_device(config.device)
+    data = build_data(config, device, processes)
     model, records = build_model(config, data.dataset, device)
     batches = data.training_batches(config.recipe.batch_size, config.seed)
-    learner = build_learner(config, model, data.dataset.num_classes, batches.steps_per_epoch, device)
-    if config.rerun:  # now that all could be built
-        for entry in folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    learner = build_learner(config, model, data, batches.steps_per_epoch, processes)
     yaml = OmegaConf.to_yaml(config)
-    with log_to(folder), SummaryWriter(str(folder)) as writer:
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        yaml,
+        every_steps=config.checkpoint.every_steps,
+        every_minutes=config.checkpoint.every_minutes,
+        writes=processes.writes,
+    )
+    reporter: Reporter = SilentReporter()
+    if processes.writes:
         write_atomically(folder / "config.yaml", yaml.encode())
-        write_atomically(folder / "provenance.json", json.dumps(provenance(device), indent=1).encode())
-        LOG.info("run %s on %s", folder, device)
-        checkpoints = Checkpoints(folder / "checkpoints", yaml)
-        reporter = Reporter(folder, writer, config.recipe.epochs, config.recipe.batch_size, config.progress)
-        _show_start(writer, learner, data, records, yaml)
-        selects = config.recipe.selection == "best"
-        settings = LoopSettings(
-            epochs=config.recipe.epochs,
-            log_every_steps=config.log_every_steps,
-            evaluate_every_epochs=config.recipe.evaluate_every_epochs,
-            select_by="val/top1" if selects else None,
-        )
-        watched = "test" if data.splits["val"] is None else "val"
+        write_atomically(folder / "provenance.json", json.dumps(provenance(device, processes.size), indent=1).encode())
+        LOG.info("run %s on %s", folder, f"{processes.size} x {device.type}" if processes.size > 1 else device)
+        introduce = partial(_introduce, learner=learner, data=data, records=records, yaml=yaml)
+        reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
+    selects = config.recipe.selection == "best"
+    settings = LoopSettings(
+        epochs=config.recipe.epochs,
+        log_every_steps=config.log_every_steps,
+        evaluate_every_epochs=config.recipe.evaluate_every_epochs,
+        select_by="val/top1" if selects else None,
+    )
+    watched = "test" if data.splits["val"] is None else "val"
 
-        def measure(trained: torch.nn.Module) -> dict[str, float]:
-            summary = _evaluate(config, trained, data, watched).summary()
-            return {f"{watched}/{name}": value for name, value in summary.items()}
+    def measure(trained: torch.nn.Module) -> dict[str, float]:
+        summary = _evaluate(config, trained, data, watched).summary()
+        return {f"{watched}/{name}": value for name, value in summary.items()}
 
-        started = time.perf_counter()
-        try:
-            fit(learner, batches, measure, checkpoints, reporter, settings)
-        finally:
-            reporter.close()
+    started = time.perf_counter()
+    try:
+        fit(Training(learner, batches, checkpoints, reporter, interruption, settings), measure)
         seconds = time.perf_counter() - started
         if selects:
             learner.load_state_dict(load(checkpoints.best)["learner"])
         checkpoints.finish(learner.evaluated_model.state_dict())
         evaluation = _evaluate(config, learner.evaluated_model, data, "test")
-        evaluation.save(folder / "evaluation" / "test")
         results = {
             "run": folder.name,
             "test": evaluation.summary(),
@@ -82,20 +113,33 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
             "attention_modules": len(records),
             "training_seconds": round(seconds, 1),
         }
-        final = {f"final/{name}": value for name, value in evaluation.summary().items()}
-        writer.add_hparams(hparams, final, run_name=str(folder.resolve()))
-        write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
+        if processes.writes:
+            evaluation.save(folder / "evaluation" / "test")
+            reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
+            write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
+    finally:
+        checkpoints.wait()
+        reporter.close()
     return results
+
+
+def _clear(folder: Path) -> None:
+    """Delete what an earlier training left, but for the lock."""
+    for entry in folder.iterdir():
+        if entry.name != LOCK:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
     device = build_device(config.device)
-    data = build_data(config, device)
-    model, _ = build_model(config, data.dataset, device)
-    model.load_state_dict(load(checkpoint)["model"])
-    evaluation = _evaluate(config, model, data, config.split)
-    evaluation.save(folder)
+    with connected(device) as processes:
+        data = build_data(config, device, processes)
+        model, _ = build_model(config, data.dataset, device)
+        model.load_state_dict(model_state(load(checkpoint)))
+        evaluation = _evaluate(config, model, data, config.split)
+        if processes.writes:
+            evaluation.save(folder)
     return evaluation.details()
 
 
@@ -109,14 +153,15 @@ def _skipped(data: Data) -> dict[str, dict[str, int]]:
 def _evaluate(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
     batches = data.evaluation_batches(split, config.recipe.batch_size)
     context = autocast(data.device, config.precision)
-    return evaluate(model, batches, data.dataset.class_names, context)
+    return evaluate(model, batches, data.dataset.class_names, context, data.processes)
 
 
-def _show_start(writer: SummaryWriter, learner: Learner, data: Data, records: list[SrpRecord], yaml: str) -> None:
+def _introduce(writer: SummaryWriter, *, learner: Learner, data: Data, records: list[SrpRecord], yaml: str) -> None:
     """The configuration, and a sample batch with regions as a first step may draw them."""
     dataset = data.dataset
     seed = learner.settings.seed
-    batch = next(data.training_batches(min(16, len(dataset.train)), seed).epoch(0))
+    share = min(16, len(dataset.train) // data.processes.size)
+    batch = next(data.training_batches(share * data.processes.size, seed).epoch(0))
     torch.manual_seed(derive(seed, "picture"))
     picture, legend = regions_on_images(
         batch.images, learner.model, records, torch.tensor(dataset.mean), torch.tensor(dataset.std)

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from srp_exp.launch import launched_as
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -47,23 +49,13 @@ class Processes:
         return gathered
 
 
-def launched_as() -> Processes:
-    """What the environment of torchrun, or of a SLURM step of several tasks, says about this process."""
-    environment = os.environ
-    if "WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif int(environment.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in environment:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    else:
-        return Processes()
-    rank, size, local_rank = (int(environment[name]) for name in names)
-    return Processes(rank, size, local_rank)
+SINGLE = Processes()
 
 
 @contextmanager
 def connected(device: torch.device) -> Iterator[Processes]:
     """Join the other processes of the training: nccl on CUDA devices, gloo on CPUs; leave them at the end."""
-    processes = launched_as()
+    processes = Processes(*launched_as())
     if processes.size == 1:
         yield processes
         return
