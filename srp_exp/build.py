@@ -116,8 +116,8 @@ def build_learner(
         if device.type != "cuda":
             raise ValueError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if config.activation_checkpointing:
-        checkpoint_activations(model)
+    if config.activation_checkpointing and not checkpoint_activations(model):
+        raise ValueError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
     if config.compile:
         model.compile()
     groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)

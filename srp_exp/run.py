@@ -3,7 +3,9 @@
 import json
 import shutil
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
+from srp_exp.datasets import TrainingBatches
 from srp_exp.evaluation import Evaluation, evaluate
-from srp_exp.files import write_atomically
+from srp_exp.files import TEMPORARY, write_atomically
 from srp_exp.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
@@ -42,16 +45,11 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
     device = build_device(config.device)
     with ExitStack() as stack:
         processes = stack.enter_context(connected(device))
-        died = stack.enter_context(only_writer(folder)) if processes.writes else ""
-        if config.rerun and processes.writes:
-            _clear(folder)
-        processes.gather(None)  # nobody reads the folder before it is cleared
-        stack.enter_context(log_to(folder, processes.writes))
-        if died:
-            LOG.info("taking over from %s, which ended without a word", died)
-        interruption = stack.enter_context(Interruption().watch())
         try:
-            return _train(config, folder, hparams, interruption, processes)
+            built = _build(config, device, processes)  # before the folder is touched
+            interruption = stack.enter_context(Interruption().watch())
+            stack.enter_context(_hold(folder, config.rerun, processes))
+            return _train(config, folder, hparams, built, interruption)
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size}: lower it, raise "
@@ -59,28 +57,53 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
             ) from error
 
 
-def _train(
-    config: DictConfig, folder: Path, hparams: dict[str, Any], interruption: Interruption, processes: Processes
-) -> dict[str, Any]:
-    device = build_device(config.device)
+@dataclass(frozen=True)
+class _Built:
+    data: Data
+    records: list[SrpRecord]
+    batches: TrainingBatches
+    learner: Learner
+
+
+def _build(config: DictConfig, device: torch.device, processes: Processes) -> _Built:
     data = build_data(config, device, processes)
     model, records = build_model(config, data.dataset, device)
     batches = data.training_batches(config.recipe.batch_size, config.seed)
-    learner = build_learner(config, model, data, batches.steps_per_epoch, processes)
+    return _Built(data, records, batches, build_learner(config, model, data, batches.steps_per_epoch, processes))
+
+
+@contextmanager
+def _hold(folder: Path, clear: bool, processes: Processes) -> Iterator[None]:
+    """Be the only training in `folder` and log there; `clear` it of an earlier one, or of unfinished files only."""
+    with ExitStack() as stack:
+        died = stack.enter_context(only_writer(folder)) if processes.writes else ""
+        for entry in folder.iterdir() if processes.writes else ():
+            if entry.name != LOCK and (clear or entry.suffix == TEMPORARY):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        processes.gather(None)  # nobody reads the folder before that
+        stack.enter_context(log_to(folder, processes.writes))
+        if died:
+            LOG.info("taking over from %s, which ended without a word", died)
+        yield
+
+
+def _train(
+    config: DictConfig, folder: Path, hparams: dict[str, Any], built: _Built, interruption: Interruption
+) -> dict[str, Any]:
+    data, learner, processes = built.data, built.learner, built.data.processes
     yaml = OmegaConf.to_yaml(config)
+    every = config.checkpoint
     checkpoints = Checkpoints(
         folder / "checkpoints",
         yaml,
-        every_steps=config.checkpoint.every_steps,
-        every_minutes=config.checkpoint.every_minutes,
+        every_steps=every.every_steps,
+        every_minutes=every.every_minutes,
         writes=processes.writes,
     )
     reporter: Reporter = SilentReporter()
     if processes.writes:
-        write_atomically(folder / "config.yaml", yaml.encode())
-        write_atomically(folder / "provenance.json", json.dumps(provenance(device, processes.size), indent=1).encode())
-        LOG.info("run %s on %s", folder, f"{processes.size} x {device.type}" if processes.size > 1 else device)
-        introduce = partial(_introduce, learner=learner, data=data, records=records, yaml=yaml)
+        _write_origin(folder, yaml, data)
+        introduce = partial(_introduce, built=built, yaml=yaml)
         reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
     selects = config.recipe.selection == "best"
     settings = LoopSettings(
@@ -97,22 +120,14 @@ def _train(
 
     started = time.perf_counter()
     try:
-        fit(Training(learner, batches, checkpoints, reporter, interruption, settings), measure)
+        fit(Training(learner, built.batches, checkpoints, reporter, interruption, settings), measure)
         seconds = time.perf_counter() - started
+        processes.gather(None)  # the best checkpoint is on the disk, whichever process wrote it
         if selects:
-            learner.load_state_dict(load(checkpoints.best)["learner"])
+            checkpoints.load_best(learner)
         checkpoints.finish(learner.evaluated_model.state_dict())
         evaluation = _evaluate(config, learner.evaluated_model, data, "test")
-        results = {
-            "run": folder.name,
-            "test": evaluation.summary(),
-            "epoch": learner.epoch,
-            "samples": {name: len(split) for name, split in data.splits.items() if split is not None},
-            **_skipped(data),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "attention_modules": len(records),
-            "training_seconds": round(seconds, 1),
-        }
+        results = {**_results(built, evaluation), "run": folder.name, "training_seconds": round(seconds, 1)}
         if processes.writes:
             evaluation.save(folder / "evaluation" / "test")
             reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
@@ -123,11 +138,23 @@ def _train(
     return results
 
 
-def _clear(folder: Path) -> None:
-    """Delete what an earlier training left, but for the lock."""
-    for entry in folder.iterdir():
-        if entry.name != LOCK:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+def _write_origin(folder: Path, yaml: str, data: Data) -> None:
+    size = data.processes.size
+    write_atomically(folder / "config.yaml", yaml.encode())
+    write_atomically(folder / "provenance.json", json.dumps(provenance(data.device, size), indent=1).encode())
+    LOG.info("run %s on %s", folder, f"{size} x {data.device.type}" if size > 1 else data.device)
+
+
+def _results(built: _Built, evaluation: Evaluation) -> dict[str, Any]:
+    data = built.data
+    return {
+        "test": evaluation.summary(),
+        "epoch": built.learner.epoch,
+        "samples": {name: len(split) for name, split in data.splits.items() if split is not None},
+        **_skipped(data),
+        "parameters": sum(p.numel() for p in built.learner.model.parameters()),
+        "attention_modules": len(built.records),
+    }
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
@@ -152,19 +179,19 @@ def _skipped(data: Data) -> dict[str, dict[str, int]]:
 
 def _evaluate(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
     batches = data.evaluation_batches(split, config.recipe.batch_size)
+    data.processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
     context = autocast(data.device, config.precision)
     return evaluate(model, batches, data.dataset.class_names, context, data.processes)
 
 
-def _introduce(writer: SummaryWriter, *, learner: Learner, data: Data, records: list[SrpRecord], yaml: str) -> None:
+def _introduce(writer: SummaryWriter, *, built: _Built, yaml: str) -> None:
     """The configuration, and a sample batch with regions as a first step may draw them."""
-    dataset = data.dataset
-    seed = learner.settings.seed
-    share = min(16, len(dataset.train) // data.processes.size)
+    data, dataset, seed = built.data, built.data.dataset, built.learner.settings.seed
+    share = min(8, len(dataset.train) // data.processes.size)
     batch = next(data.training_batches(share * data.processes.size, seed).epoch(0))
     torch.manual_seed(derive(seed, "picture"))
     picture, legend = regions_on_images(
-        batch.images, learner.model, records, torch.tensor(dataset.mean), torch.tensor(dataset.std)
+        batch.images, built.learner.model, built.records, torch.tensor(dataset.mean), torch.tensor(dataset.std)
     )
     writer.add_image("regions", picture, 0)
     writer.add_text("regions", legend, 0)

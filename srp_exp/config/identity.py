@@ -80,14 +80,14 @@ def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, A
 
 
 def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
-    """The identity as one level of plain values under dotted names, such as {"recipe.lr": 0.1}."""
+    """The identity as one level of plain values under dotted names, such as {"recipe.lr": 0.1}, without classes."""
     flat: dict[str, str | float | bool] = {}
 
     def add(prefix: str, values: dict[str, Any]) -> None:
         for key, value in values.items():
             if isinstance(value, dict):
                 add(f"{prefix}{key}.", value)
-            elif value is not None:
+            elif value is not None and not key.startswith("_"):
                 flat[f"{prefix}{key}"] = value if isinstance(value, str | float | int | bool) else str(value)
 
     add("", identity_of(config))

@@ -42,6 +42,7 @@ class Checkpoints:
         self._every_steps, self._every_minutes, self._writes = every_steps, every_minutes, writes
         self._config, self._keep = config, keep
         self._writer: threading.Thread | None = None
+        self._unsaved_best: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -52,14 +53,21 @@ class Checkpoints:
                 unfinished.unlink()
         for path in reversed(self._by_step()):
             try:
-                content = load(path)
-                if content.get("name") != path.name:
-                    raise ValueError(f"checkpoint {path}: holds {content.get('name')}, so it was exchanged")
+                content = self._load_own(path)
             except ValueError as error:
                 LOG.warning("%s; passed over", error)
                 continue
             learner.load_state_dict(content["learner"])
             return
+
+    def load_best(self, learner: Learner) -> None:
+        """Bring `learner` to the best epoch. Raises ValueError where its file is damaged, OSError where it has none."""
+        self.wait()
+        if self._unsaved_best is not None:
+            raise OSError(
+                f"checkpoint {self.best} could not be saved: make room on the disk, and run the command again"
+            )
+        learner.load_state_dict(self._load_own(self.best)["learner"])
 
     def latest(self) -> Path | None:
         """The newest checkpoint of an unfinished training."""
@@ -93,20 +101,38 @@ class Checkpoints:
         """Save the state_dict that is the result of the run. Raises OSError where that fails."""
         self.wait()
         if self._writes:
-            write(self.final, {"config": self._config, "name": FINAL, "model": model})
+            write(self.final, {"config": self._config, "name": self._name(self.final), "model": model})
 
     def _write(self, learner: dict[str, Any], is_best: bool) -> None:
         path = self.folder / f"step-{learner['step']:09d}.pt"
+        self._unsaved_best = learner if is_best else self._unsaved_best
         try:
             # The best first: a run killed between the two makes the epoch again and writes both.
-            for target in (self.best, path) if is_best else (path,):
-                write(target, {"config": self._config, "name": target.name, "learner": learner})
-            for old in self._by_step()[: -self._keep]:
-                old.unlink()
+            if self._unsaved_best is not None:
+                self._write_state(self.best, self._unsaved_best)
+                self._unsaved_best = None
+            self._write_state(path, learner)
+            kept = [other for other in self._by_step() if other <= path][-self._keep :]
+            for other in set(self._by_step()).difference(kept):  # later ones were passed over as damaged
+                other.unlink()
         except OSError as error:
             LOG.error(
                 "checkpoint %s not saved (%s): the older ones stay; it is tried again at the next interval", path, error
             )
+
+    def _write_state(self, path: Path, learner: dict[str, Any]) -> None:
+        write(path, {"config": self._config, "name": self._name(path), "learner": learner})
+
+    def _load_own(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint of this folder. Raises ValueError where it is damaged or belongs elsewhere."""
+        content = load(path)
+        if content.get("name") != self._name(path):
+            raise ValueError(f"checkpoint {path}: holds {content.get('name')}, so it was exchanged")
+        return content
+
+    def _name(self, path: Path) -> str:
+        """What a checkpoint says it is: the name of its run, and that of its file."""
+        return f"{self.folder.resolve().parent.name}/{path.name}"
 
     def _by_step(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
@@ -116,7 +142,10 @@ def write(path: Path, content: dict[str, Any]) -> None:
     """Save `content` by torch.save, with its SHA-256 as the comment of the zip archive that torch.save makes."""
 
     def save(file: BinaryIO) -> None:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch closes the archive of a write that failed, and fails again
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         digest = _sha256(file, file.seek(0, 2)).hexdigest().encode()
         file.seek(-2, 2)  # the archive ends with the length of its comment, which torch.save leaves empty
         file.write(_DIGEST.to_bytes(2, "little") + digest)

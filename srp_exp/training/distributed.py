@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,12 @@ class Processes:
         value = torch.tensor(number, device=device)
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return int(value)
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give `tensors` of all processes the values of rank 0's, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def gather(self, value: Any) -> list[Any]:
         """What each process passed, by rank."""

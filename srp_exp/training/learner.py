@@ -44,7 +44,8 @@ class StepSettings:
 
 
 class Learner:
-    """A model in training. `step` counts the optimizer steps made, `epoch` the epochs finished.
+    """A model in training. `step` counts the optimizer steps made, of which the last was at `last_lr`; `epoch` the
+    epochs finished.
 
     Of several processes each has a learner; their gradients are averaged, and `state_dict` is the same in all. Of its
     totals, sums over the processes, rank 0 goes on with all.
@@ -72,7 +73,7 @@ class Learner:
         self.ema = (
             None if decay is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         )
-        self.step, self.epoch = 0, 0
+        self.step, self.epoch, self.last_lr = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.totals = Totals(device)
         self.gradient_norm = torch.zeros(())
@@ -94,9 +95,7 @@ class Learner:
         """
         settings = self.settings
         torch.manual_seed(derive(settings.seed, "step", self.step, self.processes.rank))
-        if settings.ramp_until is not None:
-            for region in srp_modules(self.model).values():
-                region.set_ramp(ramp(self.step / settings.total_steps, settings.ramp_until))
+        self._set_ramp(self.step)
         images, targets = batch.images, batch.labels
         if self.mix is not None:
             images, targets = self.mix(images, targets)
@@ -107,8 +106,14 @@ class Learner:
                 loss = F.cross_entropy(logits, target, label_smoothing=settings.label_smoothing)
             self.scaler.scale(loss / parts).backward()
             self.totals.add(loss.detach(), logits.detach(), target, self.step)
+        self.last_lr = self.lr
         self._update_weights(watch)
         self.step += 1
+
+    def _set_ramp(self, step: int) -> None:
+        if self.settings.ramp_until is not None:
+            for region in srp_modules(self.model).values():
+                region.set_ramp(ramp(step / self.settings.total_steps, self.settings.ramp_until))
 
     def _update_weights(self, watch: bool) -> None:
         clip_norm = self.settings.clip_norm
@@ -136,6 +141,7 @@ class Learner:
             "totals": self.totals.over(self.processes),
             "step": self.step,
             "epoch": self.epoch,
+            "last_lr": self.last_lr,
             "history": self.history,
         }
 
@@ -148,7 +154,9 @@ class Learner:
         self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.totals.values.copy_(state["totals"] if self.processes.writes else torch.zeros_like(state["totals"]))
-        self.step, self.epoch, self.history = state["step"], state["epoch"], state["history"]
+        self.step, self.epoch, self.last_lr = state["step"], state["epoch"], state["last_lr"]
+        self.history = state["history"]
+        self._set_ramp(max(0, self.step - 1))  # as the last step left it, for who looks before the next
 
 
 class Totals:

@@ -25,7 +25,8 @@ def only_writer(folder: Path) -> Iterator[str]:
         except OSError:
             holder = (folder / LOCK).read_text() or "another process"
             raise ValueError(f"{folder} is in use by {holder}: wait for its end, or stop it") from None
-        stale = (folder / LOCK).read_text()
+        file.seek(0)
+        stale = file.read()  # by this handle: a process that closes any other of the file gives up its lock
         _replace_content(file, f"process {os.getpid()} on {platform.node()} since {datetime.now(UTC):%F %T} UTC")
         try:
             yield stale

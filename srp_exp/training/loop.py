@@ -80,16 +80,16 @@ def train_epoch(training: Training) -> dict[str, Any]:
             _check_finite(training, totals, lrs)
             training.reporter.step(learner, totals, lrs[-1], waiting.seconds)
             if not ends and _saves(learner, checkpoints):
-                training.reporter.flush()
-                checkpoints.save(learner)
+                _save(training)
         if looks or learner.processes.size == 1:  # several processes agree at the same steps
-            _leave_if_interrupted(training)
-    _check_weights(training, lrs[-1])
+            _leave_if_interrupted(training, lrs)
+    _check_weights(training)
+    totals = learner.totals.read(learner.processes)  # an interruption may have come after the last step
     learner.totals.values.zero_()
     return {
         "epoch": learner.epoch + 1,
         "step": learner.step,
-        "lr": lrs[-1],
+        "lr": learner.last_lr,
         "train/loss": totals["loss"] / totals["samples"],
         "train/top1": totals["correct"] / totals["samples"],
     }
@@ -135,10 +135,18 @@ def _check_finite(training: Training, totals: dict[str, float], lrs: list[float]
         raise NonFiniteLossError(_describe("the gradient is", learner.step, lrs[-1], training))
 
 
-def _check_weights(training: Training, lr: float) -> None:
-    """Raise before weights that the last update spoilt are saved as a result."""
-    if not all(parameter.isfinite().all() for parameter in training.learner.model.parameters()):
-        raise NonFiniteLossError(_describe("weights are", training.learner.step, lr, training))
+def _check_weights(training: Training) -> None:
+    """Raise before weights that the last update spoilt are saved."""
+    learner = training.learner
+    if not all(parameter.isfinite().all() for parameter in learner.model.parameters()):
+        raise NonFiniteLossError(_describe("weights are", learner.step, learner.last_lr, training))
+
+
+def _save(training: Training) -> None:
+    """Save in the middle of an epoch; the scalars first, so that none is missing below the step of a checkpoint."""
+    _check_weights(training)
+    training.reporter.flush()
+    training.checkpoints.save(training.learner)
 
 
 def _describe(what: str, step: int, lr: float, training: Training) -> str:
@@ -149,11 +157,11 @@ def _describe(what: str, step: int, lr: float, training: Training) -> str:
     )
 
 
-def _leave_if_interrupted(training: Training) -> None:
+def _leave_if_interrupted(training: Training, lrs: list[float]) -> None:
     learner = training.learner
     number = learner.processes.highest(training.interruption.signal or 0, learner.device)
     if number:
-        training.reporter.flush()
-        training.checkpoints.save(learner)
+        _check_finite(training, learner.totals.read(learner.processes), lrs)  # this step may not have been looked at
+        _save(training)
         training.checkpoints.wait()
         training.interruption.leave(number)

@@ -42,10 +42,11 @@ class Reporter:
         )
         self._previous = dict.fromkeys(("loss", "correct", "samples"), 0.0)
         self._clock = (0, 0.0, 0.0)
+        self._resources = ""
 
     def start(self, learner: Learner, steps_per_epoch: int) -> None:
         """Show the bar, at the step from which `learner` goes on; what was logged of later steps is purged."""
-        self._writer = SummaryWriter(str(self._folder), purge_step=learner.step + 1 if learner.step else None)
+        self._writer = SummaryWriter(str(self._folder), purge_step=learner.step + 1 if learner.step else 0)
         if learner.step:
             LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch + 1)
         else:
@@ -96,14 +97,15 @@ class Reporter:
 
     def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
         """Report the settings and final metrics, for TensorBoard's HParams page."""
-        self._writer.add_hparams(hparams, metrics, run_name=str(self._folder.resolve()))
+        after_all = self._clock[0] + 1  # purged if the run is killed now, and made again
+        self._writer.add_hparams(hparams, metrics, run_name=str(self._folder.resolve()), global_step=after_all)
 
     def close(self) -> None:
         self._progress.stop()
         self._writer.close()
 
     def _speed(self, learner: Learner, waited: float) -> dict[str, float]:
-        """Since the last report: images per second, part of the time spent waiting for data; on CUDA the peak memory."""
+        """Since the last report: images per second, part of the time waiting for data; on CUDA the peak memory."""
         step, then, waited_before = self._clock
         now = time.perf_counter()
         self._clock = (learner.step, now, waited)
