@@ -35,7 +35,7 @@ def images_per_second(learner: Learner, batches: Iterator[Batch], steps: int) ->
     for batch in itertools.islice(batches, steps):
         learner.train_step(batch)
         images += len(batch.labels)
-    learner.totals.read()  # waits for the device
+    learner.totals.read(learner.processes)  # waits for the device
     return images / (time.perf_counter() - start)
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     data = build_data(config, device)
     model, _ = build_model(config, data.dataset, device)
     batches = data.training_batches(config.recipe.batch_size, config.seed)
-    learner = build_learner(config, model, data.dataset.num_classes, batches.steps_per_epoch, device)
+    learner = build_learner(config, model, data, batches.steps_per_epoch)
     model.train()
 
     loops = {"pipeline": endless(batches), "one batch": itertools.repeat(next(batches.epoch(0)))}

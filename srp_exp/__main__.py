@@ -19,9 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.fields import settings
-from srp_exp.config.identity import flat_identity, plain_values, run_folder
+from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
+from srp_exp.launch import launched_as
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
@@ -42,12 +43,12 @@ def run(config: DictConfig) -> None:
             raise  # Hydra goes on with the other runs of a sweep
         sys.exit(f"srp-exp: {explain(error)}")
     finally:
-        if not _names_a_run(config) and folder.is_dir() and not any(folder.iterdir()):
+        if not names_a_run(config) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # made by Hydra for a run that did not begin
 
 
 def _train(config: DictConfig, folder: Path) -> None:
-    if _names_a_run(config):
+    if names_a_run(config):
         raise ValueError("run and checkpoint are for mode=eval; a training is resumed by the command that began it")
     results_file = folder / "results.json"
     if results_file.exists() and not config.rerun:
@@ -57,12 +58,9 @@ def _train(config: DictConfig, folder: Path) -> None:
         from srp_exp.run import train  # torch and timm take seconds to import
 
         results = train(OmegaConf.create(plain_values(config)), folder, flat_identity(config))
-    _print_metrics("test", results["test"])
-    print(f"run folder  {folder}\ntensorboard --logdir {folder}")
-
-
-def _names_a_run(config: DictConfig) -> bool:
-    return config.run is not None or config.checkpoint is not None
+    if launched_as().rank == 0:
+        _print_metrics("test", results["test"])
+        print(f"run folder  {folder}\ntensorboard --logdir {folder}")
 
 
 def _evaluate(config: DictConfig) -> None:
@@ -70,8 +68,9 @@ def _evaluate(config: DictConfig) -> None:
 
     plain, overrides = OmegaConf.create(plain_values(config)), list(HydraConfig.get().overrides.task)
     folder, details = evaluate_run(plain, settings(config), overrides)
-    _print_metrics(config.split.name, details)
-    print(f"metrics and predictions  {folder}")
+    if launched_as().rank == 0:
+        _print_metrics(config.split.name, details)
+        print(f"metrics and predictions  {folder}")
 
 
 def _print_metrics(split: str, metrics: dict[str, Any]) -> None:

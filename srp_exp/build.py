@@ -14,8 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
+from srp_exp.launch import launched_as
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
+from srp_exp.training.activation_checkpointing import checkpoint_activations
+from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.learner import Learner, Mix, StepSettings
 from srp_exp.training.optimizer import parameter_groups
 
@@ -29,6 +32,7 @@ class Data:
     dataset: DataSet
     splits: dict[str, Any]
     placement: Placement
+    processes: Processes = SINGLE
 
     @property
     def device(self) -> torch.device:
@@ -45,10 +49,22 @@ class Data:
         return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
 
 
+def use_deterministic_kernels(wanted: bool) -> None:
+    """Let torch use kernels alone that give the same bits every time, and raise where there is none."""
+    if wanted:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(wanted)
+
+
 def build_device(name: str) -> torch.device:
-    """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises ValueError where it isn't there."""
+    """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises ValueError where it isn't there.
+
+    Of several processes on a machine each takes the CUDA device of its number.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and launched_as().size > 1:
+        name = f"cuda:{launched_as().local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -57,13 +73,14 @@ def build_device(name: str) -> torch.device:
     return device
 
 
-def build_data(config: DictConfig, device: torch.device) -> Data:
+def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
     arguments = _arguments(config.dataset, without=("name", "val_fraction"))
     dataset: DataSet = instantiate(arguments)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
     splits = {"train": train, "val": val, "test": dataset.test}
     workers = _available_cpus() if config.workers is None else config.workers
-    return Data(dataset, splits, Placement(device, _memory_format(config), workers=workers))
+    placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
+    return Data(dataset, splits, placement, processes)
 
 
 def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, list[SrpRecord]]:
@@ -91,9 +108,18 @@ def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> t
 
 
 def build_learner(
-    config: DictConfig, model: nn.Module, num_classes: int, steps_per_epoch: int, device: torch.device
+    config: DictConfig, model: nn.Module, data: Data, steps_per_epoch: int, processes: Processes = SINGLE
 ) -> Learner:
-    recipe = config.recipe
+    """The learner of `model`. Raises ValueError for synchronised batch norm on a CPU, where torch has none."""
+    recipe, device = config.recipe, data.device
+    if config.sync_batch_norm:
+        if device.type != "cuda":
+            raise ValueError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if config.activation_checkpointing and not checkpoint_activations(model):
+        raise ValueError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
+    if config.compile:
+        model.compile()
     groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
     make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
     optimizer = make_optimizer(groups)
@@ -109,11 +135,8 @@ def build_learner(
         ema_decay=recipe.ema_decay,
         ramp_until=config.srp.get("ramp_until"),
     )
-    mix = _build_mix(config.mixing, num_classes)
-    learner = Learner(model, optimizer, lr_schedule, settings, mix=mix, device=device)
-    if config.compile:
-        model.compile()
-    return learner
+    mix = _build_mix(config.mixing, data.dataset.num_classes)
+    return Learner(model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes)
 
 
 def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:

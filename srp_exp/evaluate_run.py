@@ -52,9 +52,9 @@ def _moved(root: str, old: str, new: str) -> str:
 
 
 def _checkpoint(config: DictConfig) -> Path:
-    if (config.run is None) == (config.checkpoint is None):
+    if (config.run is None) != isinstance(config.checkpoint, str):
         raise ValueError("mode=eval needs one of run=FOLDER and checkpoint=FILE")
-    if config.checkpoint is not None:
+    if isinstance(config.checkpoint, str):
         return Path(config.checkpoint)
     final = Path(config.run) / "checkpoints" / FINAL
     if not final.is_file():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """Commit and uncommitted changes of the source tree, packages, device, host and command.
 
     commit and diff are None where srp_exp isn't run from a git checkout. Nothing is taken from the environment
@@ -26,6 +26,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "device": device_name(device),
         "host": platform.node(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }
 
 

@@ -3,6 +3,10 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +14,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from srp_exp.build import Data, build_data, build_device, build_learner, build_model
+from srp_exp.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
+from srp_exp.datasets import TrainingBatches
 from srp_exp.evaluation import Evaluation, evaluate
-from srp_exp.files import write_atomically
+from srp_exp.files import TEMPORARY, write_atomically
 from srp_exp.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
-from srp_exp.training.checkpoints import Checkpoints, load
+from srp_exp.training.checkpoints import Checkpoints, load, model_state
+from srp_exp.training.distributed import Processes, connected
+from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner, autocast
+from srp_exp.training.lock import LOCK, only_writer
 from srp_exp.training.logs import LOG, log_to
-from srp_exp.training.loop import LoopSettings, fit
+from srp_exp.training.loop import LoopSettings, Training, fit
 from srp_exp.training.pictures import regions_on_images
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporter import Reporter, SilentReporter
 
 RESULTS = "results.json"
 
@@ -30,72 +38,135 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
     """Train the run of `config` in `folder`, from its latest checkpoint where there is one, and evaluate it.
 
     `hparams` is what TensorBoard's HParams page shows. Returns what results.json holds, which is written last: a run
-    with results.json is finished.
+    with results.json is finished. Raises ValueError where another process trains in the folder, or the device's memory
+    does not suffice.
     """
+    use_deterministic_kernels(config.deterministic)
     device = build_device(config.device)
-    data = build_data(config, device)
+    with ExitStack() as stack:
+        processes = stack.enter_context(connected(device))
+        try:
+            built = _build(config, device, processes)  # before the folder is touched
+            interruption = stack.enter_context(Interruption().watch())
+            stack.enter_context(_hold(folder, config.rerun, processes))
+            return _train(config, folder, hparams, built, interruption)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size}: lower it, raise "
+                "recipe.accumulate_steps (the batch stays), or set precision=bf16 or activation_checkpointing=true"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Built:
+    data: Data
+    records: list[SrpRecord]
+    batches: TrainingBatches
+    learner: Learner
+
+
+def _build(config: DictConfig, device: torch.device, processes: Processes) -> _Built:
+    data = build_data(config, device, processes)
     model, records = build_model(config, data.dataset, device)
     batches = data.training_batches(config.recipe.batch_size, config.seed)
-    learner = build_learner(config, model, data.dataset.num_classes, batches.steps_per_epoch, device)
-    if config.rerun:  # now that all could be built
-        for entry in folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return _Built(data, records, batches, build_learner(config, model, data, batches.steps_per_epoch, processes))
+
+
+@contextmanager
+def _hold(folder: Path, clear: bool, processes: Processes) -> Iterator[None]:
+    """Be the only training in `folder` and log there; `clear` it of an earlier one, or of unfinished files only."""
+    with ExitStack() as stack:
+        died = stack.enter_context(only_writer(folder)) if processes.writes else ""
+        for entry in folder.iterdir() if processes.writes else ():
+            if entry.name != LOCK and (clear or entry.suffix == TEMPORARY):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        processes.gather(None)  # nobody reads the folder before that
+        stack.enter_context(log_to(folder, processes.writes))
+        if died:
+            LOG.info("taking over from %s, which ended without a word", died)
+        yield
+
+
+def _train(
+    config: DictConfig, folder: Path, hparams: dict[str, Any], built: _Built, interruption: Interruption
+) -> dict[str, Any]:
+    data, learner, processes = built.data, built.learner, built.data.processes
     yaml = OmegaConf.to_yaml(config)
-    with log_to(folder), SummaryWriter(str(folder)) as writer:
-        write_atomically(folder / "config.yaml", yaml.encode())
-        write_atomically(folder / "provenance.json", json.dumps(provenance(device), indent=1).encode())
-        LOG.info("run %s on %s", folder, device)
-        checkpoints = Checkpoints(folder / "checkpoints", yaml)
-        reporter = Reporter(folder, writer, config.recipe.epochs, config.recipe.batch_size, config.progress)
-        _show_start(writer, learner, data, records, yaml)
-        selects = config.recipe.selection == "best"
-        settings = LoopSettings(
-            epochs=config.recipe.epochs,
-            log_every_steps=config.log_every_steps,
-            evaluate_every_epochs=config.recipe.evaluate_every_epochs,
-            select_by="val/top1" if selects else None,
-        )
-        watched = "test" if data.splits["val"] is None else "val"
+    every = config.checkpoint
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        yaml,
+        every_steps=every.every_steps,
+        every_minutes=every.every_minutes,
+        writes=processes.writes,
+    )
+    reporter: Reporter = SilentReporter()
+    if processes.writes:
+        _write_origin(folder, yaml, data)
+        introduce = partial(_introduce, built=built, yaml=yaml)
+        reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
+    selects = config.recipe.selection == "best"
+    settings = LoopSettings(
+        epochs=config.recipe.epochs,
+        log_every_steps=config.log_every_steps,
+        evaluate_every_epochs=config.recipe.evaluate_every_epochs,
+        select_by="val/top1" if selects else None,
+    )
+    watched = "test" if data.splits["val"] is None else "val"
 
-        def measure(trained: torch.nn.Module) -> dict[str, float]:
-            summary = _evaluate(config, trained, data, watched).summary()
-            return {f"{watched}/{name}": value for name, value in summary.items()}
+    def measure(trained: torch.nn.Module) -> dict[str, float]:
+        summary = _evaluate(config, trained, data, watched).summary()
+        return {f"{watched}/{name}": value for name, value in summary.items()}
 
-        started = time.perf_counter()
-        try:
-            fit(learner, batches, measure, checkpoints, reporter, settings)
-        finally:
-            reporter.close()
+    started = time.perf_counter()
+    try:
+        fit(Training(learner, built.batches, checkpoints, reporter, interruption, settings), measure)
         seconds = time.perf_counter() - started
+        processes.gather(None)  # the best checkpoint is on the disk, whichever process wrote it
         if selects:
-            learner.load_state_dict(load(checkpoints.best)["learner"])
+            checkpoints.load_best(learner)
         checkpoints.finish(learner.evaluated_model.state_dict())
         evaluation = _evaluate(config, learner.evaluated_model, data, "test")
-        evaluation.save(folder / "evaluation" / "test")
-        results = {
-            "run": folder.name,
-            "test": evaluation.summary(),
-            "epoch": learner.epoch,
-            "samples": {name: len(split) for name, split in data.splits.items() if split is not None},
-            **_skipped(data),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "attention_modules": len(records),
-            "training_seconds": round(seconds, 1),
-        }
-        final = {f"final/{name}": value for name, value in evaluation.summary().items()}
-        writer.add_hparams(hparams, final, run_name=str(folder.resolve()))
-        write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
+        results = {**_results(built, evaluation), "run": folder.name, "training_seconds": round(seconds, 1)}
+        if processes.writes:
+            evaluation.save(folder / "evaluation" / "test")
+            reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
+            write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
+    finally:
+        checkpoints.wait()
+        reporter.close()
     return results
+
+
+def _write_origin(folder: Path, yaml: str, data: Data) -> None:
+    size = data.processes.size
+    write_atomically(folder / "config.yaml", yaml.encode())
+    write_atomically(folder / "provenance.json", json.dumps(provenance(data.device, size), indent=1).encode())
+    LOG.info("run %s on %s", folder, f"{size} x {data.device.type}" if size > 1 else data.device)
+
+
+def _results(built: _Built, evaluation: Evaluation) -> dict[str, Any]:
+    data = built.data
+    return {
+        "test": evaluation.summary(),
+        "epoch": built.learner.epoch,
+        "samples": {name: len(split) for name, split in data.splits.items() if split is not None},
+        **_skipped(data),
+        "parameters": sum(p.numel() for p in built.learner.model.parameters()),
+        "attention_modules": len(built.records),
+    }
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
     device = build_device(config.device)
-    data = build_data(config, device)
-    model, _ = build_model(config, data.dataset, device)
-    model.load_state_dict(load(checkpoint)["model"])
-    evaluation = _evaluate(config, model, data, config.split)
-    evaluation.save(folder)
+    with connected(device) as processes:
+        data = build_data(config, device, processes)
+        model, _ = build_model(config, data.dataset, device)
+        model.load_state_dict(model_state(load(checkpoint)))
+        evaluation = _evaluate(config, model, data, config.split)
+        if processes.writes:
+            evaluation.save(folder)
     return evaluation.details()
 
 
@@ -108,18 +179,19 @@ def _skipped(data: Data) -> dict[str, dict[str, int]]:
 
 def _evaluate(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
     batches = data.evaluation_batches(split, config.recipe.batch_size)
+    data.processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
     context = autocast(data.device, config.precision)
-    return evaluate(model, batches, data.dataset.class_names, context)
+    return evaluate(model, batches, data.dataset.class_names, context, data.processes)
 
 
-def _show_start(writer: SummaryWriter, learner: Learner, data: Data, records: list[SrpRecord], yaml: str) -> None:
+def _introduce(writer: SummaryWriter, *, built: _Built, yaml: str) -> None:
     """The configuration, and a sample batch with regions as a first step may draw them."""
-    dataset = data.dataset
-    seed = learner.settings.seed
-    batch = next(data.training_batches(min(16, len(dataset.train)), seed).epoch(0))
+    data, dataset, seed = built.data, built.data.dataset, built.learner.settings.seed
+    share = min(8, len(dataset.train) // data.processes.size)
+    batch = next(data.training_batches(share * data.processes.size, seed).epoch(0))
     torch.manual_seed(derive(seed, "picture"))
     picture, legend = regions_on_images(
-        batch.images, learner.model, records, torch.tensor(dataset.mean), torch.tensor(dataset.std)
+        batch.images, built.learner.model, built.records, torch.tensor(dataset.mean), torch.tensor(dataset.std)
     )
     writer.add_image("regions", picture, 0)
     writer.add_text("regions", legend, 0)

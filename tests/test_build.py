@@ -174,12 +174,12 @@ def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, fi
     model, records = build_model(config, data.dataset, device)
     assert bool(records) == (config.srp._target_ is not None)
     batches = data.training_batches(config.recipe.batch_size, config.seed)
-    learner = build_learner(config, model, data.dataset.num_classes, batches.steps_per_epoch, device)
+    learner = build_learner(config, model, data, batches.steps_per_epoch)
     for group in learner.optimizer.param_groups:
         group["lr"] = max(group["lr"], 1e-3)  # a warm-up begins at 0, where nothing could be seen to move
     before = [parameter.detach().clone() for parameter in model.parameters()]
     learner.train_step(next(batches.epoch(0)))
-    totals = learner.totals.read()
+    totals = learner.totals.read(learner.processes)
     assert learner.step == 1
     assert totals["samples"] == config.recipe.batch_size
     assert totals["bad_step"] == 0

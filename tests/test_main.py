@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.checkpoints import Checkpoints, write
+from srp_exp.training.learner import Learner
 from srp_exp.training.reporter import Reporter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -325,10 +326,11 @@ def test_a_killed_run_resumes_to_the_same_bits(command_line, with_validation, tm
 import os, signal, sys, torch
 torch.set_num_threads(1)
 from srp_exp.__main__ import main
+from srp_exp.training.learner import Learner
 from srp_exp.training.reporter import Reporter
 report = Reporter.step
-def step(self, learner, totals, lr):
-    report(self, learner, totals, lr)
+def step(self, learner, totals, lr, waited):
+    report(self, learner, totals, lr, waited)
     if learner.step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 Reporter.step = step
@@ -359,6 +361,54 @@ def test_a_diverging_run_names_step_rate_and_checkpoint(command_line, tmp_path) 
     for part in ("not finite", "step", "learning rate 9.62e+37", "last good checkpoint"):
         assert part in outcome.err
     assert not (the_run(tmp_path) / "results.json").exists()
+
+
+def test_out_of_memory_is_one_line_with_the_batch_size_and_what_to_change(command_line, tmp_path, monkeypatch) -> None:
+    def too_much(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    monkeypatch.setattr(Learner, "train_step", too_much)
+    outcome = command_line(*TINY, f"output_dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    for part in ("out of memory on cpu", "recipe.batch_size=16", "recipe.accumulate_steps", "precision=bf16",
+                 "activation_checkpointing=true"):  # fmt: skip
+        assert part in outcome.err
+    assert not (the_run(tmp_path) / "results.json").exists()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_deterministic_turns_on_deterministic_kernels(command_line, tmp_path, monkeypatch, wanted) -> None:
+    seen = []
+    step = Learner.train_step
+
+    def recording(learner: Learner, *arguments: Any, **named: Any) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        step(learner, *arguments, **named)
+
+    monkeypatch.setattr(Learner, "train_step", recording)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # put back afterwards
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        outcome = command_line(*TINY, f"deterministic={str(wanted).lower()}", f"output_dir={tmp_path}")
+        assert outcome.code == 0, outcome.err
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (":4096:8" if wanted else "")
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert seen == [wanted] * 8
+
+
+def test_activation_checkpointing_is_no_other_run_and_gives_the_same_bits(command_line, trained, tmp_path) -> None:
+    assert command_line(*TINY, "activation_checkpointing=true", f"output_dir={tmp_path}").code == 0
+    assert the_run(tmp_path).name == trained.name
+    assert_same_bits(the_run(tmp_path), trained)
+
+
+def test_synchronised_batch_norm_needs_cuda_devices(command_line, tmp_path) -> None:
+    outcome = command_line(*TINY, "sync_batch_norm=true", f"output_dir={tmp_path}")
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert "sync_batch_norm=true" in outcome.err
 
 
 # --- Sweeps ---------------------------------------------------------------------------------------
@@ -492,7 +542,7 @@ def test_a_checkpoint_may_not_name_code_of_other_packages(command_line, trained,
     lines.insert(start + 1, FOREIGN[attack].replace("MARK", str(mark)))
     content["config"] = "".join(lines)
     file = tmp_path / "sent.pt"
-    torch.save(content, file)
+    write(file, content)
     outcome = command_line("mode=eval", f"checkpoint={file}")
     assert not mark.exists()
     assert outcome.code == 1

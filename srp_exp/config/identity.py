@@ -16,14 +16,19 @@ def run_folder(config: DictConfig) -> Path:
     """Folder of a run: <output_dir>/runs/<run id>; in evaluation the folder that `run` or `checkpoint` names."""
     if config.run is not None:
         return Path(config.run)
-    if config.checkpoint is not None:
+    if isinstance(config.checkpoint, str):
         return Path(config.checkpoint).parent
     return Path(config.output_dir) / "runs" / run_id(config)
 
 
 def job_folder(config: DictConfig) -> Path:
     """Folder that Hydra makes for a job: that of the run; in evaluation the current one, so that it makes none."""
-    return run_folder(config) if config.run is None and config.checkpoint is None else Path()
+    return Path() if names_a_run(config) else run_folder(config)
+
+
+def names_a_run(config: DictConfig) -> bool:
+    """Whether the command line names something trained: run=FOLDER or checkpoint=FILE."""
+    return config.run is not None or isinstance(config.checkpoint, str)
 
 
 def run_id(config: DictConfig) -> str:
@@ -75,14 +80,14 @@ def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, A
 
 
 def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
-    """The identity as one level of plain values under dotted names, such as {"recipe.lr": 0.1}."""
+    """The identity as one level of plain values under dotted names, such as {"recipe.lr": 0.1}, without classes."""
     flat: dict[str, str | float | bool] = {}
 
     def add(prefix: str, values: dict[str, Any]) -> None:
         for key, value in values.items():
             if isinstance(value, dict):
                 add(f"{prefix}{key}.", value)
-            elif value is not None:
+            elif value is not None and not key.startswith("_"):
                 flat[f"{prefix}{key}"] = value if isinstance(value, str | float | int | bool) else str(value)
 
     add("", identity_of(config))

@@ -179,6 +179,12 @@ class StagesConfig(SrpConfig):
 
 
 @dataclass
+class CheckpointConfig:
+    every_steps: int | None = within("[1, inf)", None)
+    every_minutes: float | None = within("(0, inf)", 5.0)
+
+
+@dataclass
 class Config:
     """A run. The parts are typed by the schemas that their files name."""
 
@@ -195,14 +201,19 @@ class Config:
     precision: Precision = Precision.fp32  # autocast for bf16 and fp16
     channels_last: bool = False
     compile: bool = False  # torch.compile
+    deterministic: bool = False  # kernels that give the same bits every time, slower on a GPU; a CPU needs no asking
+    sync_batch_norm: bool = False  # statistics over the batch of all processes; CUDA devices only
 
     mode: Mode = not_identity(Mode.train)
     rerun: bool = not_identity(False)  # true: train afresh even if the run is finished
     run: str | None = not_identity(None)  # mode=eval: folder of the run
-    checkpoint: str | None = not_identity(None)  # mode=eval: a checkpoint file instead
+    checkpoint: Any = field(  # when to save, besides the end of each epoch; or, in mode=eval, checkpoint=FILE
+        default_factory=CheckpointConfig, metadata={"identity": False}
+    )
     split: SplitName = not_identity(SplitName.test)  # mode=eval: what to evaluate on
     trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, mps
+    activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
     workers: int | None = field(  # processes that read image files; None: one for each CPU, at most 16
         default=None, metadata={"within": "[0, inf)", "identity": False}
     )

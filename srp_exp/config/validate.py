@@ -37,6 +37,8 @@ def _validate_fields(node: DictConfig, prefix: str) -> None:
 
 def _validate_training(config: DictConfig) -> None:
     recipe = config.recipe
+    if not isinstance(config.checkpoint, str) and not OmegaConf.is_dict(config.checkpoint):
+        raise ValueError(f"checkpoint={config.checkpoint}: give a file, or set checkpoint.every_steps, .every_minutes")
     if recipe.selection.name == "best" and config.dataset.val_fraction == 0:
         raise ValueError(
             "recipe.selection=best needs a validation part, since test data selects nothing: set dataset.val_fraction"

@@ -115,13 +115,9 @@ def training_rows(num_samples: int, batch_size: int, seed: int, epoch: int) -> l
 
 
 def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
-    """The rows of a rank's batches, (B,) int64 each: every sample once, in order.
+    """The rows of a rank's batches, (B,) int64 each: of all batches, every sample once and in order, each N-th.
 
-    `batch_size` counts the images of all processes together. The last batch may be smaller, and no rank gets a
-    sample twice: ranks may differ by one sample a batch, and a rank skips a last batch in which it has none.
-    Raises ValueError where a batch has fewer images than there are processes.
+    Whole batches go to one rank, so that every sample is computed among the same others, and to the same bits,
+    whatever the number of processes. The last batch may be smaller, and ranks may differ by one batch.
     """
-    if batch_size < world_size:
-        raise ValueError(f"evaluation batch size {batch_size}: choose at least {world_size}, one per process")
-    shards = (rows[rank::world_size] for rows in torch.arange(num_samples).split(batch_size))
-    return [rows for rows in shards if len(rows)]
+    return list(torch.arange(num_samples).split(batch_size)[rank::world_size])

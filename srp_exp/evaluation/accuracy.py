@@ -1,5 +1,6 @@
 """Accuracy of a classifier on a split, and the files that hold it."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from srp_exp.datasets import Batch
 from srp_exp.files import write_atomically
+from srp_exp.training.distributed import SINGLE, Processes
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,12 @@ def evaluate(
     batches: Iterable[Batch],
     class_names: tuple[str, ...],
     autocast: torch.autocast,
+    processes: Processes = SINGLE,
 ) -> Evaluation:
-    """Evaluate `model` on every sample of `batches` in evaluation mode, and leave it in the mode it was in."""
+    """Evaluate `model` on every sample of `batches` in evaluation mode, and leave it in the mode it was in.
+
+    Of several processes each passes its own batches, every N-th, and gets the evaluation of all.
+    """
     parts = []
     training = model.training
     model.eval()
@@ -88,6 +94,8 @@ def evaluate(
             logits = model(batch.images)
         log_probabilities = F.log_softmax(logits.float(), dim=1)
         losses = F.nll_loss(log_probabilities, batch.labels, reduction="none")
-        parts.append((batch.index, batch.labels, log_probabilities.exp(), losses))
+        parts.append([part.cpu() for part in (batch.index, batch.labels, log_probabilities.exp(), losses)])
     model.train(training)
-    return Evaluation(class_names, *(torch.cat(part).cpu() for part in zip(*parts, strict=True)))
+    rounds = itertools.zip_longest(*processes.gather(parts))
+    in_order = [part for of_ranks in rounds for part in of_ranks if part is not None]
+    return Evaluation(class_names, *(torch.cat(column) for column in zip(*in_order, strict=True)))

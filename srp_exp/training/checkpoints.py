@@ -1,69 +1,208 @@
-"""Checkpoints of a run: written whole or not at all, read without running code."""
+"""Checkpoints of a run: written whole or not at all, checked when read, read without running code."""
 
+import hashlib
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from srp_exp.files import write_atomically
 from srp_exp.training.learner import Learner
+from srp_exp.training.logs import LOG
 
 FINAL = "final.pt"
+_DIGEST = 64  # hexadecimal digits of SHA-256
 
 
 class Checkpoints:
-    """The checkpoints in one folder: the latest ones by step, `best.pt`, and at the end `final.pt`.
+    """The checkpoints in one folder: the last `keep` by step, `best.pt`, and at the end `final.pt`.
 
-    Every file also holds `config`, the run's configuration as YAML, so that it can be evaluated alone.
+    Every file holds `config`, the run's configuration as YAML, so that it can be evaluated alone. Writing happens in a
+    thread beside the training, which waits for the copy of its state only. A save that fails (a full disk) is
+    reported, leaves the older files as they are, and is tried again at the next interval.
     """
 
-    def __init__(self, folder: Path, config: str, keep: int = 2) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        *,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 2,
+        writes: bool = True,
+    ) -> None:
         self.folder = folder
         self.best = folder / "best.pt"
         self.final = folder / FINAL
-        self._config = config
-        self._keep = keep
+        self._every_steps, self._every_minutes, self._writes = every_steps, every_minutes, writes
+        self._config, self._keep = config, keep
+        self._writer: threading.Thread | None = None
+        self._unsaved_best: dict[str, Any] | None = None
+        self._saved_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
+
+    def resume(self, learner: Learner) -> None:
+        """Bring `learner` to the state of the newest whole checkpoint, if there is one; damaged ones are reported."""
+        if self._writes:
+            for unfinished in self.folder.glob(".*.tmp"):
+                unfinished.unlink()
+        for path in reversed(self._by_step()):
+            try:
+                content = self._load_own(path)
+            except ValueError as error:
+                LOG.warning("%s; passed over", error)
+                continue
+            learner.load_state_dict(content["learner"])
+            return
+
+    def load_best(self, learner: Learner) -> None:
+        """Bring `learner` to the best epoch. Raises ValueError where its file is damaged, OSError where it has none."""
+        self.wait()
+        if self._unsaved_best is not None:
+            raise OSError(
+                f"checkpoint {self.best} could not be saved: make room on the disk, and run the command again"
+            )
+        learner.load_state_dict(self._load_own(self.best)["learner"])
 
     def latest(self) -> Path | None:
         """The newest checkpoint of an unfinished training."""
+        self.wait()
         return max(self._by_step(), default=None)
 
-    def resume(self, learner: Learner) -> None:
-        """Bring `learner` to the state of the newest checkpoint, if there is one."""
-        path = self.latest()
-        if path is not None:
-            learner.load_state_dict(load(path)["learner"])
+    def due_by_steps(self, step: int) -> bool:
+        """Whether the interval in steps ends with `step`."""
+        return self._every_steps is not None and step % self._every_steps == 0
 
-    def save(self, learner: Learner, is_best: bool) -> None:
-        """Save the state of `learner`, also as the best where it is, and drop all but the last `keep` files."""
-        path = self.folder / f"step-{learner.step:09d}.pt"
-        state = {"config": self._config, "learner": learner.state_dict(), "model": learner.evaluated_model.state_dict()}
-        # The best first: a run killed between the two makes the epoch again and writes both.
-        for target in (self.best, path) if is_best else (path,):
-            write_atomically(target, lambda file: torch.save(state, file))
-        for old in self._by_step()[: -self._keep]:
-            old.unlink()
+    def due_by_time(self) -> bool:
+        """Whether the interval in minutes is over since the last save; each process has its own clock."""
+        return self._every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self._every_minutes
+
+    def save(self, learner: Learner, is_best: bool = False) -> None:
+        """Begin to save the state of `learner`, also as the best where it is. All processes call it, one writes."""
+        self.wait()
+        self._saved_at = time.monotonic()
+        state = tree_map(_copy_to_cpu, learner.state_dict())
+        if self._writes:
+            self._writer = threading.Thread(target=self._write, args=(state, is_best))
+            self._writer.start()
+
+    def wait(self) -> None:
+        """Return when everything saved so far is on the disk, or has failed."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
 
     def finish(self, model: dict[str, Any]) -> None:
-        """Save the state_dict that is the result of the run."""
-        write_atomically(self.final, lambda file: torch.save({"config": self._config, "model": model}, file))
+        """Save the state_dict that is the result of the run. Raises OSError where that fails."""
+        self.wait()
+        if self._writes:
+            write(self.final, {"config": self._config, "name": self._name(self.final), "model": model})
+
+    def _write(self, learner: dict[str, Any], is_best: bool) -> None:
+        path = self.folder / f"step-{learner['step']:09d}.pt"
+        self._unsaved_best = learner if is_best else self._unsaved_best
+        try:
+            # The best first: a run killed between the two makes the epoch again and writes both.
+            if self._unsaved_best is not None:
+                self._write_state(self.best, self._unsaved_best)
+                self._unsaved_best = None
+            self._write_state(path, learner)
+            kept = [other for other in self._by_step() if other <= path][-self._keep :]
+            for other in set(self._by_step()).difference(kept):  # later ones were passed over as damaged
+                other.unlink()
+        except OSError as error:
+            LOG.error(
+                "checkpoint %s not saved (%s): the older ones stay; it is tried again at the next interval", path, error
+            )
+
+    def _write_state(self, path: Path, learner: dict[str, Any]) -> None:
+        write(path, {"config": self._config, "name": self._name(path), "learner": learner})
+
+    def _load_own(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint of this folder. Raises ValueError where it is damaged or belongs elsewhere."""
+        content = load(path)
+        if content.get("name") != self._name(path):
+            raise ValueError(f"checkpoint {path}: holds {content.get('name')}, so it was exchanged")
+        return content
+
+    def _name(self, path: Path) -> str:
+        """What a checkpoint says it is: the name of its run, and that of its file."""
+        return f"{self.folder.resolve().parent.name}/{path.name}"
 
     def _by_step(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))
 
 
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Save `content` by torch.save, with its SHA-256 as the comment of the zip archive that torch.save makes."""
+
+    def save(file: BinaryIO) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch closes the archive of a write that failed, and fails again
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        digest = _sha256(file, file.seek(0, 2)).hexdigest().encode()
+        file.seek(-2, 2)  # the archive ends with the length of its comment, which torch.save leaves empty
+        file.write(_DIGEST.to_bytes(2, "little") + digest)
+
+    write_atomically(path, save)
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint; only tensors and plain values are accepted, so that no code of the file runs.
 
-    Raises FileNotFoundError, or ValueError where the file isn't a checkpoint of srp_exp.
+    Raises FileNotFoundError, or ValueError where the file is damaged or no checkpoint of srp_exp.
     """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: there is no such file")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged file makes torch raise
-        raise ValueError(f"checkpoint {path}: can't be read ({type(error).__name__}); choose another one") from error
-    if not isinstance(content, dict) or not {"config", "model"} <= content.keys():
+    with path.open("rb") as file:
+        if not _is_whole(file):
+            raise ValueError(f"checkpoint {path}: damaged or not one of srp_exp (its checksum doesn't match)")
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever torch raises at code, or at what isn't its own
+            raise ValueError(f"checkpoint {path}: refused, it holds more than tensors and plain values") from error
+    if not isinstance(content, dict) or "config" not in content or not content.keys() & {"model", "learner"}:
         raise ValueError(f"checkpoint {path}: holds no config and model, so it isn't one of srp_exp")
     return content
+
+
+def model_state(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The state_dict of the model that a checkpoint evaluates: the result, or at a step the moving average, if any."""
+    if "model" in content:
+        return dict(content["model"])
+    learner = content["learner"]
+    if learner["ema"] is None:
+        return dict(learner["model"])
+    return {name.removeprefix("module."): value for name, value in learner["ema"].items() if name != "n_averaged"}
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    size = file.seek(0, 2)
+    if size < _DIGEST + 22:
+        return False
+    actual = _sha256(file, size - _DIGEST - 2)
+    length, digest = file.read(2), file.read()
+    actual.update(b"\0\0")  # where the length stood empty
+    file.seek(0)
+    return length == _DIGEST.to_bytes(2, "little") and digest == actual.hexdigest().encode()
+
+
+def _sha256(file: BinaryIO, size: int) -> "hashlib._Hash":
+    """The hash of the first `size` bytes; the file stands behind them then."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size:
+        chunk = file.read(min(size, 2**20))
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest
+
+
+def _copy_to_cpu(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from srp_exp.launch import launched_as
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Processes:
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return int(value)
 
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give `tensors` of all processes the values of rank 0's, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def gather(self, value: Any) -> list[Any]:
         """What each process passed, by rank."""
         if self.size == 1:
@@ -47,23 +55,13 @@ class Processes:
         return gathered
 
 
-def launched_as() -> Processes:
-    """What the environment of torchrun, or of a SLURM step of several tasks, says about this process."""
-    environment = os.environ
-    if "WORLD_SIZE" in environment:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    elif int(environment.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in environment:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    else:
-        return Processes()
-    rank, size, local_rank = (int(environment[name]) for name in names)
-    return Processes(rank, size, local_rank)
+SINGLE = Processes()
 
 
 @contextmanager
 def connected(device: torch.device) -> Iterator[Processes]:
     """Join the other processes of the training: nccl on CUDA devices, gloo on CPUs; leave them at the end."""
-    processes = launched_as()
+    processes = Processes(*launched_as())
     if processes.size == 1:
         yield processes
         return

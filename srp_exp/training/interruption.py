@@ -32,7 +32,7 @@ class Interruption:
             yield self
         finally:
             for number, handler in self._previous.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
 
     def leave(self, number: int) -> NoReturn:
         """End the process, whose state is saved, because signal `number` came to it or to another one of the training.

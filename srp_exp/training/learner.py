@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -14,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from srp_exp.datasets import Batch
 from srp_exp.seeding import derive
 from srp_exp.srp import ramp, srp_modules
+from srp_exp.training.distributed import SINGLE, Processes
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps images (B, C, H, W) and labels (B,) to mixed images and soft labels (B, classes)."""
@@ -42,7 +44,12 @@ class StepSettings:
 
 
 class Learner:
-    """A model in training. `step` counts the optimizer steps made, `epoch` the epochs finished."""
+    """A model in training. `step` counts the optimizer steps made, of which the last was at `last_lr`; `epoch` the
+    epochs finished.
+
+    Of several processes each has a learner; their gradients are averaged, and `state_dict` is the same in all. Of its
+    totals, sums over the processes, rank 0 goes on with all.
+    """
 
     def __init__(
         self,
@@ -53,9 +60,11 @@ class Learner:
         *,
         mix: Mix | None = None,
         device: torch.device,
+        processes: Processes = SINGLE,
     ) -> None:
         self.model, self.optimizer, self.lr_schedule = model, optimizer, lr_schedule
-        self.settings, self.mix, self.device = settings, mix, device
+        self.settings, self.mix, self.device, self.processes = settings, mix, device, processes
+        self._network = model if processes.size == 1 else _data_parallel(model, device)
         self.autocast = autocast(device, settings.precision)
         # torch warns of a wrong order of calls where fp16 skips the first step, whose gradients overflowed.
         optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -64,9 +73,10 @@ class Learner:
         self.ema = (
             None if decay is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         )
-        self.step, self.epoch = 0, 0
+        self.step, self.epoch, self.last_lr = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.totals = Totals(device)
+        self.gradient_norm = torch.zeros(())
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -78,45 +88,60 @@ class Learner:
         """Learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def train_step(self, batch: Batch) -> None:
-        """Make one optimizer step. All randomness follows from (seed, step); nothing waits for the device."""
+    def train_step(self, batch: Batch, watch: bool = False) -> None:
+        """Make one optimizer step. All randomness follows from (seed, step, rank); nothing waits for the device.
+
+        With `watch` it measures `gradient_norm`, that of all parameters' gradients before clipping.
+        """
         settings = self.settings
-        torch.manual_seed(derive(settings.seed, "step", self.step))
-        if settings.ramp_until is not None:
-            for region in srp_modules(self.model).values():
-                region.set_ramp(ramp(self.step / settings.total_steps, settings.ramp_until))
+        torch.manual_seed(derive(settings.seed, "step", self.step, self.processes.rank))
+        self._set_ramp(self.step)
         images, targets = batch.images, batch.labels
         if self.mix is not None:
             images, targets = self.mix(images, targets)
         parts = settings.accumulate_steps
         for part, target in zip(images.chunk(parts), targets.chunk(parts), strict=True):
             with self.autocast:
-                logits = self.model(part)
+                logits = self._network(part)
                 loss = F.cross_entropy(logits, target, label_smoothing=settings.label_smoothing)
             self.scaler.scale(loss / parts).backward()
             self.totals.add(loss.detach(), logits.detach(), target, self.step)
-        if settings.clip_norm is not None:
+        self.last_lr = self.lr
+        self._update_weights(watch)
+        self.step += 1
+
+    def _set_ramp(self, step: int) -> None:
+        if self.settings.ramp_until is not None:
+            for region in srp_modules(self.model).values():
+                region.set_ramp(ramp(step / self.settings.total_steps, self.settings.ramp_until))
+
+    def _update_weights(self, watch: bool) -> None:
+        clip_norm = self.settings.clip_norm
+        if watch or clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+            parameters = [p for p in self.model.parameters() if p.grad is not None]
+            self.gradient_norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(parameters, clip_norm, self.gradient_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         self.lr_schedule.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on; tensors and plain values only."""
+        """Everything that a training needs to go on; tensors and plain values only. All processes call it together."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_schedule": self.lr_schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "totals": self.totals.values,
+            "totals": self.totals.over(self.processes),
             "step": self.step,
             "epoch": self.epoch,
+            "last_lr": self.last_lr,
             "history": self.history,
         }
 
@@ -128,8 +153,10 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.scaler.load_state_dict(state["scaler"])
-        self.totals.values.copy_(state["totals"])
-        self.step, self.epoch, self.history = state["step"], state["epoch"], state["history"]
+        self.totals.values.copy_(state["totals"] if self.processes.writes else torch.zeros_like(state["totals"]))
+        self.step, self.epoch, self.last_lr = state["step"], state["epoch"], state["last_lr"]
+        self.history = state["history"]
+        self._set_ramp(max(0, self.step - 1))  # as the last step left it, for who looks before the next
 
 
 class Totals:
@@ -150,6 +177,16 @@ class Totals:
         self.values[:3] += torch.stack([loss * samples, correct, torch.full_like(loss, samples)])
         self.values[3] = first_bad
 
-    def read(self) -> dict[str, float]:
-        """The sums so far, as numbers: waits for the device."""
-        return dict(zip(self.NAMES, self.values.tolist(), strict=True))
+    def over(self, processes: Processes) -> Tensor:
+        """The values over all processes: summed, of `bad_step` the highest. A new tensor."""
+        values = processes.sum(self.values.clone())
+        values[3] = processes.highest(int(self.values[3]), values.device) if processes.size > 1 else values[3]
+        return values
+
+    def read(self, processes: Processes) -> dict[str, float]:
+        """The values over all processes, as numbers: waits for the device."""
+        return dict(zip(self.NAMES, self.over(processes).tolist(), strict=True))
+
+
+def _data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

@@ -19,8 +19,16 @@ class _ConsoleHandler(logging.Handler):
 
 
 @contextmanager
-def log_to(folder: Path) -> Iterator[None]:
-    """Log to the console and to run.log in `folder`, which also gets the traceback of an exception that leaves."""
+def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
+    """Log to the console and to run.log in `folder`, which also gets the traceback of an exception that leaves.
+
+    Of several processes only the one that `writes` logs anything.
+    """
+    if not writes:
+        LOG.addHandler(logging.NullHandler())
+        LOG.propagate = False
+        yield
+        return
     file = logging.FileHandler(folder / "run.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = [file, _ConsoleHandler()]

@@ -1,13 +1,16 @@
 """The training loop: epochs of steps, each followed by evaluation, a checkpoint and a report."""
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from srp_exp.datasets import TrainingBatches
+from srp_exp.datasets import Batch, TrainingBatches
 from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
 from srp_exp.training.reporter import Reporter
 
@@ -16,7 +19,7 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 class NonFiniteLossError(ValueError):
-    """The loss became infinite or not a number."""
+    """The loss, the gradient or a weight became infinite or not a number."""
 
 
 @dataclass(frozen=True)
@@ -28,56 +31,91 @@ class LoopSettings:
     """The metric whose highest value marks the best epoch; None: the last epoch is the result."""
 
 
-def fit(
-    learner: Learner,
-    batches: TrainingBatches,
-    evaluate: Evaluate,
-    checkpoints: Checkpoints,
-    reporter: Reporter,
-    settings: LoopSettings,
-) -> None:
-    """Train `learner` to the end, from its latest checkpoint where there is one.
+@dataclass(frozen=True)
+class Training:
+    """What an epoch of training needs; the loop and its parts share it."""
 
-    Raises NonFiniteLossError, naming step, learning rate and last good checkpoint.
+    learner: Learner
+    batches: TrainingBatches
+    checkpoints: Checkpoints
+    reporter: Reporter
+    interruption: Interruption
+    settings: LoopSettings
+
+
+def fit(training: Training, evaluate: Evaluate) -> None:
+    """Train to the end, from the latest checkpoint where there is one.
+
+    Raises NonFiniteLossError, naming step, learning rate and last good checkpoint. An interruption by a signal saves
+    the state and ends the process.
     """
-    checkpoints.resume(learner)
-    reporter.start(learner, batches.steps_per_epoch)
+    learner, settings = training.learner, training.settings
+    training.checkpoints.resume(learner)
+    training.reporter.start(learner, training.batches.steps_per_epoch)
     while learner.epoch < settings.epochs:
-        metrics = train_epoch(learner, batches, checkpoints, reporter, settings.log_every_steps)
+        metrics = train_epoch(training)
         learner.epoch += 1
         if learner.epoch % settings.evaluate_every_epochs == 0 or learner.epoch == settings.epochs:
             metrics |= evaluate(learner.evaluated_model)
         learner.history.append(metrics)
-        checkpoints.save(learner, is_best=is_best(learner.history, settings.select_by))
-        reporter.epoch(learner)
+        training.reporter.epoch(learner)
+        training.checkpoints.save(learner, is_best=is_best(learner.history, settings.select_by))
+    training.checkpoints.wait()
 
 
-def train_epoch(
-    learner: Learner, batches: TrainingBatches, checkpoints: Checkpoints, reporter: Reporter, log_every_steps: int
-) -> dict[str, Any]:
+def train_epoch(training: Training) -> dict[str, Any]:
     """Train to the end of the epoch; return its number, last step, learning rate, and mean loss and top-1."""
-    first_step = learner.step - learner.epoch * batches.steps_per_epoch
+    learner, checkpoints = training.learner, training.checkpoints
+    steps_per_epoch = training.batches.steps_per_epoch
+    first_step = learner.step - learner.epoch * steps_per_epoch
     lrs: list[float] = []
-    for index, batch in enumerate(batches.epoch(learner.epoch, first_step), first_step + 1):
+    waiting = Waiting(training.batches.epoch(learner.epoch, first_step))
+    for index, batch in enumerate(waiting, first_step + 1):
         lrs.append(learner.lr)
-        learner.train_step(batch)
-        if index % log_every_steps == 0 or index == batches.steps_per_epoch:
-            totals = learner.totals.read()
-            if totals["bad_step"]:
-                bad_step = int(totals["bad_step"])
-                lr = lrs[bad_step - learner.step - 1]
-                raise NonFiniteLossError(_describe_failure("the loss is", bad_step, lr, batches, checkpoints))
-            reporter.step(learner, totals, lrs[-1])
-    if not all(parameter.isfinite().all() for parameter in learner.model.parameters()):
-        raise NonFiniteLossError(_describe_failure("weights are", learner.step, lrs[-1], batches, checkpoints))
+        ends = index == steps_per_epoch
+        looks = ends or index % training.settings.log_every_steps == 0 or checkpoints.due_by_steps(learner.step + 1)
+        learner.train_step(batch, watch=looks)
+        if looks:
+            totals = learner.totals.read(learner.processes)
+            _check_finite(training, totals, lrs)
+            training.reporter.step(learner, totals, lrs[-1], waiting.seconds)
+            if not ends and _saves(learner, checkpoints):
+                _save(training)
+        if looks or learner.processes.size == 1:  # several processes agree at the same steps
+            _leave_if_interrupted(training, lrs)
+    _check_weights(training)
+    totals = learner.totals.read(learner.processes)  # an interruption may have come after the last step
     learner.totals.values.zero_()
     return {
         "epoch": learner.epoch + 1,
         "step": learner.step,
-        "lr": lrs[-1],
+        "lr": learner.last_lr,
         "train/loss": totals["loss"] / totals["samples"],
         "train/top1": totals["correct"] / totals["samples"],
     }
+
+
+def _saves(learner: Learner, checkpoints: Checkpoints) -> bool:
+    """Whether to save now; all processes answer alike, though their clocks differ."""
+    by_time = learner.processes.highest(int(checkpoints.due_by_time()), learner.device)
+    return bool(by_time) or checkpoints.due_by_steps(learner.step)
+
+
+class Waiting:
+    """Passes batches on, and sums the `seconds` that the training waited for them."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.seconds = 0.0
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            start = time.perf_counter()
+            batch = next(self._batches, None)
+            self.seconds += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
 
 
 def is_best(history: list[dict[str, Any]], metric: str | None) -> bool:
@@ -87,9 +125,43 @@ def is_best(history: list[dict[str, Any]], metric: str | None) -> bool:
     return all(history[-1][metric] > earlier[metric] for earlier in history[:-1] if metric in earlier)
 
 
-def _describe_failure(what: str, step: int, lr: float, batches: TrainingBatches, checkpoints: Checkpoints) -> str:
-    epoch, index = divmod(step - 1, batches.steps_per_epoch)
+def _check_finite(training: Training, totals: dict[str, float], lrs: list[float]) -> None:
+    learner = training.learner
+    if totals["bad_step"]:
+        bad_step = int(totals["bad_step"])
+        raise NonFiniteLossError(_describe("the loss is", bad_step, lrs[bad_step - learner.step - 1], training))
+    # fp16 overflows now and then, which its scaling sees and mends.
+    if not learner.scaler.is_enabled() and not math.isfinite(learner.gradient_norm):
+        raise NonFiniteLossError(_describe("the gradient is", learner.step, lrs[-1], training))
+
+
+def _check_weights(training: Training) -> None:
+    """Raise before weights that the last update spoilt are saved."""
+    learner = training.learner
+    if not all(parameter.isfinite().all() for parameter in learner.model.parameters()):
+        raise NonFiniteLossError(_describe("weights are", learner.step, learner.last_lr, training))
+
+
+def _save(training: Training) -> None:
+    """Save in the middle of an epoch; the scalars first, so that none is missing below the step of a checkpoint."""
+    _check_weights(training)
+    training.reporter.flush()
+    training.checkpoints.save(training.learner)
+
+
+def _describe(what: str, step: int, lr: float, training: Training) -> str:
+    epoch, index = divmod(step - 1, training.batches.steps_per_epoch)
     return (
-        f"{what} not finite at step {index + 1} of epoch {epoch + 1} (learning rate {lr:.3g}); "
-        f"last good checkpoint: {checkpoints.latest() or 'none'}; lower optimizer.lr, or set recipe.clip_norm"
+        f"{what} not finite at step {index + 1} of epoch {epoch + 1} (learning rate {lr:.3g}); last good checkpoint: "
+        f"{training.checkpoints.latest() or 'none'}; lower optimizer.lr, or set recipe.clip_norm"
     )
+
+
+def _leave_if_interrupted(training: Training, lrs: list[float]) -> None:
+    learner = training.learner
+    number = learner.processes.highest(training.interruption.signal or 0, learner.device)
+    if number:
+        _check_finite(training, learner.totals.read(learner.processes), lrs)  # this step may not have been looked at
+        _save(training)
+        training.checkpoints.wait()
+        training.interruption.leave(number)

@@ -33,7 +33,7 @@ def regions_on_images(
         legend.append(
             f"{colour}: {record.name}, scale {record.scale:.3g}, map {record.map_size[0]} x {record.map_size[1]}"
         )
-    return make_grid(pictures, nrow=8), "; ".join(legend) or "global average pooling: no regions"
+    return make_grid(pictures, nrow=4), "; ".join(legend) or "global average pooling: no regions"
 
 
 def _enlarge(image: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -13,12 +15,20 @@ from srp_exp.srp import srp_modules
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import CONSOLE, LOG
 
+STARVING = 0.1
+"""Part of the time waiting for data from which the progress bar shows it."""
+
 
 class Reporter:
-    """Reports the progress of one run into its folder and, with a progress bar on a terminal, to the console."""
+    """Reports the progress of one run into its folder and, with a progress bar on a terminal, to the console.
 
-    def __init__(self, folder: Path, writer: SummaryWriter, epochs: int, batch_size: int, progress: bool) -> None:
-        self.writer = writer
+    `introduce` writes what stands at the beginning of the TensorBoard page.
+    """
+
+    def __init__(
+        self, folder: Path, introduce: Callable[[SummaryWriter], None], epochs: int, batch_size: int, progress: bool
+    ) -> None:
+        self._introduce = introduce
         self._folder, self._epochs, self._batch_size = folder, epochs, batch_size
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -31,61 +41,87 @@ class Reporter:
             disable=not (progress and CONSOLE.is_terminal),
         )
         self._previous = dict.fromkeys(("loss", "correct", "samples"), 0.0)
-        self._clock = (0, 0.0)
+        self._clock = (0, 0.0, 0.0)
+        self._resources = ""
 
     def start(self, learner: Learner, steps_per_epoch: int) -> None:
-        """Show the bar, at the step from which `learner` goes on."""
+        """Show the bar, at the step from which `learner` goes on; what was logged of later steps is purged."""
+        self._writer = SummaryWriter(str(self._folder), purge_step=learner.step + 1 if learner.step else 0)
         if learner.step:
-            LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch)
+            LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch + 1)
+        else:
+            self._introduce(self._writer)
+        totals = learner.totals.read(learner.processes)
+        self._previous = {name: totals[name] for name in self._previous}
         self._write_metrics(learner)
         self._task = self._progress.add_task(
             "", total=self._epochs * steps_per_epoch, completed=learner.step, epoch=learner.epoch + 1,
             epochs=self._epochs, values="",
         )  # fmt: skip
         self._progress.start()
-        self._start_clock(learner)
+        self._clock = (learner.step, time.perf_counter(), 0.0)
 
-    def step(self, learner: Learner, totals: dict[str, float], lr: float) -> None:
-        """Report the steps since the last report; `totals` are of the epoch so far, `lr` of the last step."""
+    def step(self, learner: Learner, totals: dict[str, float], lr: float, waited: float) -> None:
+        """Report the steps since the last report.
+
+        `totals` are of the epoch so far, `lr` of the last step, `waited` the seconds waited for data in the epoch.
+        """
         if totals["samples"] <= self._previous["samples"]:
             self._previous = dict.fromkeys(self._previous, 0.0)
         window = {name: totals[name] - before for name, before in self._previous.items()}
         self._previous = {name: totals[name] for name in self._previous}
         loss, top1 = window["loss"] / window["samples"], window["correct"] / window["samples"]
-        images_per_second = self._images_per_second(learner)
-        self._scalars(
-            {"train/loss": loss, "train/top1": top1, "lr": lr, "images_per_second": images_per_second}, learner.step
-        )
-        values = f"loss {loss:.3f}  top-1 {top1:.1%}  {images_per_second:,.0f} img/s"
-        self._progress.update(self._task, completed=learner.step, epoch=learner.epoch + 1, values=values)
+        speed = self._speed(learner, waited)
+        values = {"train/loss": loss, "train/top1": top1, "lr": lr, "gradient_norm": float(learner.gradient_norm)}
+        self._scalars({**values, **speed}, learner.step)
+        shown = f"loss {loss:.3f}  top-1 {top1:.1%}  {speed['images_per_second']:,.0f} img/s"
+        if speed["data_wait"] > STARVING:
+            shown += f"  waiting for data {speed['data_wait']:.0%}"
+        self._progress.update(self._task, completed=learner.step, epoch=learner.epoch + 1, values=shown)
 
     def epoch(self, learner: Learner) -> None:
-        """Report an epoch that is finished and saved."""
+        """Report an epoch that is finished, before it is saved: a resumed run reports it again and purges this."""
         metrics = learner.history[-1]
         self._write_metrics(learner)
         self._scalars(
             {name: v for name, v in metrics.items() if name.partition("/")[0] in ("val", "test")}, learner.step
         )
         self._scalars({f"srp_scale/{name}": r.scale for name, r in srp_modules(learner.model).items()}, learner.step)
-        self.writer.flush()
-        LOG.info("epoch %d/%d  %s", learner.epoch, self._epochs, _format(metrics))
-        self._start_clock(learner)
+        self.flush()
+        LOG.info("epoch %d/%d  %s  %s", learner.epoch, self._epochs, _format(metrics), self._resources)
+        self._clock = (learner.step, time.perf_counter(), 0.0)
+
+    def flush(self) -> None:
+        """Bring all scalars to the disk, so that none is missing below the step of a checkpoint."""
+        self._writer.flush()
+
+    def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Report the settings and final metrics, for TensorBoard's HParams page."""
+        after_all = self._clock[0] + 1  # purged if the run is killed now, and made again
+        self._writer.add_hparams(hparams, metrics, run_name=str(self._folder.resolve()), global_step=after_all)
 
     def close(self) -> None:
         self._progress.stop()
+        self._writer.close()
 
-    def _start_clock(self, learner: Learner) -> None:
-        """Evaluation and saving lie between two epochs, and don't count as time of the steps."""
-        self._clock = (learner.step, time.perf_counter())
-
-    def _images_per_second(self, learner: Learner) -> float:
-        (step, then), now = self._clock, time.perf_counter()
-        self._start_clock(learner)
-        return (learner.step - step) * self._batch_size / (now - then)
+    def _speed(self, learner: Learner, waited: float) -> dict[str, float]:
+        """Since the last report: images per second, part of the time waiting for data; on CUDA the peak memory."""
+        step, then, waited_before = self._clock
+        now = time.perf_counter()
+        self._clock = (learner.step, now, waited)
+        values = {
+            "images_per_second": (learner.step - step) * self._batch_size / (now - then),
+            "data_wait": (waited - waited_before) / (now - then),
+        }
+        self._resources = f"{values['images_per_second']:,.0f} img/s, waiting for data {values['data_wait']:.0%}"
+        if learner.device.type == "cuda":
+            values["memory_gib"] = torch.cuda.max_memory_allocated(learner.device) / 2**30
+            self._resources += f", {values['memory_gib']:.1f} GiB"
+        return values
 
     def _scalars(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
+            self._writer.add_scalar(name, value, step)
 
     def _write_metrics(self, learner: Learner) -> None:
         """The file is the history in the checkpoint: after a crash no line stands twice and none is missing."""
@@ -96,3 +132,28 @@ class Reporter:
 def _format(metrics: dict[str, Any]) -> str:
     shown = {name: value for name, value in metrics.items() if "/" in name}
     return "  ".join(f"{name} {value:.1%}" if "top" in name else f"{name} {value:.3f}" for name, value in shown.items())
+
+
+class SilentReporter(Reporter):
+    """Reports nothing: for the processes that don't write."""
+
+    def __init__(self) -> None:
+        pass
+
+    def start(self, learner: Learner, steps_per_epoch: int) -> None:
+        learner.totals.read(learner.processes)  # all processes read together
+
+    def step(self, learner: Learner, totals: dict[str, float], lr: float, waited: float) -> None:
+        pass
+
+    def epoch(self, learner: Learner) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -16,8 +16,9 @@ from srp_exp.config.identity import flat_identity, identity_of, run_folder, run_
 
 # Written down here on purpose, not read from the schemas: a change of this list has to be meant.
 NOT_IDENTITY = {
-    "mode", "rerun", "run", "checkpoint", "split", "trust_targets", "device", "log_every_steps", "progress",
-    "data_root", "output_dir", "dataset.root", "dataset.download", "attention.average_pooling",
+    "mode", "rerun", "run", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets", "device",
+    "activation_checkpointing", "log_every_steps", "progress", "data_root", "output_dir", "dataset.root",
+    "dataset.download", "attention.average_pooling",
 }  # fmt: skip
 NOT_IDENTITY_OF_FILES = {"workers", "dataset.cache_dir"}  # of sets of image files
 DEPENDS = {

@@ -166,6 +166,15 @@ def test_evaluation_on_many_processes_counts_each_sample_once(file_set, size, ba
     assert sorted(index) == sorted(split.index.tolist())
 
 
+@pytest.mark.parametrize("batch_size, world_size", [(3, 2), (1, 4), (4, 3), (2, 5)])
+def test_evaluation_gives_whole_batches_to_one_process_each(file_set, batch_size, world_size) -> None:
+    alone = list(file_set.evaluation_batches(file_set.test, batch_size, IN_PROCESS))
+    for rank in range(world_size):
+        shared = file_set.evaluation_batches(file_set.test, batch_size, Placement(rank=rank, world_size=world_size))
+        for batch, other in zip(shared, alone[rank::world_size], strict=True):
+            assert_same(batch, other)
+
+
 def test_pictures_are_cut_to_their_boxes(file_set) -> None:
     boxes = torch.tensor([[3.0, 2.0, 24.0, 31.0]]).repeat(TEST, 1)
     boxes[1] = torch.tensor([0.0, 10.0, 28.0, 30.0])
@@ -214,8 +223,6 @@ def test_sizes_that_cannot_work_are_refused(file_set) -> None:
         training(file_set, batch_size=21)
     with pytest.raises(ValueError, match="batch size 8 on 3 processes: choose a multiple of 3"):
         training(file_set, Placement(world_size=3), batch_size=8)
-    with pytest.raises(ValueError, match="evaluation batch size 2: choose at least 3"):
-        file_set.evaluation_batches(file_set.test, 2, Placement(world_size=3))
 
 
 def test_a_set_can_be_handed_to_another_process(file_set) -> None:

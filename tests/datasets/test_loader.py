@@ -98,9 +98,20 @@ def test_evaluation_on_many_processes_counts_each_sample_once(make_set, size, ba
     for rank in range(world_size):
         loader = EvalLoader(dataset, dataset.test, batch_size=batch_size, rank=rank, world_size=world_size)
         batches = list(loader)
+        assert len(batches) == len(loader)
         assert all(len(batch.labels) > 0 for batch in batches)
         index += [number for batch in batches for number in batch.index.tolist()]
     assert sorted(index) == dataset.test.index.tolist()
+
+
+@pytest.mark.parametrize("size, batch_size, world_size", [(7, 3, 2), (12, 2, 4), (7, 4, 3), (2, 5, 5), (7, 2, 5)])
+def test_evaluation_gives_whole_batches_to_one_process_each(make_set, size, batch_size, world_size):
+    dataset = make_set(test=size)
+    alone = list(EvalLoader(dataset, dataset.test, batch_size=batch_size))
+    for rank in range(world_size):
+        shared = EvalLoader(dataset, dataset.test, batch_size=batch_size, rank=rank, world_size=world_size)
+        for batch, other in zip(shared, alone[rank::world_size], strict=True):
+            assert_same(batch, other)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -126,8 +137,6 @@ def test_sizes_that_cannot_work_are_refused(make_set):
         BatchLoader(dataset, dataset.train, batch_size=24, seed=0)
     with pytest.raises(ValueError, match="batch size 8 on 3 processes: choose a multiple of 3"):
         BatchLoader(dataset, dataset.train, batch_size=8, seed=0, world_size=3)
-    with pytest.raises(ValueError, match="evaluation batch size 2: choose at least 3"):
-        EvalLoader(dataset, dataset.test, batch_size=2, world_size=3)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

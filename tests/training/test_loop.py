@@ -3,21 +3,24 @@
 import copy
 import json
 import math
+import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.training import checkpoints as checkpoints_module
 from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints, load
+from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.loop import LoopSettings, NonFiniteLossError, fit, is_best
+from srp_exp.training.loop import LoopSettings, NonFiniteLossError, Training, fit, is_best
 from srp_exp.training.mixing import mixup_or_cutmix
 from srp_exp.training.reporter import Reporter
 
@@ -41,18 +44,24 @@ class Run:
     def __init__(self, folder: Path, make_learner: MakeLearner, batches: BatchLoader) -> None:
         self.folder, self.make_learner, self.batches = folder, make_learner, batches
         self.top1 = [0.5, 0.7, 0.6]
+        self.intervals: dict[str, Any] = {}
+        self.interruption = Interruption()
 
     def fit(self, learner: Learner | None = None, epochs: int = EPOCHS, **settings: Any) -> Learner:
         if learner is None:
             mix = mixup_or_cutmix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3)
             learner = self.make_learner(mix=mix)
-        with SummaryWriter(str(self.folder)) as writer:
-            reporter = Reporter(self.folder, writer, epochs, self.batches.batch_size, progress=False)
-            settings = {"log_every_steps": 2, "select_by": "val/top1", **settings}
-            try:
-                fit(learner, self.batches, self.evaluate, self.checkpoints, reporter, LoopSettings(epochs, **settings))
-            finally:
-                reporter.close()
+        reporter = Reporter(self.folder, lambda writer: None, epochs, self.batches.batch_size, progress=False)
+        checkpoints = self.checkpoints
+        settings = {"log_every_steps": 2, "select_by": "val/top1", **settings}
+        training = Training(
+            learner, self.batches, checkpoints, reporter, self.interruption, LoopSettings(epochs, **settings)
+        )
+        try:
+            fit(training, self.evaluate)
+        finally:
+            checkpoints.wait()
+            reporter.close()
         return learner
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
@@ -60,7 +69,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.folder / "checkpoints", "config: 1")
+        return Checkpoints(self.folder / "checkpoints", "config: 1", **self.intervals)
 
     def metrics(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
@@ -125,10 +134,10 @@ def test_history_tells_each_epoch(run: Run) -> None:
     lrs: list[float] = []
     step = learner.train_step
 
-    def recording(batch: Batch) -> None:
+    def recording(batch: Batch, watch: bool) -> None:
         lrs.append(learner.lr)
         before = learner.totals.values.clone()
-        step(batch)
+        step(batch, watch)
         loss, correct = (learner.totals.values - before)[:2].tolist()
         seen.append((loss, correct))
 
@@ -224,15 +233,53 @@ def test_weights_that_are_not_finite_are_no_good_checkpoint(run: Run) -> None:
     learner = run.make_learner()
     step = learner.train_step
 
-    def diverging(batch: Batch) -> None:
+    def diverging(batch: Batch, watch: bool) -> None:
         if learner.step == 9:  # the last of epoch 2: its loss is finite still, and none after it tells
             learner.optimizer.param_groups[0]["lr"] = math.inf
-        step(batch)
+        step(batch, watch)
 
     learner.train_step = diverging  # type: ignore[method-assign]
     with pytest.raises(NonFiniteLossError, match=r"of epoch 2 .*last good checkpoint: .*step-000000005\.pt"):
         run.fit(learner, select_by=None)
     assert run.checkpoints.latest() == run.folder / "checkpoints" / "step-000000005.pt"
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_is_placed(run: Run, clip_norm: float | None) -> None:
+    class Steep(torch.autograd.Function):
+        """Keeps its input, but not the gradient."""
+
+        @staticmethod
+        def forward(_: Any, value: torch.Tensor) -> torch.Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(_: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return gradient * (math.inf if learner.step == 7 else 1.0)
+
+    learner = run.make_learner(clip_norm=clip_norm)
+    learner.model.register_forward_hook(lambda _, __, output: Steep.apply(output))
+    with pytest.raises(NonFiniteLossError) as caught:
+        run.fit(learner, log_every_steps=1)
+    assert str(caught.value).startswith("the gradient is not finite at step 3 of epoch 2 (learning rate ")
+    assert f"last good checkpoint: {run.folder}/checkpoints/step-000000005.pt;" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_spoilt_weights_are_not_saved_in_the_middle_of_an_epoch(run: Run) -> None:
+    run.intervals = {"every_steps": 1}
+    learner = run.make_learner()
+    step = learner.train_step
+
+    def diverging(batch: Batch, watch: bool) -> None:
+        if learner.step == 6:
+            learner.optimizer.param_groups[0]["lr"] = math.inf
+        step(batch, watch)
+
+    learner.train_step = diverging  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLossError, match=r"weights .* step 2 of epoch 2 .*step-000000006\.pt"):
+        run.fit(learner)
+    assert run.checkpoints.latest() == run.folder / "checkpoints" / "step-000000006.pt"
 
 
 # Interruption
@@ -241,10 +288,20 @@ def test_weights_that_are_not_finite_are_no_good_checkpoint(run: Run) -> None:
 def final_state(run: Run, learner: Learner) -> dict[str, Any]:
     return {
         "learner": learner.state_dict(),
-        "best": load(run.checkpoints.best),
+        "best": load(run.checkpoints.best)["learner"],
         "latest": str(run.checkpoints.latest()).removeprefix(str(run.folder)),
         "metrics": run.metrics(),
     }
+
+
+class AtOnce:
+    """A thread that does its work when it is started, so that what kills it kills the training too."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.start = partial(target, *args)
+
+    def join(self) -> None:
+        pass
 
 
 class Killed(BaseException):
@@ -257,8 +314,8 @@ def test_resumed_in_the_middle_of_an_epoch(make_run: Callable[[str], Run], asser
     step = learner.train_step
     states = []
 
-    def recording(batch: Batch) -> None:
-        step(batch)
+    def recording(batch: Batch, watch: bool) -> None:
+        step(batch, watch)
         states.append(copy.deepcopy(learner.state_dict()))
 
     learner.train_step = recording  # type: ignore[method-assign]
@@ -285,10 +342,10 @@ def test_killed_in_a_step(
     with monkeypatch.context() as patch:
         step = Learner.train_step
 
-        def dying(learner: Learner, batch: Batch) -> None:
+        def dying(learner: Learner, batch: Batch, watch: bool) -> None:
             if learner.step == at_step:
                 raise Killed
-            step(learner, batch)
+            step(learner, batch, watch)
 
         patch.setattr(Learner, "train_step", dying)
         with pytest.raises(Killed):
@@ -326,6 +383,7 @@ def test_killed_at_any_write(
         with monkeypatch.context() as patch:
             patch.setattr(checkpoints_module, "write_atomically", dying)
             patch.setattr(reporter_module, "write_atomically", dying)
+            patch.setattr(checkpoints_module, "threading", SimpleNamespace(Thread=AtOnce))
             try:
                 killed.fit()
             except Killed:
@@ -349,3 +407,73 @@ def test_one_training_of_longer_goal_goes_on_where_a_shorter_one_ended(run: Run)
     learner = run.fit()
     assert [metrics["epoch"] for metrics in learner.history] == [1, 2, 3]
     assert learner.step == EPOCHS * STEPS
+
+
+@pytest.mark.parametrize("log_every_steps", [1, 2, 100])
+@pytest.mark.parametrize("at_step", [1, 3, 5, 6, 10, 14, 15])
+def test_a_signal_after_any_step_leaves_no_trace(
+    make_run: Callable[[str], Run], assert_same_state: AssertSame, at_step: int, log_every_steps: int
+) -> None:
+    straight, stopped = make_run("straight"), make_run("stopped")
+    expected = final_state(straight, straight.fit(log_every_steps=log_every_steps))
+    learner = stopped.make_learner(mix=mixup_or_cutmix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3))
+    step = learner.train_step
+
+    def signalled(batch: Batch, watch: bool) -> None:
+        step(batch, watch)
+        if learner.step == at_step:
+            stopped.interruption.signal = signal.SIGUSR1
+
+    learner.train_step = signalled  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as left:
+        stopped.fit(learner, log_every_steps=log_every_steps)
+    assert left.value.code == 75
+    assert learner.step == at_step
+    assert stopped.checkpoints.latest() == stopped.folder / "checkpoints" / f"step-{at_step:09d}.pt"
+    stopped.interruption = Interruption()
+    again = stopped.fit(log_every_steps=log_every_steps)
+    assert_same_state(final_state(stopped, again), expected)
+
+
+def test_a_signal_does_not_save_a_loss_that_is_not_finite(run: Run) -> None:
+    run.batches = Poisoned(run.batches, 7, math.nan)  # type: ignore[assignment]
+    learner = run.make_learner()
+    step = learner.train_step
+
+    def signalled(batch: Batch, watch: bool) -> None:
+        step(batch, watch)
+        if learner.step == 8:
+            run.interruption.signal = signal.SIGTERM
+
+    learner.train_step = signalled  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLossError, match="step 3 of epoch 2"):
+        run.fit(learner, log_every_steps=100)
+    assert run.checkpoints.latest() == run.folder / "checkpoints" / "step-000000005.pt"
+
+
+@pytest.mark.parametrize("intervals", [{"every_steps": 1}, {"every_steps": 3}, {"every_minutes": 0.0}])
+def test_saving_within_an_epoch_changes_nothing(
+    make_run: Callable[[str], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    assert_same_state: AssertSame,
+    intervals: dict[str, Any],
+) -> None:
+    straight, saving = make_run("straight"), make_run("saving")
+    saving.intervals = intervals
+    expected = final_state(straight, straight.fit())
+    saved: list[int] = []
+    save = Checkpoints.save
+
+    def recording(checkpoints: Checkpoints, learner: Learner, is_best: bool = False) -> None:
+        saved.append(learner.step)
+        save(checkpoints, learner, is_best)
+
+    monkeypatch.setattr(Checkpoints, "save", recording)
+    assert_same_state(final_state(saving, saving.fit()), expected)
+    assert (
+        saved
+        == {
+            "every_steps": [*range(1, 16)] if intervals.get("every_steps") == 1 else [3, 5, 6, 9, 10, 12, 15],
+            "every_minutes": [2, 4, 5, 7, 9, 10, 12, 14, 15],  # looked at where it logs
+        }[next(iter(intervals))]
+    )

@@ -65,11 +65,11 @@ def draw(pixels: Tensor, model: nn.Module, records: list[SrpRecord], seed: int =
     batch = len(pixels)
     if batch == 1:  # make_grid leaves a single image as it is
         return [picture], legend
-    rows, columns = -(-batch // 8), min(batch, 8)
+    rows, columns = -(-batch // 4), min(batch, 4)
     assert picture.shape == (3, rows * (SIDE + PADDING) + PADDING, columns * (SIDE + PADDING) + PADDING)
     tiles = []
     for index in range(batch):
-        top, left = (PADDING + place * (SIDE + PADDING) for place in divmod(index, 8))
+        top, left = (PADDING + place * (SIDE + PADDING) for place in divmod(index, 4))
         tiles.append(picture[:, top : top + SIDE, left : left + SIDE])
     return tiles, legend
 

@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.datasets import Batch, BatchLoader
+from srp_exp.training import loop as loop_module
 from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.loop import LoopSettings, fit
+from srp_exp.training.loop import LoopSettings, Training, fit
 from srp_exp.training.reporter import Reporter
 
 EPOCHS, STEPS, BATCH = 3, 5, 4
@@ -26,6 +27,17 @@ LOG_STEPS = [2, 4, 5, 7, 9, 10, 12, 14, 15]
 
 Fit = Callable[..., Learner]
 Points = list[tuple[int, float]]
+
+
+def _order_by_start(folder: Path) -> None:
+    """Name the events as writers of different seconds do; TensorBoard reads them in the order of their names."""
+    done = len(list(folder.glob("events.out.tfevents.*.test")))
+    for path in folder.glob("events.out.tfevents.*.[0-9]*"):
+        path.rename(folder / f"events.out.tfevents.{done:010d}.test")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
 
 
 @pytest.fixture
@@ -37,13 +49,28 @@ def fit_in(tmp_path: Path, make_learner: Callable[..., Learner], batches: BatchL
         evaluate: Callable[[nn.Module], dict[str, float]] = lambda _: {"val/loss": 0.25, "val/top1": 0.5},
         epochs: int = EPOCHS,
         progress: bool = False,
+        stop_at: int | None = None,
+        every_steps: int | None = None,
     ) -> Learner:
         learner = make_learner(ramp_until=0.5) if learner is None else learner
-        with SummaryWriter(str(tmp_path)) as writer:
-            reporter = Reporter(tmp_path, writer, epochs, BATCH, progress)
-            checkpoints = Checkpoints(tmp_path / "checkpoints", "")
-            fit(learner, batches, evaluate, checkpoints, reporter, LoopSettings(epochs, log_every_steps=2))
+        reporter = Reporter(tmp_path, lambda writer: None, epochs, BATCH, progress)
+        checkpoints = Checkpoints(tmp_path / "checkpoints", "", every_steps=every_steps)
+        settings = LoopSettings(epochs, log_every_steps=2)
+        step = learner.train_step
+
+        def dying(batch: Batch, watch: bool) -> None:
+            step(batch, watch)
+            if learner.step == stop_at:
+                raise Killed
+
+        learner.train_step = dying  # type: ignore[method-assign]
+        try:
+            fit(Training(learner, batches, checkpoints, reporter, Interruption(), settings), evaluate)
+        except Killed:
+            checkpoints.wait()
+        finally:
             reporter.close()
+            _order_by_start(tmp_path)
         return learner
 
     return run
@@ -83,9 +110,9 @@ def test_curves_have_the_values_of_the_training(fit_in: Fit, tmp_path: Path, mak
     steps: list[tuple[float, float, float]] = []
     step = learner.train_step
 
-    def recording(batch: Batch) -> None:
+    def recording(batch: Batch, watch: bool) -> None:
         lr, before = learner.lr, learner.totals.values.clone()
-        step(batch)
+        step(batch, watch)
         loss, correct = (learner.totals.values - before)[:2].tolist()
         steps.append((lr, loss / BATCH, correct / BATCH))
 
@@ -123,8 +150,8 @@ def test_speed_counts_the_steps_and_not_the_evaluation(
     learner = make_learner()
     step = learner.train_step
 
-    def half_a_second(batch: Batch) -> None:
-        step(batch)
+    def half_a_second(batch: Batch, watch: bool) -> None:
+        step(batch, watch)
         now[0] += 0.5
 
     def an_hour(model: nn.Module) -> dict[str, float]:
@@ -156,3 +183,83 @@ def test_numbers_survive_the_way_to_the_file(fit_in: Fit, tmp_path: Path) -> Non
     third = torch.tensor(1 / 3, dtype=torch.float64).item()
     fit_in(evaluate=lambda _: {"val/top1": third}, epochs=1)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["val/top1"] == third
+
+
+@pytest.mark.parametrize("every_steps", [None, 1, 3])
+@pytest.mark.parametrize("stops", [[2, 7, 13], [5, 10, 15], [3, 4, 4, 12]])
+def test_the_curves_of_a_resumed_run_have_no_step_twice_and_none_missing(
+    fit_in: Fit, tmp_path: Path, stops: list[int], every_steps: int | None
+) -> None:
+    for stop in stops:
+        fit_in(stop_at=stop, every_steps=every_steps)
+    fit_in(every_steps=every_steps)
+    curves = scalars(tmp_path)
+    logged = {None: LOG_STEPS, 1: [*range(1, 16)], 3: sorted({*LOG_STEPS, 3, 6, 9, 12, 15})}[every_steps]
+    for tag in ("train/loss", "train/top1", "lr", "gradient_norm", "images_per_second", "data_wait"):
+        assert [step for step, _ in curves[tag]] == logged, tag
+    for tag in ("val/loss", "val/top1", "srp_scale/3", "srp_scale/5"):
+        assert [step for step, _ in curves[tag]] == [5, 10, 15], tag
+
+
+def test_a_resumed_run_draws_the_curves_of_one_never_stopped(
+    fit_in: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_in(every_steps=2)
+    straight = scalars(tmp_path)
+    for path in tmp_path.glob("events*"):
+        path.unlink()
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    for stop in (7, 13, None):
+        fit_in(stop_at=stop, every_steps=2)
+    resumed = scalars(tmp_path)
+    assert resumed.keys() == straight.keys()
+    for tag in resumed.keys() - {"images_per_second", "data_wait"}:
+        assert resumed[tag] == straight[tag], tag
+
+
+def test_waiting_for_data_is_shown(
+    fit_in: Fit, tmp_path: Path, batches: BatchLoader, make_learner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(reporter_module, "time", clock)
+    monkeypatch.setattr(loop_module, "time", clock)
+    console = Console(file=StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr(reporter_module, "CONSOLE", console)
+    epoch = batches.epoch
+
+    def slow(number: int, first_step: int = 0) -> Any:
+        for batch in epoch(number, first_step):
+            now[0] += 3.0
+            yield batch
+
+    monkeypatch.setattr(batches, "epoch", slow)
+    learner = make_learner()
+    step = learner.train_step
+
+    def a_second(batch: Batch, watch: bool) -> None:
+        step(batch, watch)
+        now[0] += 1.0
+
+    learner.train_step = a_second
+    fit_in(learner, progress=True)
+    curves = scalars(tmp_path)
+    assert values(curves["data_wait"]) == pytest.approx([0.75] * len(LOG_STEPS))
+    assert values(curves["images_per_second"]) == pytest.approx([BATCH / 4] * len(LOG_STEPS))
+    assert "waiting for data 75%" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_gradient_norm_is_that_of_all_parameters(fit_in: Fit, tmp_path: Path, make_learner: Any) -> None:
+    learner = make_learner()
+    norms: dict[int, float] = {}
+
+    def note(optimizer: Any, *_: object) -> None:
+        squares = [p.grad.double().square().sum() for p in learner.model.parameters() if p.grad is not None]
+        norms[learner.step + 1] = float(torch.stack(squares).sum().sqrt())
+
+    learner.optimizer.register_step_pre_hook(note)
+    fit_in(learner)
+    curve = dict(scalars(tmp_path)["gradient_norm"])
+    assert list(curve) == LOG_STEPS
+    assert curve == pytest.approx({step: norms[step] for step in LOG_STEPS}, rel=1e-4)
