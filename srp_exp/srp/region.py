@@ -48,17 +48,20 @@ def draw_offsets(shape: tuple[int, ...], range_: Side, device: torch.device) -> 
     return (torch.rand(shape, device=device, dtype=torch.float32) * range_).to(torch.int64)
 
 
-def region_coverage(top: Tensor, left: Tensor, region: tuple[Side, Side], map_size: tuple[int, int]) -> Tensor:
-    """How many of k regions cover each position of a map: int64 (N, 1, H, W).
+def region_coverage(
+    top: Tensor, left: Tensor, region: tuple[Side, Side], map_size: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """How many of k regions cover each position of a map: whole numbers (N, 1, H, W) of `dtype`.
 
     `top` and `left` (N, k) are the regions' upper left corners, `region` their (h, w), `map_size` the map's (H, W).
     """
     (height, width), (map_height, map_width) = region, map_size
     rows = torch.arange(map_height, device=top.device)
     columns = torch.arange(map_width, device=left.device)
-    in_rows = (rows >= top[..., None]) & (rows < top[..., None] + height)  # (N, k, H)
-    in_columns = (columns >= left[..., None]) & (columns < left[..., None] + width)  # (N, k, W)
-    return (in_rows[..., :, None] & in_columns[..., None, :]).sum(1, keepdim=True)
+    in_rows = ((rows >= top[..., None]) & (rows < top[..., None] + height)).to(dtype)  # (N, k, H)
+    in_columns = ((columns >= left[..., None]) & (columns < left[..., None] + width)).to(dtype)  # (N, k, W)
+    inside = in_rows[..., :, None] * in_columns[..., None, :]  # (N, k, H, W), in floats: ten times faster than in bools
+    return inside if inside.shape[1] == 1 else inside.sum(1, keepdim=True)
 
 
 def region_mean(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
@@ -88,7 +91,12 @@ class _RegionMean(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
-        return _mean(x, coverage, factor)
+        shared = coverage.numel() == x.shape[-2] * x.shape[-1]
+        if not (shared and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)):
+            return _mean(x, coverage, factor)
+        # One region for all: a matrix times a vector, which reads the map once and makes no product as large as it.
+        sums = x.view(-1, coverage.numel()) @ coverage.view(-1)
+        return sums.view(*x.shape[:-2], 1, 1) * (factor / coverage.numel())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float | Tensor], output: Tensor) -> None:
@@ -141,8 +149,10 @@ class StochasticRegionPool2d(nn.Module):
         height, width = x.shape[-2:]
         units = self.scale_units if torch.compiler.is_compiling() else round(self.scale * _UNITS)
         region = (_side_from_units(units, height), _side_from_units(units, width))
+        if region == (height, width):  # never while compiling, where the sides are tensors
+            return x.mean((-2, -1), keepdim=True)
         top, left = self.draw(x.shape[0], (height, width), region, x.device)
-        coverage = region_coverage(top, left, region, (height, width)).to(x.dtype)
+        coverage = region_coverage(top, left, region, (height, width), x.dtype)
         coverage = coverage.view(coverage.shape[0], *[1] * (x.dim() - 3), height, width)
         return region_mean(x, coverage, height * width / (self.regions * region[0] * region[1]))
 

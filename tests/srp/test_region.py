@@ -132,7 +132,7 @@ class TestEveryRegion:
 
     def check(self, map_: Tensor, corner_lists: list[list[Corner]], region: Size) -> None:
         height, width = map_.shape
-        coverage = region_coverage(*corner_tensors(corner_lists), region, (height, width))
+        coverage = region_coverage(*corner_tensors(corner_lists), region, (height, width), torch.int64)
         expected = [[slow_coverage(corners, region, (height, width))] for corners in corner_lists]
         assert torch.equal(coverage, torch.tensor(expected))  # (N, 1, H, W), int64
         means = region_mean(map_, coverage, factor(corner_lists[0], region, (height, width)))
@@ -312,7 +312,7 @@ class TestPrecision:
     def test_mask_of_zeros_and_ones_is_exact(self, dtype: torch.dtype) -> None:
         """What lies outside the region has no influence, what lies inside is not rounded."""
         x = torch.randn(3, 4, 6, 5).to(dtype)
-        coverage = region_coverage(*corner_tensors([[(0, 0)], [(2, 1)], [(3, 2)]]), (3, 3), (6, 5))
+        coverage = region_coverage(*corner_tensors([[(0, 0)], [(2, 1)], [(3, 2)]]), (3, 3), (6, 5), torch.int64)
         expected = torch.where(coverage == 1, x, 0).mean((2, 3), keepdim=True)
         assert torch.equal(region_mean(x, coverage.to(dtype), 1.0), expected)
 
