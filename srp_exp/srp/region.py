@@ -92,7 +92,7 @@ class _RegionMean(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
         shared = coverage.numel() == x.shape[-2] * x.shape[-1]
-        if not (shared and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)):
+        if not (shared and x.is_contiguous() and x.dtype == coverage.dtype in (torch.float32, torch.float64)):
             return _mean(x, coverage, factor)
         # One region for all: a matrix times a vector, which reads the map once and makes no product as large as it.
         sums = x.view(-1, coverage.numel()) @ coverage.view(-1)
@@ -149,7 +149,7 @@ class StochasticRegionPool2d(nn.Module):
         height, width = x.shape[-2:]
         units = self.scale_units if torch.compiler.is_compiling() else round(self.scale * _UNITS)
         region = (_side_from_units(units, height), _side_from_units(units, width))
-        if region == (height, width):  # never while compiling, where the sides are tensors
+        if not torch.compiler.is_compiling() and region == (height, width):
             return x.mean((-2, -1), keepdim=True)
         top, left = self.draw(x.shape[0], (height, width), region, x.device)
         coverage = region_coverage(top, left, region, (height, width), x.dtype)
