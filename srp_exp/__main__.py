@@ -60,7 +60,8 @@ def _train(config: DictConfig, folder: Path) -> None:
         results = train(OmegaConf.create(plain_values(config)), folder, flat_identity(config))
     if launched_as().rank == 0:
         _print_metrics("test", results["test"])
-        print(f"run folder  {folder}\ntensorboard --logdir {folder}")
+        tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+        print(f"run folder  {folder}\n{tensorboard} --logdir {folder}")
 
 
 def _evaluate(config: DictConfig) -> None:
