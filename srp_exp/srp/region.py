@@ -85,24 +85,19 @@ def _mean(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
 class _RegionMean(torch.autograd.Function):
     """The formula of `region_mean` with the gradient written in one pass over the map, as that of `mean` is.
 
-    Autograd's own would spread the gradient over the map first and multiply it after: a second pass, which costs a
-    training step of a small network percents (docs/benchmarks.md).
+    Autograd's own would spread the gradient over the map first and multiply it after, in a second pass.
     """
 
     @staticmethod
-    def forward(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
-        shared = coverage.numel() == x.shape[-2] * x.shape[-1]
+    def forward(ctx: Any, x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
+        ctx.factor, ctx.positions = factor, x.shape[-2] * x.shape[-1]
+        ctx.save_for_backward(coverage)
+        shared = coverage.numel() == ctx.positions
         if not (shared and x.is_contiguous() and x.dtype == coverage.dtype in (torch.float32, torch.float64)):
             return _mean(x, coverage, factor)
         # One region for all: a matrix times a vector, which reads the map once and makes no product as large as it.
         sums = x.view(-1, coverage.numel()) @ coverage.view(-1)
         return sums.view(*x.shape[:-2], 1, 1) * (factor / coverage.numel())
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float | Tensor], output: Tensor) -> None:
-        x, coverage, ctx.factor = inputs
-        ctx.save_for_backward(coverage)
-        ctx.positions = x.shape[-2] * x.shape[-1]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
