@@ -22,6 +22,7 @@ from srp_exp.config.fields import settings
 from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
+from srp_exp.files import RESULTS
 from srp_exp.launch import launched_as
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
@@ -50,7 +51,7 @@ def run(config: DictConfig) -> None:
 def _train(config: DictConfig, folder: Path) -> None:
     if names_a_run(config):
         raise ValueError("run and checkpoint are for mode=eval; a training is resumed by the command that began it")
-    results_file = folder / "results.json"
+    results_file = folder / RESULTS
     if results_file.exists() and not config.rerun:
         results = json.loads(results_file.read_text())
         print(f"finished already: {folder} (rerun=true trains it afresh)")

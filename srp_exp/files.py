@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+RESULTS = "results.json"
+"""The file of a run folder that is written last: where it is, the run is finished."""
+
 TEMPORARY = ".tmp"
 """Ending of files not finished yet; a killed process may leave some."""
 

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from srp_exp.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
 from srp_exp.datasets import TrainingBatches
 from srp_exp.evaluation import Evaluation, evaluate
-from srp_exp.files import TEMPORARY, write_atomically
+from srp_exp.files import RESULTS, TEMPORARY, write_atomically
 from srp_exp.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
@@ -30,8 +30,6 @@ from srp_exp.training.logs import LOG, log_to
 from srp_exp.training.loop import LoopSettings, Training, fit
 from srp_exp.training.pictures import regions_on_images
 from srp_exp.training.reporter import Reporter, SilentReporter
-
-RESULTS = "results.json"
 
 
 def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from srp_exp.files import write_atomically
+from srp_exp.files import TEMPORARY, write_atomically
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import LOG
 
@@ -49,7 +49,7 @@ class Checkpoints:
     def resume(self, learner: Learner) -> None:
         """Bring `learner` to the state of the newest whole checkpoint, if there is one; damaged ones are reported."""
         if self._writes:
-            for unfinished in self.folder.glob(".*.tmp"):
+            for unfinished in self.folder.glob(f".*{TEMPORARY}"):
                 unfinished.unlink()
         for path in reversed(self._by_step()):
             try:
