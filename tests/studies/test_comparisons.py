@@ -37,12 +37,12 @@ def results_of(
     return StudyResults({str(key): value for key, value in plain.items()}, tuple(entries))
 
 
-def write_predictions(run: Run, labels: list[int], predictions: list[int], first: int = 0, classes: int = 3) -> None:
-    """predictions.parquet as evaluation writes it; the samples in descending order of their index."""
-    index = torch.arange(first, first + len(labels)).flip(0)
-    answers = torch.eye(classes)[torch.tensor(predictions).flip(0)]
-    names = tuple(f"class {i}" for i in range(classes))
-    evaluation = Evaluation(names, index, torch.tensor(labels).flip(0), answers, torch.zeros(len(labels)))
+def write_predictions(run: Run, labels: list[int], predictions: list[int], first: int = 0, step: int = 1) -> None:
+    """predictions.parquet as evaluation writes it; with step=-1 the samples in descending order of their index."""
+    index = torch.arange(first, first + len(labels))
+    answers = torch.eye(3)[torch.tensor(predictions)]
+    columns = [column if step == 1 else column.flip(0) for column in (index, torch.tensor(labels), answers)]
+    evaluation = Evaluation(("a", "b", "c"), *columns, losses=torch.zeros(len(labels)))
     evaluation.save(run.folder / "evaluation" / "test")
 
 
@@ -103,7 +103,7 @@ def test_one_common_seed_is_mcnemars(tmp_path: Path) -> None:
     results = results_of({("srp", ()): {4: 0.6}, ("gap", ()): {4: 0.4}}, tmp_path)
     labels, of_srp, of_gap = [0, 1, 2, 0, 1], [0, 1, 2, 1, 2], [0, 2, 1, 1, 1]
     write_predictions(results.entry("srp", ()).runs[4], labels, of_srp)
-    write_predictions(results.entry("gap", ()).runs[4], labels, of_gap)
+    write_predictions(results.entry("gap", ()).runs[4], labels, of_gap, step=-1)
     (cell,) = compare(results)[0].cells
     assert cell.mcnemar == mcnemar([True, True, True, False, False], [True, False, False, False, True])
     assert (cell.mcnemar.only_a, cell.mcnemar.only_b) == (2, 1)

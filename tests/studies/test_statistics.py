@@ -162,6 +162,16 @@ def test_a_cell_with_one_pair_takes_the_variance_of_the_other() -> None:
     assert total.high == pytest.approx(total.difference + half)
 
 
+def test_a_cell_with_one_pair_takes_the_common_variance_of_several() -> None:
+    a, b = random_values(6, seed=3), random_values(3, seed=4, scale=2)
+    total = pooled([a, b, [0.2]])
+    common = (5 * stats.tvar(a) + 2 * stats.tvar(b)) / 7
+    variance = (stats.tvar(a) / 6 + stats.tvar(b) / 3 + common) / 9
+    of_a, of_b = (stats.tvar(a) * (1 / 6 + 5 / 7) / 9, stats.tvar(b) * (1 / 3 + 2 / 7) / 9)
+    half = stats.t.ppf(0.975, variance**2 / (of_a**2 / 5 + of_b**2 / 2)) * math.sqrt(variance)
+    assert total.high == pytest.approx(total.difference + half)
+
+
 def test_the_interval_with_single_pairs_covers() -> None:
     source = np.random.default_rng(5)
     rounds = 2000
