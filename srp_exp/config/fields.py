@@ -15,6 +15,8 @@ def within(interval: str, default: Any = MISSING) -> Any:
 
 def not_identity(default: Any = MISSING) -> Any:
     """A setting that can't change the result of a run, so that it has no part in the run's hash."""
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata={"identity": False})
     return dataclasses.field(default=default, metadata={"identity": False})
 
 

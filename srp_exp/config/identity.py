@@ -63,8 +63,11 @@ def _sha256(file: Path, _mtime_ns: int, _size: int) -> str:
 
 
 def plain_values(config: DictConfig) -> dict[str, Any]:
-    """The configuration, but for Hydra's own part, resolved to plain values; enumerations become their names."""
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    """The configuration of a run resolved to plain values, without Hydra's part and the study that it may be for.
+
+    Enumerations become their names.
+    """
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")])
     resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True, enum_to_str=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}

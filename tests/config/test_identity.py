@@ -13,12 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from srp_exp.config.identity import flat_identity, identity_of, run_folder, run_id
+from srp_exp.config.study import StudyConfig
 
 # Written down here on purpose, not read from the schemas: a change of this list has to be meant.
 NOT_IDENTITY = {
     "mode", "rerun", "run", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets", "device",
     "activation_checkpointing", "log_every_steps", "progress", "data_root", "output_dir", "dataset.root",
-    "dataset.download", "attention.average_pooling",
+    "dataset.download", "attention.average_pooling", "study", "dry", "wait", "other", "format", "evaluators", "cams",
+    "cost.rounds", "cost.srp",
 }  # fmt: skip
 NOT_IDENTITY_OF_FILES = {"workers", "dataset.cache_dir"}  # of sets of image files
 DEPENDS = {
@@ -62,15 +64,15 @@ def another(value: Any) -> Any:
         case str():
             return f"{value}_changed"
         case list():
-            return [*value[:-1], another(value[-1])]
+            return [*value[:-1], another(value[-1])] if value else ["given"]
     raise TypeError(value)
 
 
 def set_to_something(config: DictConfig, name: str) -> None:
     """Give a setting that is None a value of its type."""
-    for value in (0.75, 3, "given"):
+    for value in (0.75, 3, "given", StudyConfig(name="given")):
         try:
-            OmegaConf.update(config, name, value)
+            OmegaConf.update(config, name, value, merge=False)
         except ValidationError:
             continue
         return

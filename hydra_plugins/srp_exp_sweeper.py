@@ -1,0 +1,85 @@
+"""The sweeper of srp-exp: it knows the whole grid before a run begins.
+
+It launches only what is not finished, by whichever launcher is chosen, and goes by the run folders in the end: what a
+launcher says of its jobs is not asked, since on a cluster it may never come. It lies here because Hydra takes plugins
+from the package hydra_plugins only.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console
+
+from srp_exp.launch import launched_as
+from srp_exp.studies.grid import Grid, PlannedRun, plan
+from srp_exp.studies.listing import count_states
+from srp_exp.studies.outcome import show_outcome
+from srp_exp.studies.store import State, find_run, note_job
+
+
+class GridSweeper(BasicSweeper):
+    """Plans the grid, launches what is left of it, and shows what has become of it."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Raises SystemExit with code 1 where a run failed."""
+        config = self.config
+        assert config is not None
+        if launched_as().size > 1:
+            raise ValueError("a sweep starts its runs itself: let torchrun start a single run, without -m")
+        if config.mode.name != "train":
+            return super().sweep(arguments)
+        console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width
+        grid = self._plan(arguments)
+        if config.dry:
+            from srp_exp.studies.dry import show
+
+            show(grid, console)
+            return None
+        to_do = [planned for planned in grid.distinct() if config.rerun or planned.run.state not in _LEFT_ALONE]
+        self._launch(to_do, console)
+        grid = self._plan(arguments)
+        show_outcome(grid, config, console)
+        if any(planned.run.state == State.failed for planned in grid.runs):
+            sys.exit(1)
+        return None
+
+    def _plan(self, arguments: list[str]) -> Grid:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        config, loader = self.config, self.hydra_context.config_loader
+        parse = OverridesParser.create(config_loader=loader).parse_overrides
+        return plan(config, self.params, parse(arguments), parse, lambda o: loader.load_sweep_config(config, o))
+
+    def _launch(self, runs: Sequence[PlannedRun], console: Console) -> None:
+        assert self.config is not None
+        assert self.launcher is not None
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        one_by_one = isinstance(self.launcher, BasicLauncher)
+        size = 1 if one_by_one else self.max_batch_size or max(1, len(runs))
+        jobs = []
+        for start in range(0, len(runs), size):
+            batch = runs[start : start + size]
+            overrides = [list(planned.overrides) for planned in batch]
+            if one_by_one:
+                console.rule(f"{start + 1} of {len(runs)}: {batch[0].label}", align="left", style="default")
+            if type(self.launcher).__name__ != "SlurmLauncher":
+                self.launcher.launch(overrides, initial_job_idx=start)
+                continue
+            from srp_exp.studies import slurm
+
+            submitted = slurm.submit(self.launcher, overrides, start)
+            for planned, job in zip(batch, submitted, strict=True):
+                note_job(planned.run.folder, job)
+            console.print(f"submitted {len(batch)} runs as {submitted[0]} to {submitted[-1]}", highlight=False)
+            jobs += submitted
+        if jobs and self.config.wait:
+            with console.status("waiting for SLURM") as status:
+                slurm.wait_for(jobs, lambda: status.update(count_states(find_run(p.run.folder) for p in runs)))
+
+
+_LEFT_ALONE = (State.finished, State.running, State.queued)

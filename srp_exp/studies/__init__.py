@@ -1,0 +1,1 @@
+"""Studies: a grid of runs, and the table with its verdict that they make."""

@@ -1,0 +1,96 @@
+"""srp-report: what the runs say, without running any.
+
+    srp-report study=demo [the overrides of the grid]      the table and verdict of a study, as far as its runs are there
+    srp-report runs [dataset=cifar10 srp.scale=0.5 state=failed ...]     all runs, or those with these settings
+    srp-report compare RUN OTHER                           two runs: settings, metrics, predictions
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from rich.console import Console
+
+from srp_exp.config import CONF_DIR
+from srp_exp.config.explain import explain, nearest
+from srp_exp.config.register import register
+from srp_exp.errors import USER_ERRORS
+from srp_exp.studies.grid import plan
+from srp_exp.studies.listing import runs_table
+from srp_exp.studies.outcome import show_report
+from srp_exp.studies.store import Run, all_runs, find_run
+
+
+def report_study(overrides: list[str], console: Console) -> None:
+    """Print and write the report of the study that `overrides` name, as the command line of its grid does."""
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base=None):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
+        if config.study is None:
+            studies = loader.get_group_options("study")
+            raise ValueError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
+        parse = OverridesParser.create(config_loader=loader).parse_overrides
+        params = config.hydra.sweeper.params or {}
+        grid = plan(config, params, parse(overrides), parse, lambda o: loader.load_sweep_config(config, o))
+    show_report(grid, config, console)
+
+
+def list_runs(arguments: list[str], console: Console) -> None:
+    """List the runs of output_dir=outputs that fit all arguments: setting=value, or state=finished."""
+    wanted = dict(_pair(argument) for argument in arguments)
+    runs = all_runs(Path(wanted.pop("output_dir", "outputs")) / "runs")
+    settings = {run.folder: {**run.settings, "state": run.state.value} for run in runs}
+    known = {name for values in settings.values() for name in values}
+    for name in wanted.keys() - known:
+        if runs:
+            raise ValueError(f"{name}: no run has such a setting{nearest(name, known)}")
+    chosen = [run for run in runs if all(settings[run.folder].get(name) == value for name, value in wanted.items())]
+    console.print(runs_table(chosen))
+
+
+def compare_runs(folders: list[str], console: Console) -> None:
+    """Show in what two runs differ: their settings, metrics, measures of evaluators, and predictions."""
+    from srp_exp.studies.two_runs import print_comparison
+
+    if len(folders) != 2:
+        raise ValueError(f"srp-report compare {' '.join(folders)}: name two run folders")
+    first, second = (_finished(Path(folder)) for folder in folders)
+    print_comparison(first, second, console)
+
+
+def _finished(folder: Path) -> Run:
+    run = find_run(folder)
+    if run.state.value != "finished":
+        raise ValueError(f"{folder}: no finished run is there ({run.state.value})")
+    return run
+
+
+def _pair(argument: str) -> tuple[str, str]:
+    name, equals, value = argument.partition("=")
+    if not equals:
+        raise ValueError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
+    return name, value
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one line and exit code 1."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    commands: dict[str, Any] = {"runs": list_runs, "compare": compare_runs}
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    command = commands.get(arguments[0])
+    try:
+        command(arguments[1:], console) if command else report_study(arguments, console)
+    except USER_ERRORS as error:
+        sys.exit(f"srp-report: {explain(error)}")
+
+
+if __name__ == "__main__":
+    main()

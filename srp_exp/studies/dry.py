@@ -1,0 +1,53 @@
+"""What a grid would do: its runs, their states and their time, and whether one batch of each goes through."""
+
+import statistics
+import sys
+from collections import defaultdict
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from srp_exp.config.identity import identity_of, plain_values
+from srp_exp.studies.grid import Grid, PlannedRun
+from srp_exp.studies.listing import print_grid
+from srp_exp.studies.store import State
+
+
+def show(grid: Grid, console: Console) -> None:
+    """Print the runs, the time that is left, and what would fail; exit with code 1 if something would."""
+    print_grid(grid, console)
+    alike: dict[str, list[PlannedRun]] = defaultdict(list)
+    for planned in grid.distinct():
+        alike[repr({**identity_of(planned.config), "seed": None})].append(planned)
+    total, failed = 0.0, False
+    for runs in alike.values():
+        left = [planned for planned in runs if planned.run.state not in (State.finished, State.running)]
+        if not left:
+            continue
+        try:
+            step_time = _check(left[0])
+        except (ValueError, OSError) as error:
+            console.print(f"would fail: {left[0].label}: {error}", style="red", markup=False)
+            failed = True
+            continue
+        finished = [p.run.results["training_seconds"] for p in runs if p.run.state == State.finished]
+        seconds = statistics.median(finished) if finished else step_time
+        total += seconds * len(left)
+    if total:
+        console.print(f"about {_duration(total)} of one device, from finished runs and one measured batch of the others")
+    if failed:
+        sys.exit(1)
+
+
+def _check(planned: PlannedRun) -> float:
+    """Take one batch through the data, the network and its gradient; return the seconds of the whole training."""
+    from srp_exp.run import rehearse  # torch and timm take seconds to import
+
+    return rehearse(OmegaConf.create(plain_values(planned.config)))
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

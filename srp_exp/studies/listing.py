@@ -1,0 +1,81 @@
+"""Runs as a table on the terminal."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from srp_exp.studies.grid import Grid
+from srp_exp.studies.store import Run, State
+
+STYLES = {
+    State.finished: "green",
+    State.running: "cyan",
+    State.queued: "cyan",
+    State.interrupted: "yellow",
+    State.failed: "red",
+    State.new: "default",
+}
+
+
+def grid_table(grid: Grid) -> Table:
+    """A line for each run of a grid: what tells it from the others, its state, what came out of it."""
+    axes = list(dict.fromkeys(axis for planned in grid.runs for axis, _ in planned.cell))
+    methods = any(planned.method for planned in grid.runs)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in [*(["method"] if methods else []), *axes, "seed", "state"]:
+        table.add_column(heading)
+    for heading in ("top-1", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column("run", no_wrap=True)
+    for planned in grid.runs:
+        cell, run = dict(planned.cell), planned.run
+        named = [planned.method] if methods else []
+        state = f"[{STYLES[run.state]}]{run.state.value}"
+        names = [*named, *(cell[axis] for axis in axes), str(planned.seed)]
+        table.add_row(*names, state, *outcome(run), run.folder.name)
+    return table
+
+
+def runs_table(runs: Iterable[Run]) -> Table:
+    """A line for each run: its folder, state, seed, commit, what came out of it, or why it failed."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("run", "state", "seed", "commit"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("top-1", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("failure")
+    for run in runs:
+        commit = run.provenance["commit"] if (run.folder / "provenance.json").exists() else None
+        names = run.folder.name, f"[{STYLES[run.state]}]{run.state.value}", run.settings.get("seed", "")
+        table.add_row(*names, (commit or "")[:10], *outcome(run), escape(run.failure))
+    return table
+
+
+def outcome(run: Run) -> tuple[str, str]:
+    """Top-1 in percent and seconds of training of a finished run; else empty."""
+    if run.state != State.finished:
+        return "", ""
+    top1 = run.results["test"].get("top1")
+    return ("" if top1 is None else f"{top1:.2%}"), f"{run.results['training_seconds']:,.0f}"
+
+
+def count_states(runs: Iterable[Run]) -> str:
+    """ "9 runs: 3 finished, 6 new" """
+    folders = {run.folder: run.state for run in runs}
+    counts = Counter(folders.values())
+    states = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+    return f"{len(folders)} run{'s' if len(folders) != 1 else ''}: {states or 'none'}"
+
+
+def print_grid(grid: Grid, console: Console) -> None:
+    """The table, the number of runs by state, and a line for each failure."""
+    console.print(grid_table(grid))
+    if grid.fixed:
+        console.print(f"all with {' '.join(grid.fixed)}", markup=False)
+    console.print(count_states(planned.run for planned in grid.runs))
+    for planned in grid.distinct():
+        if planned.run.state == State.failed:
+            console.print(f"failed: {planned.label}: {planned.run.failure}", style="red", markup=False)

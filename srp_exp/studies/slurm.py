@@ -1,0 +1,46 @@
+"""Runs on a SLURM cluster, by hydra-submitit-launcher's jobs.
+
+The launcher's own way of waiting asks sacct, and waits for ever where a job was killed and there is no accounting data
+base. Here the jobs are submitted as it does, and squeue tells whether they are still there.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+from omegaconf import OmegaConf
+
+from srp_exp.studies.store import slurm_jobs
+
+POLL_SECONDS = 2.0
+
+
+def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_number: int) -> list[str]:
+    """Submit a job for each list of overrides, as one array; return their names as squeue prints them."""
+    import submitit
+
+    parameters: dict[str, Any] = dict(launcher.params)
+    folder, timeouts = parameters.pop("submitit_folder"), parameters.pop("max_num_timeout")
+    executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=timeouts)
+    common = set(OmegaConf.structured(BaseQueueConf))
+    executor.update_parameters(**{k if k in common else f"slurm_{k}": v for k, v in parameters.items()})
+    numbers = range(first_number, first_number + len(overrides))
+    jobs = executor.map_array(
+        launcher,
+        [list(o) for o in overrides],
+        ["hydra.sweep.dir"] * len(overrides),
+        list(numbers),
+        [f"job {number}" for number in numbers],
+        [Singleton.get_state()] * len(overrides),
+    )
+    return [str(job.job_id) for job in jobs]
+
+
+def wait_for(jobs: Sequence[str], report: Callable[[], None]) -> None:
+    """Return when SLURM has none of `jobs` any more, however they ended; `report` is called while they are there."""
+    while slurm_jobs() & set(jobs):
+        report()
+        time.sleep(POLL_SECONDS)

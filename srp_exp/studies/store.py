@@ -1,0 +1,139 @@
+"""Run folders as they are on the disk: in which state each is, and what it holds."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from srp_exp.files import FAILURE, RESULTS, write_atomically
+from srp_exp.training.lock import is_held
+
+JOB = "slurm_job.txt"
+"""In a run folder: the SLURM job that was last submitted for it, as squeue prints it."""
+
+
+class State(Enum):
+    finished = "finished"
+    running = "running"
+    queued = "queued"
+    interrupted = "interrupted"
+    failed = "failed"
+    new = "new"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, in the state in which it was found. What a file of it holds is read on first use."""
+
+    folder: Path
+    state: State
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration; raises FileNotFoundError where no run began."""
+        values = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
+        assert isinstance(values, dict)
+        return {str(key): value for key, value in values.items()}
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The configuration in one level, values as text: {"recipe.lr": "0.1", "dataset": "cifar10"}; {} if not begun.
+
+        A choice has the name of its file.
+        """
+        flat: dict[str, str] = {}
+
+        def add(prefix: str, values: dict[str, Any]) -> None:
+            for key, value in values.items():
+                if isinstance(value, dict):
+                    flat[f"{prefix}{key}"] = str(value.get("name"))
+                    add(f"{prefix}{key}.", value)
+                else:
+                    flat[f"{prefix}{key}"] = str(value).lower() if isinstance(value, bool) else str(value)
+
+        if (self.folder / "config.yaml").exists():
+            add("", self.config)
+        return flat
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """results.json: {"test": {"top1": ..., "loss": ...}, "parameters": ..., "training_seconds": ...}."""
+        return dict(json.loads((self.folder / RESULTS).read_text()))
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "provenance.json").read_text()))
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """metrics.jsonl: one dict of metrics per epoch."""
+        file = self.folder / "metrics.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    @property
+    def failure(self) -> str:
+        """Why it failed, in one line; empty where it didn't."""
+        file = self.folder / FAILURE
+        return file.read_text().partition("\n")[0] if file.exists() else ""
+
+    def value(self, metric: str) -> float | None:
+        """A metric of the test split: one of results.json, or <evaluator>.<measure>; None where it isn't measured."""
+        evaluator, dot, measure = metric.partition(".")
+        if not dot:
+            return self.results["test"].get(metric, self.results.get(metric))
+        file = self.folder / "evaluation" / "test" / f"{evaluator}.json"
+        return json.loads(file.read_text())["summary"].get(measure) if file.exists() else None
+
+
+def find_run(folder: Path, queue: Callable[[], set[str]] | None = None) -> Run:
+    """The run of `folder`, in the state in which it is now; `queue` tells the jobs that SLURM has (slurm_jobs)."""
+    return Run(folder, _state(folder, queue))
+
+
+def all_runs(parent: Path) -> list[Run]:
+    """Every run folder in `parent`, by name; none where it isn't there."""
+    queue = cache(slurm_jobs)
+    folders = sorted(parent.iterdir()) if parent.is_dir() else []
+    runs = [find_run(folder, queue) for folder in folders if folder.is_dir()]
+    return [run for run in runs if run.state != State.new]
+
+
+def _state(folder: Path, queue: Callable[[], set[str]] | None) -> State:
+    if (folder / RESULTS).exists():
+        return State.finished
+    if not folder.is_dir():
+        return State.new
+    if is_held(folder):
+        return State.running
+    job = folder / JOB
+    if job.exists() and job.read_text().strip() in (queue or slurm_jobs)():
+        return State.queued
+    if (folder / FAILURE).exists():
+        return State.failed
+    return State.interrupted if (folder / "config.yaml").exists() else State.new
+
+
+def note_job(folder: Path, job: str) -> None:
+    """Remember in `folder` that SLURM has taken `job` for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / JOB, f"{job}\n".encode())
+
+
+def slurm_jobs() -> set[str]:
+    """The jobs of this user that wait or run, such as 12_3; none where SLURM isn't installed.
+
+    squeue is asked, since sacct needs an accounting data base. Raises OSError where the controller doesn't answer.
+    """
+    if shutil.which("squeue") is None:
+        return set()
+    asked = subprocess.run(["squeue", "--noheader", "--array", "--format=%i", "--me"], capture_output=True, text=True)
+    if asked.returncode:
+        raise OSError(f"squeue: {asked.stderr.strip() or 'no answer'}; is SLURM up?")
+    return set(asked.stdout.split())
