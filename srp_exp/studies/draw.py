@@ -1,0 +1,145 @@
+"""One panel of a plot, drawn by matplotlib, as an <svg> element for a page.
+
+The same points give the same bytes. Colours are CSS variables (--series-0 ... and currentColor), so that the page
+decides about light and dark; markers and dashes tell the series apart without colour.
+"""
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from srp_exp.studies.plot_data import GAP, Point
+from srp_exp.studies.units import Unit
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.container import Container
+
+INK = "#010203"
+"""Stands for the text's colour until the figure is SVG."""
+
+COLOURS = ("#0072b2", "#d55e00", "#007f5f", "#b0508a", "#8a6d00", "#5b5bd6")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
+INCHES = (4.6, 3.5)
+ASIDE = 0.015
+"""Part of x by which a series is moved aside, so that error bars don't hide each other."""
+
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "srp_exp",  # else the ids of an SVG are random
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a name may have dollar signs
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.15,
+    "legend.frameon": False,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
+}
+
+Draw = Callable[["Axes", str, Sequence[Point], int], "Artist | Container"]
+"""Draws a series: name, points in the unit shown, number among the series; returns what stands in the legend."""
+
+
+def draw_panel(
+    series: Mapping[str, Sequence[Point]], numbers: Mapping[str, int], draw: Draw, unit: Unit, x_label: str
+) -> str:
+    """The panel as matplotlib writes it; `numbers` decides about the look of a series, `unit` scales its values."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+        figure = Figure(figsize=INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        for background in (figure.patch, axes.patch):
+            background.set_alpha(0)
+        shown = {name: [_scaled(point, unit.factor) for point in points] for name, points in series.items()}
+        handles: list[Any] = [draw(axes, name, points, numbers[name]) for name, points in shown.items()]
+        for x, label in dict.fromkeys((p.x, p.label) for points in shown.values() for p in points if p.label):
+            axes.text(x, 1, label, transform=axes.get_xaxis_transform(), fontsize=8, rotation=20)
+        axes.set(xlabel=x_label, ylabel=unit.name)
+        if unit.factor == 100:
+            bottom, top = axes.get_ylim()
+            axes.set_ylim(max(bottom, 0), min(top, 100.5))  # an interval can go beyond what is possible
+        if any(series):  # a grid without methods has a series without a name
+            names = ["gap (scale 1)" if name == GAP and draw is draw_scales else name for name in series]
+            figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=9)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return text.getvalue()
+
+
+def draw_scales(axes: "Axes", name: str, points: Sequence[Point], number: int) -> "Artist | Container":
+    """As draw_points; the baseline is a line at its mean with a band for the interval."""
+    if name != GAP:
+        return draw_points(axes, name, points, number)
+    for point in points:
+        axes.axhspan(point.low, point.high, color=INK, alpha=0.1, linewidth=0)
+        line = axes.axhline(point.mean, color=INK, linestyle="--", linewidth=1.2)
+    return line
+
+
+def draw_points(axes: "Axes", name: str, points: Sequence[Point], number: int) -> "Artist | Container":
+    """Means with error bars, joined by a line."""
+    below, above = [p.mean - p.low for p in points], [p.high - p.mean for p in points]
+    return axes.errorbar([p.x for p in points], [p.mean for p in points], (below, above), **_look(number), capsize=3)
+
+
+def draw_sizes(axes: "Axes", name: str, points: Sequence[Point], number: int) -> "Artist | Container":
+    """As draw_points over a logarithmic axis, each series moved aside a little."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter=FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    return draw_points(axes, name, [replace(point, x=point.x * (1 + ASIDE * number)) for point in points], number)
+
+
+def draw_course(axes: "Axes", name: str, points: Sequence[Point], number: int) -> "Artist | Container":
+    """A line through the means over whole numbers, with a band. The axis fits all but the first quarter."""
+    from matplotlib.ticker import MaxNLocator
+
+    known = axes.get_ylim() if axes.lines else (math.inf, -math.inf)
+    look, x = _look(number), [p.x for p in points]
+    low, high = [p.low for p in points], [p.high for p in points]
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    (line,) = axes.plot(x, [p.mean for p in points], **look, markersize=4, markevery=max(1, len(x) // 8))
+    late = [p for p in points if p.x >= x[-1] / 4]
+    bottom, top = min(p.low for p in late), max(p.high for p in late)
+    margin = 0.05 * (top - bottom) or 0.01 * abs(top) or 1.0
+    axes.set_ylim(min(known[0], bottom - margin), max(known[1], top + margin))
+    return line
+
+
+def for_page(svg: str, prefix: str, described: str) -> str:
+    """The <svg> element with ids of its own, the page's colours, and a text alternative."""
+    element = svg[svg.index("<svg") :]
+    for mark in ('id="', 'href="#', "url(#"):
+        element = element.replace(mark, f"{mark}{prefix}-")
+    element = element.replace(INK, "currentColor")
+    for number, colour in enumerate(COLOURS):
+        element = element.replace(colour, f"var(--series-{number}, {colour})")
+    return element.replace("<svg ", f'<svg role="img" aria-label="{escape(described)}" ', 1)
+
+
+def _scaled(point: Point, factor: float) -> Point:
+    return replace(point, mean=point.mean * factor, low=point.low * factor, high=point.high * factor)
+
+
+def _look(number: int) -> dict[str, Any]:
+    """How a series looks; up to 84 look different in colour, up to 28 without it."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+        "linewidth": 1.5,
+    }

@@ -1,0 +1,116 @@
+"""A table as Markdown, as LaTeX with booktabs, and for the terminal."""
+
+import itertools
+import re
+
+import rich.table
+from rich.console import Console
+from rich.text import Text
+
+from srp_exp.studies.tables import Table, TableCell
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "±": r"$\pm$",
+}  # fmt: skip
+
+
+def spans(header: tuple[tuple[str, ...], ...], level: int) -> list[tuple[str, int]]:
+    """(heading, number of columns) of one row of a header; neighbours equal down to this level are one heading.
+
+    The last row has a heading for every column.
+    """
+    last = level == len(header) - 1
+    paths = list(zip(*header[: level + 1], strict=True))
+    groups = itertools.groupby(enumerate(paths), key=lambda place: (place[1], place[0] if last else 0))
+    return [(path[-1], len(list(columns))) for (path, _), columns in groups]
+
+
+def markdown(table: Table) -> str:
+    """A pipe table, its caption above and its footnotes below; the levels of the header are joined."""
+    header = [" / ".join(filter(None, column)) for column in zip(*table.header, strict=True)]
+    rule = ["---" if place < table.labels else "---:" for place in range(len(header))]
+    rows = [[_markdown_cell(cell) for cell in row] for row in table.rows]
+    lines = [f"| {' | '.join(row)} |" for row in [list(map(escape_markdown, header)), rule, *rows]]
+    notes = "".join(f"\n[{number}] {escape_markdown(note)}  " for number, note in enumerate(table.notes, 1))
+    return f"{escape_markdown(table.caption)}\n\n" + "\n".join(lines) + "\n" + notes + ("\n" if notes else "")
+
+
+def escape_markdown(text: str) -> str:
+    return re.sub(r"([\\`*<|])", r"\\\1", text)
+
+
+def latex(table: Table, label: str) -> str:
+    """A table environment for a document that uses the package booktabs.
+
+    A note that all values share, such as the number of seeds, goes to the caption.
+    """
+    notes = {cell.note for row in table.rows for cell in row[table.labels :] if cell.text}
+    shared = next(iter(notes)) if len(notes) == 1 else ""
+    width = len(table.header[0])
+    body = [" & ".join(_latex_cell(cell, shared) for cell in row) for row in table.rows]
+    foot = [rf"\par\footnotesize [{number}] {escape_latex(note)}" for number, note in enumerate(table.notes, 1)]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape_latex(f'{table.caption} {shared}'.strip())}}}",
+        rf"\label{{{label}}}",
+        rf"\begin{{tabular}}{{{'l' * table.labels}{'r' * (width - table.labels)}}}",
+        r"\toprule",
+        *_latex_header(table),
+        r"\midrule",
+        *(rf"{row} \\" for row in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *foot,
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Text for LaTeX; signs of numbers become mathematical ones."""
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<![\w.$])([+-])(?=\d)", r"$\1$", escaped)
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print the table, and below it its caption and footnotes."""
+    drawn = rich.table.Table(title=Text(table.title, "bold"), title_justify="left")
+    for place, column in enumerate(zip(*table.header, strict=True)):
+        justify = "left" if place < table.labels else "right"
+        drawn.add_column(Text("\n".join(column).strip()), justify=justify)  # type: ignore[arg-type]
+    for row in table.rows:
+        drawn.add_row(*(Text.assemble((c.text, "bold" if c.bold else ""), (_note(c), "dim")) for c in row))
+    console.print(drawn)
+    for line in (table.caption, *(f"[{number}] {note}" for number, note in enumerate(table.notes, 1))):
+        console.print(Text(line, "dim"))
+
+
+def _note(cell: TableCell) -> str:
+    return f" {cell.note}" if cell.note else ""
+
+
+def _markdown_cell(cell: TableCell) -> str:
+    text = escape_markdown(cell.text)
+    return (f"**{text}**" if cell.bold else text) + escape_markdown(_note(cell))
+
+
+def _latex_cell(cell: TableCell, shared: str) -> str:
+    text = escape_latex(cell.text)
+    note = "" if cell.note in ("", shared) else rf" {{\scriptsize {escape_latex(cell.note)}}}"
+    return (rf"\textbf{{{text}}}" if cell.bold else text) + note
+
+
+def _latex_header(table: Table) -> list[str]:
+    lines = []
+    for level in range(len(table.header)):
+        headings, rules, column = [], [], 1
+        for heading, width in spans(table.header, level):
+            text = escape_latex(heading)
+            headings.append(text if width == 1 else rf"\multicolumn{{{width}}}{{c}}{{{text}}}")
+            if heading and level < len(table.header) - 1:
+                rules.append(rf"\cmidrule(lr){{{column}-{column + width - 1}}}")
+            column += width
+        lines.append(" & ".join(headings) + r" \\" + "".join(rules))
+    return lines

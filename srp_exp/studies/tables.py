@@ -1,0 +1,183 @@
+"""The tables of a study, in one form that every format renders: its results and all its entries."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srp_exp.studies.results import Cell, Entry, StudyResults
+from srp_exp.studies.statistics import Summary, summarize
+from srp_exp.studies.store import State
+from srp_exp.studies.units import Unit, interval, unit_of_study
+
+METHOD = "method"
+NOTHING = "-"
+"""Stands where no run has finished yet."""
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """What stands in one place of a table: a text, whether it is the best, and a note shown smaller beside it."""
+
+    text: str
+    note: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first `labels` columns name the row.
+
+    header: one row or more, each as wide as the table; in all but the last, equal neighbours are one heading.
+    notes: footnotes.
+    """
+
+    title: str
+    caption: str
+    header: tuple[tuple[str, ...], ...]
+    labels: int
+    rows: tuple[tuple[TableCell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def axes(results: StudyResults) -> tuple[str, ...]:
+    """The axes of the grid, in its order, without the method."""
+    return tuple(dict.fromkeys(axis for entry in results.entries for axis, _ in entry.cell))
+
+
+def summary(entry: Entry) -> Summary | None:
+    """The statistics of an entry's values; None where no run has finished."""
+    return summarize(list(entry.values.values())) if entry.values else None
+
+
+def best(results: StudyResults) -> frozenset[tuple[str, Cell]]:
+    """(method, cell) of the entries with the best mean among the methods of their cell.
+
+    Means that are shown alike are equally good. A cell with a run unfinished, or with one method, has no best.
+    """
+    unit, higher = unit_of_study(results), results.study["higher_is_better"]
+    found: set[tuple[str, Cell]] = set()
+    for cell in results.cells:
+        entries = [entry for entry in results.entries if entry.cell == cell]
+        if len(entries) < 2 or not all(entry.values and entry.complete for entry in entries):
+            continue
+        means = {entry.method: math.fsum(entry.values.values()) / len(entry.values) for entry in entries}
+        first = unit.show((max if higher else min)(means.values()))
+        found.update((method, cell) for method, mean in means.items() if unit.show(mean) == first)
+    return frozenset(found)
+
+
+def published(results: StudyResults, entry: Entry) -> list[Mapping[str, Any]]:
+    """The published numbers that stand beside an entry."""
+    place = dict(entry.cell)
+    return [
+        number
+        for number in results.study["published"]
+        if number["method"] == entry.method and all(place.get(axis) == str(v) for axis, v in number["cell"].items())
+    ]
+
+
+def results_table(results: StudyResults) -> Table:
+    """Mean and standard deviation of every entry, laid out by study.rows and study.columns.
+
+    An axis in neither becomes one of the rows; with one value only it is said in the caption instead.
+    """
+    unit, bests = unit_of_study(results), best(results)
+    rows, columns, constant = _layout(results)
+    entries = {(_key(entry, rows), _key(entry, columns)): entry for entry in results.entries}
+    row_keys, column_keys = (list(dict.fromkeys(keys)) for keys in zip(*entries, strict=True))
+    header = [("",) * len(rows) + tuple(key[level] for key in column_keys) for level in range(len(columns))]
+    header = header or [(*rows, unit.name)]
+    header[-1] = (*rows, *header[-1][len(rows) :])
+    notes: list[str] = []
+    body = []
+    for row in row_keys:
+        cells = [TableCell(label) for label in row]
+        for column in column_keys:
+            entry = entries.get((row, column))
+            if entry is None:
+                cells.append(TableCell(""))
+                continue
+            marks = [_footnote(notes, unit, number) for number in published(results, entry)]
+            cells.append(_value_cell(entry, unit, marks, (entry.method, entry.cell) in bests))
+        body.append(tuple(cells))
+    for number in results.study["published"]:  # also those of entries that this grid leaves out
+        _footnote(notes, unit, number)
+    return Table("Results", _caption(results, unit, constant), tuple(header), len(rows), tuple(body), tuple(notes))
+
+
+def entries_table(results: StudyResults) -> Table:
+    """Every entry with its statistics, one a row; published numbers in a column of their own."""
+    unit, bests, names = unit_of_study(results), best(results), (METHOD, *axes(results))
+    any_published = any(published(results, entry) for entry in results.entries)
+    header = (*names, unit.name, "sd", "n", "95 % interval", "parameters", *(["published"] if any_published else []))
+    rows, notes = [], list[str]()
+    for entry in results.entries:
+        values = summary(entry)
+        mean = NOTHING if values is None else unit.show(values.mean)
+        sd = "" if values is None or values.sd is None else unit.show(values.sd)
+        cells = [TableCell(label) for label in _key(entry, names)]
+        cells += [TableCell(mean, bold=(entry.method, entry.cell) in bests), TableCell(sd), TableCell(_count(entry))]
+        cells += [TableCell(interval(values, unit)), TableCell(parameters(entry))]
+        if any_published:
+            numbers = published(results, entry)
+            shown = ", ".join(unit.show(number["value"]) for number in numbers)
+            cells.append(TableCell(shown, " ".join(_footnote(notes, unit, number) for number in numbers)))
+        rows.append(tuple(cells))
+    caption = f"Every entry: mean {unit.name}, standard deviation over n runs, 95 % t-interval of the mean."
+    return Table("Entries", caption, (header,), len(names), tuple(rows), tuple(notes))
+
+
+def parameters(entry: Entry) -> str:
+    """Number of parameters of an entry's networks; empty where no run has finished."""
+    counts = {run.results.get("parameters") for run in entry.runs.values() if run.state == State.finished}
+    return ", ".join(f"{count:,}" for count in sorted(count for count in counts if count is not None))
+
+
+def _layout(results: StudyResults) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str]]:
+    """Names of the rows, of the columns, and what has one value and is named in neither."""
+    names = (METHOD, *axes(results))
+    columns = tuple(name for name in results.study["columns"] if name in names)
+    named = tuple(name for name in results.study["rows"] if name in names and name not in columns)
+    others = tuple(name for name in names if name not in (*named, *columns))
+    values = {name: {_key(entry, (name,))[0] for entry in results.entries} for name in others}
+    constant = {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+    return (*named, *(name for name in others if name not in constant)), columns, constant
+
+
+def _key(entry: Entry, names: Sequence[str]) -> tuple[str, ...]:
+    values = {METHOD: entry.method, **dict(entry.cell)}
+    return tuple(values[name] for name in names)
+
+
+def _value_cell(entry: Entry, unit: Unit, marks: list[str], bold: bool) -> TableCell:
+    values = summary(entry)
+    count = f"n={_count(entry)}" if entry.values else _count(entry)
+    note = " ".join([f"({count})", *marks])
+    if values is None:
+        return TableCell(NOTHING, note)
+    spread = "" if values.sd is None else f" ± {unit.show(values.sd)}"
+    return TableCell(f"{unit.show(values.mean)}{spread}", note, bold)
+
+
+def _count(entry: Entry) -> str:
+    return str(len(entry.values)) if entry.complete else f"{len(entry.values)} of {len(entry.runs)}"
+
+
+def _footnote(notes: list[str], unit: Unit, number: Mapping[str, Any]) -> str:
+    place = "".join(f", {axis} {value}" for axis, value in number["cell"].items())
+    note = f"Published, not ours: {number['method']}{place}: {unit.show(number['value'])} ({number['source']})"
+    if note not in notes:
+        notes.append(note)
+    return f"[{notes.index(note) + 1}]"
+
+
+def _caption(results: StudyResults, unit: Unit, constant: Mapping[str, str]) -> str:
+    planned, finished = sum(results.states.values()), results.states.get(State.finished, 0)
+    partial = f" Partial: {finished} of {planned} runs have finished." if finished < planned else ""
+    places = "".join(f" {name}: {value}." for name, value in constant.items() if value)
+    better = "higher" if results.study["higher_is_better"] else "lower"
+    return (
+        f"Test {unit.name}, {better} is better: mean ± standard deviation over n seeds; "
+        f"bold: the best method where all else is equal.{places}{partial}"
+    )
