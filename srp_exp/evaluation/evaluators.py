@@ -1,0 +1,75 @@
+"""Evaluators: functions that measure a trained network and are chosen by name, as evaluators=[descriptors,gates]."""
+
+import importlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from srp_exp.config.evaluators import EVALUATORS, measured_file
+from srp_exp.datasets import Batch
+from srp_exp.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an evaluator measures; it leaves all of it as it was.
+
+    model: trained, in evaluation mode, with its SRP if it has some, on the device of the batches. batches: makes, at
+    every call, the same evaluation batches of a split, all its samples. autocast: to run the model in. seed: the run's.
+    """
+
+    model: nn.Module
+    batches: Callable[[], Iterable[Batch]]
+    class_names: tuple[str, ...]
+    autocast: torch.autocast
+    seed: int
+
+
+Evaluator: TypeAlias = Callable[[Subject], dict[str, Any]]
+"""Returns {"summary": {name: number}} and whatever else JSON can hold; NaN, which it can't, is for undefined values."""
+
+
+def load_evaluator(name: str) -> Evaluator:
+    """The function of a name in EVALUATORS, or of a dotted one. Raises ValueError where there is none."""
+    path = EVALUATORS.get(name, name)
+    module, _, function = path.rpartition(".")
+    try:
+        evaluator: Evaluator = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"evaluators: {path} can't be imported ({error}); is it installed or in PYTHONPATH?"
+        ) from error
+    return evaluator
+
+
+def measure(subject: Subject, names: Iterable[str], folder: Path) -> None:
+    """Let each evaluator measure `subject`, and write <name>.json and TensorBoard scalars into `folder`.
+
+    The scalars are measure/<evaluator>/<name of the summary>. Undefined values are null in the file, and no scalars.
+    """
+    evaluators = {name: load_evaluator(name) for name in dict.fromkeys(names)}
+    if not evaluators:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with SummaryWriter(str(folder)) as writer:
+        for name, evaluator in evaluators.items():
+            measured = _without_nan(evaluator(subject))
+            for key, value in measured["summary"].items():
+                if value is not None:
+                    writer.add_scalar(f"measure/{name}/{key}", value, 0)
+            write_atomically(measured_file(folder, name), json.dumps(measured, indent=1, allow_nan=False).encode())
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

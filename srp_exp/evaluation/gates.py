@@ -1,0 +1,50 @@
+"""How much the gates differ, and how much they depend on where the map is pooled. Definitions: docs/evaluators.md."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srp_exp.evaluation.attention_calls import AttentionCall, measure_attention
+from srp_exp.evaluation.evaluators import Subject
+from srp_exp.seeding import derive
+from srp_exp.srp import StochasticRegionPool2d
+
+SCALE = 0.5
+"""Scale of the regions that gates are measured with: the same for all runs, so that they can be compared."""
+
+
+def gates(subject: Subject) -> dict[str, Any]:
+    """Mean and variances of the gates of every module, and what random regions change. The draws are seeded."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(subject.seed, "gates"))
+        return measure_attention(subject, GateMeasure)
+
+
+class GateMeasure:
+    """Measures of the matrix (N, G) of gates, one row for each image; summed up in float64."""
+
+    def __init__(self) -> None:
+        self._images = 0
+        self._sum = self._squares = torch.zeros(())  # by gate, (G,)
+        self._over_channels, self._gap = 0.0, 0.0
+        self._regions = StochasticRegionPool2d(SCALE).train()
+
+    def add(self, call: AttentionCall, labels: Tensor) -> None:
+        gate = call.gate.double()
+        from_regions = call.gate_with(self._regions).double()
+        self._images += len(gate)
+        self._sum = self._sum + gate.sum(0).cpu()
+        self._squares = self._squares + gate.square().sum(0).cpu()
+        self._over_channels += gate.var(1, correction=0).sum().item()
+        self._gap += (from_regions - gate).abs().mean(1).sum().item()
+
+    def values(self) -> dict[str, float]:
+        mean = self._sum / self._images
+        over_images = (self._squares / self._images - mean.square()).clamp(min=0)
+        return {
+            "mean": float(mean.mean()),
+            "variance_over_images": float(over_images.mean()),
+            "variance_over_channels": self._over_channels / self._images,
+            "region_gap": self._gap / self._images,
+        }
