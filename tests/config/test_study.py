@@ -1,0 +1,61 @@
+"""Every study of conf/study composes, is planned, and names only what its grid has."""
+
+import re
+
+import pytest
+
+from srp_exp.config import CONF_DIR
+from srp_exp.studies.command import plan_study
+from srp_exp.studies.store import State
+from srp_exp.studies.tables import METHOD
+
+STUDIES = sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
+
+
+def test_there_are_studies() -> None:
+    assert "demo" in STUDIES
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_is_planned_and_refers_to_what_it_has(name, tmp_path) -> None:
+    config, grid = plan_study([f"study={name}", f"output_dir={tmp_path}"])
+    study = config.study
+    assert study.name == name
+    assert study.question.strip().endswith("?")
+    assert study.claim.strip()
+    assert {planned.run.state for planned in grid.runs} == {State.new}
+    axes = {axis for planned in grid.runs for axis, _ in planned.cell}
+    methods = {planned.method for planned in grid.runs}
+    assert methods == set(study.methods)
+    assert {*study.rows, *study.columns} <= {METHOD, *axes}
+    assert set(study.rows).isdisjoint(study.columns)
+    assert study.comparisons
+    for comparison in study.comparisons:
+        assert {comparison.method, comparison.baseline} <= methods
+        assert comparison.method != comparison.baseline
+    measured = {
+        metric.rpartition(".")[0] for metric in (study.metric, *(c.metric for c in study.comparisons)) if metric
+    }
+    assert measured - {""} <= set(config.evaluators)
+    assert grid.fixed == ()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_methods_of_a_study_are_different_runs(name, tmp_path) -> None:
+    _, grid = plan_study([f"study={name}", f"output_dir={tmp_path}"])
+    assert len(grid.distinct()) == len(grid.runs)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_head_of_a_study_says_how_it_is_run_and_how_many_runs_it_has(name, tmp_path) -> None:
+    head = "".join(
+        line for line in (CONF_DIR / "study" / f"{name}.yaml").read_text().splitlines(True) if line[0] == "#"
+    )
+    assert f"srp-exp study={name}" in head
+    count = re.search(r"(\w+) (?:runs|short trainings)\b", head)
+    assert count is not None
+    _, grid = plan_study([f"study={name}", f"output_dir={tmp_path}"])
+    words = {"three": 3, "six": 6, "nine": 9}
+    said = words.get(count[1].lower()) or int(count[1])
+    assert said == len(grid.distinct())

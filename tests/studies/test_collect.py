@@ -1,0 +1,85 @@
+"""From run folders to the entries of a table."""
+
+import json
+
+from planned_grids import begin, fail, finish
+
+from srp_exp.studies.collect import collect
+from srp_exp.studies.command import plan_study
+from srp_exp.studies.results import StudyResults
+from srp_exp.studies.store import State
+
+TOP1 = {"gap": 0.5, "fixed": 0.625, "scheduled": 0.75}
+
+
+def collected(tmp_path, *overrides: str, study: str = "demo", **provenance: object) -> StudyResults:
+    """Of a grid whose runs have finished, the last one with another `provenance`."""
+    lines = [f"study={study}", "dataset=synthetic", "seed=0,1", *overrides, f"output_dir={tmp_path}"]
+    _, grid = plan_study(lines)
+    for planned in grid.runs[:-1]:
+        finish(planned, TOP1.get(planned.method, 0.25) + planned.seed / 16)
+    finish(grid.runs[-1], 0.8125, **provenance)
+    config, grid = plan_study(lines)
+    return collect(grid, config.study)
+
+
+def test_an_entry_holds_the_metric_of_its_runs_by_seed(tmp_path) -> None:
+    results = collected(tmp_path, "recipe.lr=0.05")
+    cell = (("dataset", "synthetic"),)
+    assert [(entry.method, entry.cell) for entry in results.entries] == [(method, cell) for method in TOP1]
+    assert {entry.method: entry.values for entry in results.entries} == {
+        method: {0: value, 1: value + 1 / 16} for method, value in TOP1.items()
+    }
+    assert results.fixed == ("dataset=synthetic", "recipe.lr=0.05")
+    assert results.warnings == ()
+    assert results.states == {State.finished: 6}
+    assert results.study["comparisons"][0]["expect"] == "better"
+
+
+def test_unfinished_runs_stay_in_their_entries_without_a_value(tmp_path) -> None:
+    lines = ["study=demo", "dataset=synthetic", "seed=0,1", f"output_dir={tmp_path}"]
+    _, grid = plan_study(lines)
+    finish(grid.runs[0], 0.5)
+    fail(grid.runs[1], "no")
+    begin(grid.runs[2])
+    config, grid = plan_study(lines)
+    entries = {entry.method: entry for entry in collect(grid, config.study).entries}
+    assert entries["gap"].values == {0: 0.5}
+    assert [run.state for run in entries["gap"].runs.values()] == [State.finished, State.failed]
+    assert not entries["gap"].complete
+    assert entries["fixed"].values == {}
+    assert [run.state for run in entries["fixed"].runs.values()] == [State.interrupted, State.new]
+
+
+def test_a_run_that_two_methods_name_is_in_both_entries_and_counts_once(tmp_path) -> None:
+    results = collected(tmp_path, "+study.methods.half=['srp=fixed']")
+    entries = {entry.method: entry for entry in results.entries}
+    assert entries["half"].runs[0].folder == entries["fixed"].runs[0].folder
+    assert entries["half"].values == entries["fixed"].values
+    assert results.states == {State.finished: 6}
+
+
+def test_runs_of_other_code_versions_or_devices_are_told(tmp_path) -> None:
+    results = collected(
+        tmp_path, commit="fedcba9876543210", diff="diff", packages={"torch": "2.9.0", "timm": "1.0.31"}, device="cuda"
+    )
+    assert results.warnings == (
+        "runs of different commit in one table: 0123456789 (5 runs), fedcba9876 with uncommitted changes (1 run)",
+        "runs of different torch in one table: 2.14.1 (5 runs), 2.9.0 (1 run)",
+        "runs of different device in one table: AMD EPYC (5 runs), cuda (1 run)",
+    )
+
+
+def test_a_metric_that_was_not_measured_is_told_with_the_remedy(tmp_path) -> None:
+    results = collected(tmp_path, "study.metric=gates.spread")
+    assert results.warnings == ("6 finished runs have no gates.spread: evaluators=[gates] measures it",)
+    assert all(entry.values == {} for entry in results.entries)
+    for path in tmp_path.glob("runs/*/results.json"):
+        (path.parent / "evaluation" / "test").mkdir(parents=True)
+        (path.parent / "evaluation" / "test" / "gates.json").write_text(json.dumps({"summary": {"spread": 2.0}}))
+    config, grid = plan_study(
+        ["study=demo", "dataset=synthetic", "seed=0,1", "study.metric=gates.spread", f"output_dir={tmp_path}"]
+    )
+    measured = collect(grid, config.study)
+    assert measured.warnings == ()
+    assert {value for entry in measured.entries for value in entry.values.values()} == {2.0}
