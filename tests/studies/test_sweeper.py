@@ -1,0 +1,118 @@
+"""The sweeper: it trains what is left of a grid, once, goes on after a failure, and reports."""
+
+import re
+from pathlib import Path
+
+import pytest
+from planned_grids import TINY, contents, fail, finish, plan
+
+GRID = ("study=demo", *TINY, "progress=false")
+OWN_STUDY = """
+# @package _global_
+study:
+  name: depths
+  question: Deeper?
+  claim: A deeper network is better
+  methods: {shallow: [backbone.depth=8], odd: [backbone.depth=9], again: [backbone.depth=8, srp.last=0.5]}
+  comparisons: [{method: odd, baseline: shallow}]
+hydra:
+  mode: MULTIRUN
+"""
+
+
+def trained(printed: str) -> list[str]:
+    """Names of the runs that were trained to their end, in their order."""
+    return [Path(line.split()[-1]).name for line in printed.splitlines() if line.startswith("run folder ")]
+
+
+@pytest.fixture
+def in_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_grid_trains_what_is_left_and_reruns_nothing(command_line, in_folder) -> None:
+    runs = plan("progress=false", "seed=0", output_dir=Path("outputs")).runs
+    folder = finish(runs[1], 0.75)
+    before = contents(folder)
+    first = command_line(*GRID, "seed=0")
+    assert first.code == 0, first.err
+    assert trained(first.out) == [runs[0].run.folder.name, runs[2].run.folder.name]
+    assert "1 of 2: gap dataset=synthetic seed=0" in first.out
+    assert "3 runs: 3 finished" in first.out
+    assert contents(folder) == before
+    finished = contents(in_folder / "outputs" / "runs")
+    second = command_line(*GRID, "seed=0")
+    assert second.code == 0
+    assert trained(second.out) == []
+    assert contents(in_folder / "outputs" / "runs") == finished
+    table = first.out[first.out.index("3 runs: 3 finished") :]
+    assert second.out.endswith(table)
+    assert command_line(*GRID, "seed=0", "rerun=true").out.count("run folder ") == 3
+
+
+def test_a_failing_run_stops_no_other_and_is_retried(command_line, in_folder) -> None:
+    (in_folder / "my" / "study").mkdir(parents=True)
+    (in_folder / "my" / "study" / "depths.yaml").write_text(OWN_STUDY.lstrip())
+    grid = ("--config-dir", str(in_folder / "my"), "study=depths", *TINY[:-2], "device=cpu", "progress=false")
+    outcome = command_line(*grid)
+    assert outcome.code == 1
+    # shallow and again are one run, which is trained once
+    assert len(trained(outcome.out)) == 1
+    assert "2 runs: 1 finished, 1 failed" in outcome.out
+    states = {
+        line.split()[0]: line.split()[2] for line in outcome.out.splitlines() if re.match("shallow|odd|again", line)
+    }
+    assert states["shallow"] == states["again"] == "finished"
+    assert states["odd"] == "failed"
+    (failure,) = (line for line in outcome.out.splitlines() if line.startswith("failed: "))
+    assert failure.startswith("failed: odd seed=0: ")
+    assert "depth" in failure
+    assert outcome.err.count("srp-exp: ") == 1
+    finished = contents(in_folder / "outputs" / "runs" / trained(outcome.out)[0])
+    again = command_line(*grid)
+    assert again.code == 1
+    assert "1 of 1: odd seed=0" in again.out
+    assert trained(again.out) == []
+    assert contents(in_folder / "outputs" / "runs" / trained(outcome.out)[0]) == finished
+
+
+def test_a_run_that_failed_is_trained_when_the_cause_is_gone(command_line, in_folder) -> None:
+    runs = plan("progress=false", "seed=0", output_dir=Path("outputs")).runs
+    finish(runs[0])
+    finish(runs[1])
+    fail(runs[2], "no space left")
+    outcome = command_line(*GRID, "seed=0")
+    assert outcome.code == 0, outcome.err
+    assert trained(outcome.out) == [runs[2].run.folder.name]
+    assert "no space left" not in outcome.out
+    assert not (runs[2].run.folder / "failure.txt").exists()
+
+
+def test_without_a_study_a_grid_has_a_table_and_no_report(command_line, in_folder) -> None:
+    outcome = command_line("-m", *TINY, "progress=false", "srp=gap,fixed")
+    assert outcome.code == 0, outcome.err
+    assert len(trained(outcome.out)) == 2
+    assert "2 runs: 2 finished" in outcome.out
+    assert [path.name for path in (in_folder / "outputs").iterdir()] == ["runs"]
+    assert [path.name for path in (in_folder / "outputs" / "runs").iterdir() if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        (("study=demp",), ["study=demp", "demo?"]),
+        (("srp=gap",), ["srp=gap", "study=demo compares srp"]),
+        (("recipe.epochs=0",), ["recipe.epochs=0", "[1, inf)"]),
+        (("study.rows=[metod]",), ["study.rows", "metod", "method?"]),
+        (("seed=0,x",), ["seed=x", "whole number"]),
+        (("srp.last=0.3",), ["srp.last", "is not a setting"]),
+    ],
+)
+def test_a_wrong_grid_is_refused_before_anything_is_trained(wrong, parts, command_line, in_folder) -> None:
+    outcome = command_line(*GRID, *wrong)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("srp-exp: ")
+    assert [part for part in parts if part not in outcome.err] == [], outcome.err
+    assert list(in_folder.iterdir()) == []
