@@ -102,7 +102,7 @@ def test_a_disturbed_study_ends_with_the_table_of_an_undisturbed_one(cluster, tm
     ends = {run: (run / "checkpoints" / "final.pt").stat() for job, run in runs.items() if job != killed}
 
     printed = command(cluster, *study)
-    assert "submitted 1 runs" in printed
+    assert "submitted 1 run as" in printed
     assert "6 runs: 6 finished" in printed
     assert len(resumed_after(runs[killed])) == 1
     for run, end in ends.items():  # nothing is trained twice
