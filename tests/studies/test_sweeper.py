@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from planned_grids import TINY, contents, fail, finish, plan
 
+from srp_exp.training.reporter import Reporter
+
 GRID = ("study=demo", *TINY, "progress=false")
 OWN_STUDY = """
 # @package _global_
@@ -87,6 +89,31 @@ def test_a_run_that_failed_is_trained_when_the_cause_is_gone(command_line, in_fo
     assert trained(outcome.out) == [runs[2].run.folder.name]
     assert "no space left" not in outcome.out
     assert not (runs[2].run.folder / "failure.txt").exists()
+
+
+def test_ctrl_c_stops_a_grid_in_one_line_and_the_same_command_goes_on(command_line, in_folder, monkeypatch) -> None:
+    epochs = iter([None, KeyboardInterrupt()])  # in the second run
+    with monkeypatch.context() as patch:
+        real = Reporter.epoch
+
+        def epoch(self: Reporter, *arguments: object) -> None:
+            error = next(epochs)
+            if error is not None:
+                raise error
+            real(self, *arguments)  # type: ignore[arg-type]
+
+        patch.setattr(Reporter, "epoch", epoch)
+        stopped = command_line(*GRID, "seed=0")
+    assert stopped.code == 130
+    assert stopped.out.splitlines()[-1].startswith(
+        "stopped; 3 runs: 1 finished, 1 interrupted, 1 new; the same command"
+    )
+    assert "Traceback" not in stopped.err
+    assert trained(stopped.out) != []
+    done = command_line(*GRID, "seed=0")
+    assert done.code == 0
+    assert "1 of 2: fixed" in done.out
+    assert "3 runs: 3 finished" in done.out
 
 
 def test_without_a_study_a_grid_has_a_table_and_no_report(command_line, in_folder) -> None:
