@@ -5,6 +5,7 @@ launcher says of its jobs is not asked, since on a cluster it may never come. It
 from the package hydra_plugins only.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states
 from srp_exp.studies.outcome import show_outcome
 from srp_exp.studies.store import State, find_run, note_job
+from srp_exp.training.interruption import EXIT_CODE, Interruption
 
 
 class GridSweeper(BasicSweeper):
@@ -40,9 +42,13 @@ class GridSweeper(BasicSweeper):
 
             show(grid, console)
             return None
-        to_do = [planned for planned in grid.distinct() if config.rerun or planned.run.state not in _LEFT_ALONE]
-        self._launch(to_do, console)
-        grid = self._plan(arguments)
+        to_do = [planned for planned in grid.distinct() if config.rerun or planned.is_left]
+        try:
+            self._launch(to_do, console)
+        except KeyboardInterrupt:
+            console.print(f"stopped; {count_states(p.run for p in grid.looked_up().runs)}; the same command goes on")
+            sys.exit(_STOPPED)
+        grid = grid.looked_up()
         show_outcome(grid, config, console)
         if any(planned.run.state == State.failed for planned in grid.runs):
             sys.exit(1)
@@ -67,6 +73,11 @@ class GridSweeper(BasicSweeper):
             overrides = [list(planned.overrides) for planned in batch]
             if one_by_one:
                 console.rule(f"{start + 1} of {len(runs)}: {batch[0].label}", align="left", style="default")
+                with Interruption().watch() as interruption:  # of a signal between two trainings
+                    self.launcher.launch(overrides, initial_job_idx=start)
+                if interruption.signal is not None:
+                    sys.exit(EXIT_CODE)
+                continue
             if type(self.launcher).__name__ != "SlurmLauncher":
                 self.launcher.launch(overrides, initial_job_idx=start)
                 continue
@@ -75,11 +86,13 @@ class GridSweeper(BasicSweeper):
             submitted = slurm.submit(self.launcher, overrides, start)
             for planned, job in zip(batch, submitted, strict=True):
                 note_job(planned.run.folder, job)
-            console.print(f"submitted {len(batch)} runs as {submitted[0]} to {submitted[-1]}", highlight=False)
+            jobs_named = submitted[0] if len(batch) == 1 else f"{submitted[0]} to {submitted[-1]}"
+            console.print(f"submitted {len(batch)} run{'s' * (len(batch) > 1)} as {jobs_named}", highlight=False)
             jobs += submitted
         if jobs and self.config.wait:
             with console.status("waiting for SLURM") as status:
                 slurm.wait_for(jobs, lambda: status.update(count_states(find_run(p.run.folder) for p in runs)))
 
 
-_LEFT_ALONE = (State.finished, State.running, State.queued)
+_STOPPED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, as shells have it."""

@@ -19,6 +19,7 @@ from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
+from srp_exp.training.free_device import FREE_CUDA, free_cuda
 from srp_exp.training.learner import Learner, Mix, StepSettings
 from srp_exp.training.optimizer import parameter_groups
 
@@ -59,8 +60,11 @@ def use_deterministic_kernels(wanted: bool) -> None:
 def build_device(name: str) -> torch.device:
     """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises ValueError where it isn't there.
 
-    Of several processes on a machine each takes the CUDA device of its number.
+    Of several processes on a machine each takes the CUDA device of its number; with "free_cuda" every process, of
+    whichever run, takes one that no other has taken so.
     """
+    if name == FREE_CUDA:
+        return free_cuda()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and launched_as().size > 1:

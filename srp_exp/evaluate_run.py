@@ -1,4 +1,4 @@
-"""Evaluation of a run folder or a checkpoint file with the configuration that it carries."""
+"""Reading a run folder or a checkpoint file with the configuration that it carries, and its evaluation."""
 
 import re
 from pathlib import Path
@@ -19,11 +19,21 @@ TRUSTED = (
 def evaluate_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[Path, dict[str, Any]]:
     """Evaluate what config.run or config.checkpoint names on config.split; return the output folder and the metrics.
 
-    What the run is comes from the checkpoint; where and how it is evaluated (the keys in `settings`: split, device,
-    data_root...) from `config`. Raises ValueError where `overrides` of the command line would change what the run is.
+    The configuration is that of `read_run`.
     """
     from srp_exp.run import evaluate_checkpoint
 
+    trained, checkpoint = read_run(config, settings, overrides)
+    folder = beside(checkpoint, config.run, "evaluation") / config.split
+    return folder, evaluate_checkpoint(trained, checkpoint, folder)
+
+
+def read_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[DictConfig, Path]:
+    """The configuration of what config.run or config.checkpoint names, and the checkpoint file.
+
+    What the run is comes from the checkpoint; where and how it is looked at (the keys in `settings`: split, device,
+    data_root...) from `config`. Raises ValueError where `overrides` of the command line would change what the run is.
+    """
     checkpoint = _checkpoint(config)
     trained = OmegaConf.create(load(checkpoint)["config"])
     assert isinstance(trained, DictConfig)
@@ -33,16 +43,22 @@ def evaluate_run(config: DictConfig, settings: set[str], overrides: list[str]) -
         raise ValueError(f"{', '.join(changed)}: the configuration comes from {checkpoint}; leave it out")
     if "root" in trained.dataset:
         trained.dataset.root = _moved(trained.dataset.root, trained.data_root, config.data_root)
+    leave_out_weights(trained)
+    for name in settings & {str(key) for key in config}:
+        trained[name] = config[name]
+    return trained, checkpoint
+
+
+def leave_out_weights(trained: DictConfig) -> None:
+    """Let the network of `trained` be built without weights to begin with: its checkpoint has all of them."""
     for name, nothing in (("pretrained", False), ("weights", None)):
         if name in trained.backbone:
-            trained.backbone[name] = nothing  # the checkpoint has all weights
-    for name in settings:
-        trained[name] = config[name]
-    evaluations = (
-        Path(config.run) / "evaluation" if config.run else checkpoint.with_name(f"evaluation-{checkpoint.stem}")
-    )
-    folder = evaluations / config.split
-    return folder, evaluate_checkpoint(trained, checkpoint, folder)
+            trained.backbone[name] = nothing
+
+
+def beside(checkpoint: Path, run: str | None, kind: str) -> Path:
+    """Folder for what is made of a checkpoint: <run>/<kind>, or <kind>-<checkpoint's name> beside the file."""
+    return Path(run) / kind if run else checkpoint.with_name(f"{kind}-{checkpoint.stem}")
 
 
 def _moved(root: str, old: str, new: str) -> str:
@@ -53,7 +69,7 @@ def _moved(root: str, old: str, new: str) -> str:
 
 def _checkpoint(config: DictConfig) -> Path:
     if (config.run is None) != isinstance(config.checkpoint, str):
-        raise ValueError("mode=eval needs one of run=FOLDER and checkpoint=FILE")
+        raise ValueError(f"mode={config.mode} needs one of run=FOLDER and checkpoint=FILE")
     if isinstance(config.checkpoint, str):
         return Path(config.checkpoint)
     final = Path(config.run) / "checkpoints" / FINAL

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
-from srp_exp.datasets import TrainingBatches
+from srp_exp.datasets import DataSet, TrainingBatches
+from srp_exp.evaluate_run import leave_out_weights
 from srp_exp.evaluation import Evaluation, evaluate
-from srp_exp.files import RESULTS, TEMPORARY, write_atomically
+from srp_exp.evaluation.evaluators import Subject, load_evaluator, measure
+from srp_exp.files import FAILURE, RESULTS, TEMPORARY, write_atomically
 from srp_exp.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
-from srp_exp.training.checkpoints import Checkpoints, load, model_state
+from srp_exp.training.checkpoints import FINAL, Checkpoints, load, model_state
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner, autocast
@@ -41,18 +43,55 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
     """
     use_deterministic_kernels(config.deterministic)
     device = build_device(config.device)
+    for name in config.evaluators:
+        load_evaluator(name)  # not after hours of training
     with ExitStack() as stack:
-        processes = stack.enter_context(connected(device))
+        group = stack.enter_context(ExitStack())
+        processes = group.enter_context(connected(device))
         try:
             built = _build(config, device, processes)  # before the folder is touched
             interruption = stack.enter_context(Interruption().watch())
             stack.enter_context(_hold(folder, config.rerun, processes))
-            return _train(config, folder, hparams, built, interruption)
+            results = _train(config, folder, hparams, built, interruption)
+            group.close()  # nobody waits for the first process, which measures alone
+            if processes.writes:
+                final, evaluation = folder / "checkpoints" / FINAL, folder / "evaluation" / "test"
+                measure_checkpoint(config, final, "test", config.evaluators, evaluation)
+                write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
+            return results
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size}: lower it, raise "
                 "recipe.accumulate_steps (the batch stays), or set precision=bf16 or activation_checkpointing=true"
             ) from error
+
+
+def rehearse(config: DictConfig) -> float:
+    """Take one small batch of the run of `config` through a step of training; return the seconds of all its steps.
+
+    They are estimated from the second of two such steps, the images of a step counting alike. Nothing is written.
+    Raises what the run would raise: ValueError, OSError.
+    """
+    device = build_device(config.device)
+    data = build_data(config, device)
+    model, _ = build_model(config, data.dataset, device)
+    steps_per_epoch = data.training_batches(config.recipe.batch_size, config.seed).steps_per_epoch
+    learner = build_learner(config, model, data, steps_per_epoch)
+    parts = config.recipe.accumulate_steps
+    size = parts * max(1, min(config.recipe.batch_size, _REHEARSAL) // parts)
+    batch = next(data.training_batches(size, config.seed).epoch(0))
+    for _ in range(2):
+        started = time.perf_counter()
+        learner.train_step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - started
+    images = steps_per_epoch * config.recipe.epochs * config.recipe.batch_size
+    return seconds / len(batch.images) * images
+
+
+_REHEARSAL = 16
+"""Images of a rehearsal's batch."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +115,7 @@ def _hold(folder: Path, clear: bool, processes: Processes) -> Iterator[None]:
     with ExitStack() as stack:
         died = stack.enter_context(only_writer(folder)) if processes.writes else ""
         for entry in folder.iterdir() if processes.writes else ():
-            if entry.name != LOCK and (clear or entry.suffix == TEMPORARY):
+            if entry.name != LOCK and (clear or entry.suffix == TEMPORARY or entry.name == FAILURE):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         processes.gather(None)  # nobody reads the folder before that
         stack.enter_context(log_to(folder, processes.writes))
@@ -129,7 +168,6 @@ def _train(
         if processes.writes:
             evaluation.save(folder / "evaluation" / "test")
             reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
-            write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
     finally:
         checkpoints.wait()
         reporter.close()
@@ -165,7 +203,30 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         evaluation = _evaluate(config, model, data, config.split)
         if processes.writes:
             evaluation.save(folder)
+    if processes.writes:
+        measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
     return evaluation.details()
+
+
+def measure_checkpoint(
+    config: DictConfig, checkpoint: Path, split: str, evaluators: Sequence[str], folder: Path
+) -> None:
+    """Let `evaluators`, by name, measure a checkpoint on a split, into `folder`; for one process."""
+    if evaluators:
+        measure(restore(config, checkpoint, split)[0], evaluators, folder)
+
+
+def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:
+    """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
+    device = build_device(config.device)
+    data = build_data(config, device)
+    plain = config.copy()
+    leave_out_weights(plain)
+    model, _ = build_model(plain, data.dataset, device)
+    model.load_state_dict(model_state(load(checkpoint)))
+    batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
+    context = autocast(device, config.precision)
+    return Subject(model.eval(), batches, data.dataset.class_names, context, config.seed), data.dataset
 
 
 def _skipped(data: Data) -> dict[str, dict[str, int]]:

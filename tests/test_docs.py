@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.register import register
@@ -18,13 +20,17 @@ SNIPPETS = [
     for document in DOCUMENTS
     for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL))
 ]
-COMMANDS = re.findall(r"^ +srp-exp( [^#\n]*|$)", (ROOT / "README.md").read_text(), re.MULTILINE)
-TRAINING = [command for command in COMMANDS if "--" not in command and "mode=eval" not in command]
+COMMANDS = [
+    pytest.param(command, id=f"{document.stem}: {command.strip()}")
+    for document in DOCUMENTS
+    for command in re.findall(r"^ +(?:srp-exp|srp-report study=\S+)( [^#\n]*|$)", document.read_text(), re.MULTILINE)
+    if not re.search(r"--|run=|checkpoint=|[A-Z]{2}|\.\.\.", command)  # which want a run, or stand for a name
+]
 
 
 def test_the_readme_has_snippets_and_commands() -> None:
     assert len(SNIPPETS) >= 2
-    assert len(COMMANDS) >= 10
+    assert len(COMMANDS) >= 20
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
@@ -32,10 +38,10 @@ def test_snippet_runs(snippet: str) -> None:
     exec(compile(snippet, "snippet", "exec"), {})
 
 
-@pytest.mark.parametrize("command", TRAINING)
-def test_command_of_the_readme_composes(command: str) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_composes(command: str) -> None:
     register()
     overrides = [override for override in shlex.split(command) if override != "-m"]
-    sweep_free = [re.sub(r",.*", "", override) for override in overrides]
     with initialize_config_dir(str(CONF_DIR), version_base=None):
-        validate(compose("config", sweep_free))
+        loader = GlobalHydra.instance().config_loader()
+        validate(loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN))

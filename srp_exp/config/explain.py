@@ -13,7 +13,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -23,7 +23,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from srp_exp.config.schema import Config, RecipeConfig
+from srp_exp.config.schema import Config
+from srp_exp.config.training import RecipeConfig
 
 _DELETION = re.compile(r"Could not delete from config\. '(.*)' does not exist|Error merging override ~(.*)")
 
@@ -82,7 +83,7 @@ def _all_settings() -> list[str]:
 def _nearest_key(name: str, parent: DictConfig) -> str:
     """The nearest key of `parent`; where none has that very name, a key of that name further down."""
     keys = [str(key) for key in parent if key != "hydra"]
-    below = [f"{key}.{name}" for key in keys if OmegaConf.is_dict(parent._get_node(key)) and name in parent[key]]
+    below = [f"{key}.{name}" for key in keys if isinstance(parent[key], DictConfig) and name in parent[key]]
     return f"; did you mean {' or '.join(below)}?" if below else nearest(name, keys)
 
 

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from srp_exp.config import components as c
 from srp_exp.config import identity
 from srp_exp.config import schema as s
+from srp_exp.config import training as t
 
 SCHEMAS: dict[str, dict[str, type[Any]]] = {
     "dataset": {
@@ -42,9 +43,9 @@ SCHEMAS: dict[str, dict[str, type[Any]]] = {
         "cosine": s.CosineConfig,
         "stages": s.StagesConfig,
     },
-    "optimizer": {"sgd": s.SgdConfig, "adamw": s.AdamWConfig},
-    "lr_schedule": {"cosine": s.CosineLrConfig, "step": s.StepLrConfig, "one_cycle": s.OneCycleLrConfig},
-    "mixing": {"none": s.MixingConfig, "mix": s.MixConfig, "mixup_or_cutmix": s.MixUpOrCutMixConfig},
+    "optimizer": {"sgd": t.SgdConfig, "adamw": t.AdamWConfig},
+    "lr_schedule": {"cosine": t.CosineLrConfig, "step": t.StepLrConfig, "one_cycle": t.OneCycleLrConfig},
+    "mixing": {"none": t.MixingConfig, "mix": t.MixConfig, "mixup_or_cutmix": t.MixUpOrCutMixConfig},
 }
 """Schemas by group; a file of conf/<group>/ names its own by `defaults: [/hydra/schema/<group>/<name>@_here_, _self_]`.
 

@@ -1,4 +1,4 @@
-"""Typed schemas of a run: how it is trained and evaluated. Those of its parts lie in components.py.
+"""Typed schemas of a run, and of SRP. Those of its other parts lie in components.py, training.py and study.py.
 
 Defaults, units and ranges stand here; the files in conf/ choose among schemas and set what differs.
 """
@@ -10,11 +10,23 @@ from typing import Any
 from omegaconf import MISSING
 
 from srp_exp.config.fields import not_identity, within
+from srp_exp.config.study import StudyConfig
+from srp_exp.config.training import RecipeConfig
 
 
 class Mode(Enum):
     train = "train"
     eval = "eval"
+    export = "export"
+    cost = "cost"
+    compare = "compare"
+
+
+class ExportFormat(Enum):
+    timm = "timm"
+    safetensors = "safetensors"
+    onnx = "onnx"
+    torch_export = "torch_export"
 
 
 class SplitName(Enum):
@@ -29,112 +41,9 @@ class Precision(Enum):
     fp16 = "fp16"
 
 
-class Selection(Enum):
-    last = "last"
-    best = "best"
-
-
 class ShareName(Enum):
     sample = "sample"
     batch = "batch"
-
-
-@dataclass
-class RecipeConfig:
-    """How long and how hard to train."""
-
-    name: str = MISSING
-    epochs: int = within("[1, inf)")
-    batch_size: int = within("[1, inf)")  # images per step, over all devices
-    lr: float = within("(0, inf)")  # peak learning rate of SGD for this batch size
-    weight_decay: float = within("[0, inf)", 5e-4)  # of SGD
-    warmup_epochs: float = within("[0, inf)", 0.0)
-    pretrained: bool = False  # start from timm's ImageNet weights; backbone.weights=FILE takes another file's
-    label_smoothing: float = within("[0, 1)", 0.0)
-    ema_decay: float | None = within("(0, 1)", None)  # per step; the average is what is evaluated
-    clip_norm: float | None = within("(0, inf)", None)  # largest norm of the gradient over all parameters
-    accumulate_steps: int = within("[1, inf)", 1)  # a batch is computed in this many parts
-    selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
-    evaluate_every_epochs: int = within("[1, inf)", 1)  # with selection=best: what the best epoch is chosen from
-
-
-@dataclass
-class OptimizerConfig:
-    name: str = MISSING
-    _target_: str = MISSING
-    _partial_: bool = True
-    lr: float = within("(0, inf)")
-    weight_decay: float = within("[0, inf)")
-    decay_norm_and_bias: bool = True  # false: weight decay on matrices and kernels only
-
-
-@dataclass
-class SgdConfig(OptimizerConfig):
-    _target_: str = "torch.optim.SGD"
-    lr: float = within("(0, inf)", "${recipe.lr}")
-    weight_decay: float = within("[0, inf)", "${recipe.weight_decay}")
-    momentum: float = within("[0, 1)", 0.9)
-    nesterov: bool = True
-
-
-@dataclass
-class AdamWConfig(OptimizerConfig):
-    _target_: str = "torch.optim.AdamW"
-    lr: float = within("(0, inf)", 1e-3)
-    weight_decay: float = within("[0, inf)", 0.05)
-    betas: list[float] = within("[0, 1)", [0.9, 0.999])
-
-
-@dataclass
-class LrScheduleConfig:
-    name: str = MISSING
-    _target_: str = MISSING
-    _partial_: bool = True
-    warmup_epochs: float = within("[0, inf)", "${recipe.warmup_epochs}")  # rising in a straight line from 0
-
-
-@dataclass
-class CosineLrConfig(LrScheduleConfig):
-    _target_: str = "srp_exp.training.lr_schedule.cosine"
-    final_factor: float = within("[0, 1]", 0.0)  # times the peak learning rate
-
-
-@dataclass
-class StepLrConfig(LrScheduleConfig):
-    _target_: str = "srp_exp.training.lr_schedule.step"
-    milestones: list[float] = within("(0, 1)", [0.3, 0.6, 0.8])  # as parts of the training
-    gamma: float = within("(0, 1)", 0.2)  # factor at each milestone
-
-
-@dataclass
-class OneCycleLrConfig:
-    name: str = MISSING
-    _target_: str = "srp_exp.training.lr_schedule.one_cycle"
-    _partial_: bool = True
-    peak_at: float = within("(0, 1)", 0.3)  # part of the training after which the rate is highest
-    start_factor: float = within("(0, 1]", 0.04)  # times the peak learning rate
-    final_factor: float = within("[0, 1]", 0.0)
-
-
-@dataclass
-class MixingConfig:
-    name: str = MISSING
-    _target_: str | None = None
-    _partial_: bool = True
-
-
-@dataclass
-class MixConfig(MixingConfig):
-    """MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899): shares drawn from Beta(alpha, alpha)."""
-
-    alpha: float = within("(0, inf)", 1.0)
-
-
-@dataclass
-class MixUpOrCutMixConfig(MixingConfig):
-    _target_: str | None = "srp_exp.training.mixing.mixup_or_cutmix"
-    mixup_alpha: float = within("(0, inf)", 1.0)
-    cutmix_alpha: float = within("(0, inf)", 1.0)
 
 
 @dataclass
@@ -185,6 +94,14 @@ class CheckpointConfig:
 
 
 @dataclass
+class CostConfig:
+    """What mode=cost measures beside the configured network with global average pooling."""
+
+    rounds: int = within("[2, inf)", 40)  # in each of which every network makes a training step
+    srp: list[str] = field(default_factory=lambda: ["fixed", "scheduled"])  # choices of conf/srp, besides the own
+
+
+@dataclass
 class Config:
     """A run. The parts are typed by the schemas that their files name."""
 
@@ -204,15 +121,26 @@ class Config:
     deterministic: bool = False  # kernels that give the same bits every time, slower on a GPU; a CPU needs no asking
     sync_batch_norm: bool = False  # statistics over the batch of all processes; CUDA devices only
 
+    study: StudyConfig | None = not_identity(None)  # what the runs of a grid are compared for
+    dry: bool = not_identity(False)  # true: show the runs, their states and their time, and check one batch of each
+    wait: bool = not_identity(True)  # false: return as soon as a cluster has taken the runs
+
     mode: Mode = not_identity(Mode.train)
     rerun: bool = not_identity(False)  # true: train afresh even if the run is finished
-    run: str | None = not_identity(None)  # mode=eval: folder of the run
+    run: str | None = not_identity(None)  # mode=eval, export, compare: folder of a finished run
+    other: str | None = not_identity(None)  # mode=compare: folder of the run that `run` is compared with
     checkpoint: Any = field(  # when to save, besides the end of each epoch; or, in mode=eval, checkpoint=FILE
         default_factory=CheckpointConfig, metadata={"identity": False}
     )
     split: SplitName = not_identity(SplitName.test)  # mode=eval: what to evaluate on
+    format: ExportFormat = not_identity(ExportFormat.timm)  # mode=export: what to write
+    cost: CostConfig = field(default_factory=CostConfig, metadata={"identity": False})  # mode=cost: how it is measured
+    evaluators: list[str] = not_identity([])  # measured after the training, or in mode=eval: descriptors, gates...
+    cams: int = field(  # mode=compare: how many images to show class activation maps of
+        default=0, metadata={"within": "[0, inf)", "identity": False}
+    )
     trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
-    device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, mps
+    device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
     workers: int | None = field(  # processes that read image files; None: one for each CPU, at most 16
         default=None, metadata={"within": "[0, inf)", "identity": False}

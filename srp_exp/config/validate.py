@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import is_within, schema_fields
 
@@ -12,6 +13,7 @@ def validate(config: DictConfig) -> None:
     _validate_dataset(config)
     _validate_training(config)
     _validate_attention(config)
+    _validate_evaluators(config)
 
 
 def _validate_fields(node: DictConfig, prefix: str) -> None:
@@ -70,4 +72,14 @@ def _validate_attention(config: DictConfig) -> None:
         raise ValueError(
             f"srp={srp.name} needs attention with average pooling, and attention={attention.name} has none: "
             "take one of se, ese, eca, ceca, cbam, lcbam, ge, sk, splat, or native for a timm network's own; or srp=gap"
+        )
+
+
+def _validate_evaluators(config: DictConfig) -> None:
+    check_evaluators(config.evaluators)
+    of_attention = [name for name in config.evaluators if name in OF_ATTENTION]
+    if of_attention and config.mode.name == "train" and not config.attention.average_pooling:
+        raise ValueError(
+            f"evaluators: {', '.join(of_attention)} measure attention with average pooling, and "
+            f"attention={config.attention.name} has none; leave them out"
         )

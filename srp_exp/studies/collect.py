@@ -36,8 +36,8 @@ def _differences(runs: Iterable[Run]) -> list[str]:
     for name in origins[0] if origins else ():
         counts = Counter(origin[name] for origin in origins)
         if len(counts) > 1:
-            shown = ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
-            lines.append(f"runs of different {name} in one table: {shown}")
+            shown = (f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.most_common())
+            lines.append(f"runs of different {name} in one table: {', '.join(shown)}")
     return lines
 
 
@@ -63,6 +63,7 @@ def _unmeasured(runs: Iterable[Run], metrics: list[str]) -> list[str]:
     for metric in metrics:
         missing = sum(run.value(metric) is None for run in runs)
         if missing:
-            evaluator = metric.partition(".")[0]
-            lines.append(f"{missing} finished runs have no {metric}: evaluators=[{evaluator}] measures it")
+            evaluator, dot, _ = metric.rpartition(".")
+            remedy = f": evaluators=[{evaluator}] measures it" if dot else ""
+            lines.append(f"{missing} finished run{'s have' if missing > 1 else ' has'} no {metric}{remedy}")
     return lines

@@ -1,8 +1,8 @@
 """srp-report: what the runs say, without running any.
 
-    srp-report study=demo [the overrides of the grid]      the table and verdict of a study, as far as its runs are there
-    srp-report runs [dataset=cifar10 srp.scale=0.5 state=failed ...]     all runs, or those with these settings
-    srp-report compare RUN OTHER                           two runs: settings, metrics, predictions
+srp-report study=demo [the overrides of the grid]    table and verdict of a study, as far as its runs are there
+srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings
+srp-report compare RUN OTHER                         two runs: settings, metrics, predictions
 """
 
 import sys
@@ -13,20 +13,27 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain, nearest
 from srp_exp.config.register import register
 from srp_exp.errors import USER_ERRORS
-from srp_exp.studies.grid import plan
-from srp_exp.studies.listing import runs_table
+from srp_exp.studies.grid import Grid, plan
+from srp_exp.studies.listing import count_states, runs_table
 from srp_exp.studies.outcome import show_report
-from srp_exp.studies.store import Run, all_runs, find_run
+from srp_exp.studies.store import Run, State, all_runs, find_run
 
 
 def report_study(overrides: list[str], console: Console) -> None:
     """Print and write the report of the study that `overrides` name, as the command line of its grid does."""
+    config, grid = plan_study(overrides)
+    show_report(grid, config, console)
+
+
+def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
+    """The configuration and the grid that `srp-exp <overrides>` has; raises ValueError where they name no study."""
     register()
     with initialize_config_dir(str(CONF_DIR), version_base=None):
         loader = GlobalHydra.instance().config_loader()
@@ -37,20 +44,32 @@ def report_study(overrides: list[str], console: Console) -> None:
         parse = OverridesParser.create(config_loader=loader).parse_overrides
         params = config.hydra.sweeper.params or {}
         grid = plan(config, params, parse(overrides), parse, lambda o: loader.load_sweep_config(config, o))
-    show_report(grid, config, console)
+    return config, grid
 
 
 def list_runs(arguments: list[str], console: Console) -> None:
     """List the runs of output_dir=outputs that fit all arguments: setting=value, or state=finished."""
     wanted = dict(_pair(argument) for argument in arguments)
-    runs = all_runs(Path(wanted.pop("output_dir", "outputs")) / "runs")
+    parent = Path(wanted.pop("output_dir", "outputs")) / "runs"
+    runs = all_runs(parent)
+    if not runs:
+        raise ValueError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
     settings = {run.folder: {**run.settings, "state": run.state.value} for run in runs}
     known = {name for values in settings.values() for name in values}
     for name in wanted.keys() - known:
-        if runs:
-            raise ValueError(f"{name}: no run has such a setting{nearest(name, known)}")
-    chosen = [run for run in runs if all(settings[run.folder].get(name) == value for name, value in wanted.items())]
+        raise ValueError(f"{name}: no run has such a setting{nearest(name, known)}")
+    states = [state.value for state in State]
+    if wanted.get("state", states[0]) not in states:
+        raise ValueError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
+    chosen = [run for run in runs if all(_is(settings[run.folder].get(name), wanted[name]) for name in wanted)]
     console.print(runs_table(chosen))
+    console.print(count_states(chosen), highlight=False)
+
+
+def _is(value: str | None, wanted: str) -> bool:
+    """Whether a setting has the wanted value, however it is written: 0.10 is 0.1."""
+    read, meant = OmegaConf.from_dotlist([f"value={value}"]), OmegaConf.from_dotlist([f"value={wanted}"])
+    return value is not None and bool(value == wanted or read == meant)
 
 
 def compare_runs(folders: list[str], console: Console) -> None:
@@ -65,7 +84,7 @@ def compare_runs(folders: list[str], console: Console) -> None:
 
 def _finished(folder: Path) -> Run:
     run = find_run(folder)
-    if run.state.value != "finished":
+    if run.state != State.finished:
         raise ValueError(f"{folder}: no finished run is there ({run.state.value})")
     return run
 

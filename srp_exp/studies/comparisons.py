@@ -99,6 +99,7 @@ def _comparison(results: StudyResults, comparison: Mapping[str, Any]) -> Compari
         if name not in names:
             raise ValueError(f"study={results.name}: comparisons name {name}; its methods are {', '.join(names)}")
     own, general = comparison["metric"], results.study["metric"]
+    direction = comparison["higher_is_better"]
     cells = [
         _cell(entries[method, cell], entries[baseline, cell], general if own is None else own, own is not None)
         for cell in results.cells
@@ -111,7 +112,7 @@ def _comparison(results: StudyResults, comparison: Mapping[str, Any]) -> Compari
         expect=Expectation(comparison["expect"]),
         margin=comparison["margin"],
         metric=general if own is None else own,
-        higher_is_better=results.study["higher_is_better"],
+        higher_is_better=results.study["higher_is_better"] if direction is None else direction,
         cells=tuple(cells),
         pooled=pooled(measured) if measured else None,
     )
@@ -148,17 +149,21 @@ def _values(entry: Entry, metric: str, own_metric: bool) -> dict[int, float]:
 
 def _mcnemar(method: Entry, baseline: Entry, seed: int) -> McNemar | None:
     """McNemar's test on the predictions of one seed; None where a run has written none."""
-    files = [_predictions_file(entry, seed) for entry in (method, baseline)]
+    return compare_predictions(method.runs[seed].folder, baseline.runs[seed].folder)
+
+
+def compare_predictions(first: Path, second: Path) -> McNemar | None:
+    """McNemar's test on the test predictions of two run folders; None where one has none.
+
+    Raises ValueError where they predict other samples.
+    """
+    files = [folder / "evaluation" / "test" / "predictions.parquet" for folder in (first, second)]
     if not all(file.is_file() for file in files):
         return None
     a, b = (_predictions(file) for file in files)
     if not np.array_equal(a[:, :2], b[:, :2]):
         raise ValueError(f"{files[0]} and {files[1]} predict other samples or labels; evaluate both runs on one split")
     return mcnemar(a[:, 2] == a[:, 1], b[:, 2] == b[:, 1])
-
-
-def _predictions_file(entry: Entry, seed: int) -> Path:
-    return entry.runs[seed].folder / "evaluation" / "test" / "predictions.parquet"
 
 
 def _predictions(file: Path) -> npt.NDArray[np.int64]:

@@ -7,7 +7,9 @@ from collections import defaultdict
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from srp_exp.config.explain import explain
 from srp_exp.config.identity import identity_of, plain_values
+from srp_exp.errors import USER_ERRORS
 from srp_exp.studies.grid import Grid, PlannedRun
 from srp_exp.studies.listing import print_grid
 from srp_exp.studies.store import State
@@ -21,20 +23,20 @@ def show(grid: Grid, console: Console) -> None:
         alike[repr({**identity_of(planned.config), "seed": None})].append(planned)
     total, failed = 0.0, False
     for runs in alike.values():
-        left = [planned for planned in runs if planned.run.state not in (State.finished, State.running)]
+        left = [planned for planned in runs if planned.is_left and planned.run.state != State.finished]
         if not left:
             continue
         try:
             step_time = _check(left[0])
-        except (ValueError, OSError) as error:
-            console.print(f"would fail: {left[0].label}: {error}", style="red", markup=False)
+        except USER_ERRORS as error:
+            console.print(f"would fail: {left[0].label}: {explain(error)}", style="red", markup=False, soft_wrap=True)
             failed = True
             continue
         finished = [p.run.results["training_seconds"] for p in runs if p.run.state == State.finished]
         seconds = statistics.median(finished) if finished else step_time
         total += seconds * len(left)
     if total:
-        console.print(f"about {_duration(total)} of one device, from finished runs and one measured batch of the others")
+        console.print(f"about {_duration(total)} on one device, judging by finished runs, or by a batch measured here")
     if failed:
         sys.exit(1)
 

@@ -3,19 +3,21 @@
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from srp_exp.config.evaluators import not_measured
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import run_folder
 from srp_exp.config.study import StudyConfig
 from srp_exp.config.validate import validate
+from srp_exp.studies.checks import check_study
 from srp_exp.studies.results import Cell
-from srp_exp.studies.store import Run, find_run, slurm_jobs
+from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
 
@@ -32,6 +34,13 @@ class PlannedRun:
     run: Run
 
     @property
+    def is_left(self) -> bool:
+        """Whether it has to be launched: to be trained, or for evaluators that haven't measured it yet."""
+        if self.run.state == State.finished:
+            return bool(not_measured(self.run.folder / "evaluation" / "test", self.config.evaluators))
+        return self.run.state not in (State.running, State.queued)
+
+    @property
     def label(self) -> str:
         """What tells it from the others of its grid."""
         parts = [f"{axis}={value}" for axis, value in self.cell]
@@ -44,6 +53,12 @@ class Grid:
 
     runs: tuple[PlannedRun, ...]
     fixed: tuple[str, ...]
+
+    def looked_up(self) -> "Grid":
+        """The same runs in the states in which they are now; composing them again would take ten times as long."""
+        queue = cache(slurm_jobs)
+        runs = (replace(planned, run=find_run(planned.run.folder, queue)) for planned in self.runs)
+        return replace(self, runs=tuple(runs))
 
     def distinct(self) -> list[PlannedRun]:
         """One planned run for every folder: two methods may name the same run."""
@@ -67,22 +82,25 @@ def plan(
         compose: makes the configuration of a run from its overrides.
 
     Raises:
-        ValueError: a configuration of the grid can't be run, or the command line sets what the study compares.
+        ValueError: a configuration of the grid can't be run, the command line sets what the study compares, or the
+            study names what the grid doesn't have.
     """
     methods = _methods(config.study, overrides)
     given = [*parse([f"{key}={value}" for key, value in parameters.items()]), *overrides]
     (combinations,) = BasicSweeper.split_arguments(given, None)
     swept = {o.get_key_element() for o in given if o.is_sweep_override()} | set(parameters)
-    fixed = settings(config)
+    fixed = {SEED, *settings(config)}
+    if config.study is not None:
+        check_study(config.study, [*methods], [key.lstrip("+") for key in swept if key != SEED])
     cells: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for combination in combinations:  # a seed changes one number: it isn't worth composing for
-        pairs = [(override.partition("=")[0], override.partition("=")[2]) for override in combination]
-        seeds = [_seed(value) for key, value in pairs if key == SEED] or [config.seed]
-        cells.setdefault(tuple(pair for pair in pairs if pair[0] != SEED), []).extend(seeds)
+        values = [(override.partition("=")[0], override.partition("=")[2]) for override in combination]
+        seeds = [_seed(value) for key, value in values if key == SEED] or [config.seed]
+        cells.setdefault(tuple(pair for pair in values if pair[0] != SEED), []).extend(seeds)
     runs, queue = [], cache(slurm_jobs)
     for (pairs, seeds), (method, changes) in itertools.product(cells.items(), methods.items()):
         of_run = [*changes, *(f"{key}={value}" for key, value in pairs)]
-        composed = compose(of_run)
+        composed = _without_hydra(compose(of_run))
         cell = tuple((key.lstrip("+"), value) for key, value in pairs if key in swept)
         for seed in dict.fromkeys(seeds):
             seeded = _with_seed(composed, seed)
@@ -90,8 +108,8 @@ def plan(
                 _validate(seeded, of_run)
             run = find_run(run_folder(seeded), queue)
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
-    plain = [o.input_line for o in overrides if not o.is_sweep_override() and o.key_or_group not in {SEED, *fixed}]
-    return Grid(tuple(runs), tuple(line for line in plain if line is not None))
+    plain = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
+    return Grid(tuple(runs), tuple(o.input_line for o in plain if o.input_line is not None))
 
 
 def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[str, list[str]]:
@@ -103,23 +121,30 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
             if any(change.partition("=")[0] == override.key_or_group for change in changes):
                 raise ValueError(
                     f"{override.input_line}: study={study.name} compares {override.key_or_group} (method {name}); "
-                    f"leave it out, or change 'study.methods.{name}=[...]'"
+                    f"leave it out, or change the method: \"study.methods.{name}=['{override.key_or_group}=...']\""
                 )
     return methods
 
 
 def _seed(value: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ValueError(f"seed={value} is not a whole number") from None
+    if not value.isdecimal():
+        raise ValueError(f"seed={value} is not a whole number from 0 on")
+    return int(value)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """Hydra's part is two thirds of a configuration, and no part of a run: copying it for every seed is slow."""
+    OmegaConf.set_readonly(config, False)
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra", None)
+    OmegaConf.set_struct(config, True)
+    return config
 
 
 def _with_seed(config: DictConfig, seed: int) -> DictConfig:
     if config.seed == seed:
         return config
     seeded = copy.deepcopy(config)
-    OmegaConf.set_readonly(seeded, False)
     seeded.seed = seed
     return seeded
 

@@ -85,11 +85,14 @@ class Run:
 
     def value(self, metric: str) -> float | None:
         """A metric of the test split: one of results.json, or <evaluator>.<measure>; None where it isn't measured."""
-        evaluator, dot, measure = metric.partition(".")
+        evaluator, dot, measure = metric.rpartition(".")  # the name of a user's evaluator has dots
         if not dot:
-            return self.results["test"].get(metric, self.results.get(metric))
-        file = self.folder / "evaluation" / "test" / f"{evaluator}.json"
-        return json.loads(file.read_text())["summary"].get(measure) if file.exists() else None
+            values = {**self.results, **self.results["test"]}
+        else:
+            file = self.folder / "evaluation" / "test" / f"{evaluator}.json"
+            values = json.loads(file.read_text())["summary"] if file.exists() else {}
+        value: float | None = values.get(measure)
+        return value
 
 
 def find_run(folder: Path, queue: Callable[[], set[str]] | None = None) -> Run:

@@ -60,13 +60,18 @@ SINGLE = Processes()
 
 @contextmanager
 def connected(device: torch.device) -> Iterator[Processes]:
-    """Join the other processes of the training: nccl on CUDA devices, gloo on CPUs; leave them at the end."""
+    """Join the other processes of the training: nccl on CUDA devices, gloo on CPUs; leave them at the end.
+
+    A CUDA device becomes the current one of its process: that is where nccl puts what `Processes.gather` sends.
+    """
     processes = Processes(*launched_as())
     if processes.size == 1:
         yield processes
         return
     if "MASTER_ADDR" not in os.environ:
         os.environ |= _slurm_meeting_point()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=processes.rank, world_size=processes.size)
     try:
         yield processes

@@ -25,7 +25,10 @@ class Interruption:
 
     @contextmanager
     def watch(self) -> Iterator["Interruption"]:
-        """Catch the signals inside the context; possible in the main thread only, elsewhere nothing is caught."""
+        """Catch the signals inside the context; possible in the main thread only, elsewhere nothing is caught.
+
+        One that came too late to stop for goes to the handler that was there before, such as that of a sweep.
+        """
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
@@ -33,6 +36,8 @@ class Interruption:
         finally:
             for number, handler in self._previous.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
+        if self.signal is not None and callable(self._previous[self.signal]):
+            self._previous[self.signal](self.signal, None)
 
     def leave(self, number: int) -> NoReturn:
         """End the process, whose state is saved, because signal `number` came to it or to another one of the training.
@@ -40,6 +45,7 @@ class Interruption:
         The handler that was there before goes first: that of submitit requeues the job and exits. A normal return would
         count as a success.
         """
+        self.signal = None  # it is obeyed
         previous = self._previous.get(number)
         if callable(previous) and number != signal.SIGTERM:  # of SIGTERM submitit only takes note
             previous(number, None)

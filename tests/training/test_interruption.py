@@ -119,3 +119,13 @@ def test_in_another_thread_nothing_is_caught() -> None:
     thread.start()
     thread.join()
     assert seen == before
+
+
+def test_a_signal_that_comes_too_late_to_stop_for_goes_to_the_handler_before() -> None:
+    """In the last evaluation, say: the run ends as it would have, and the sweep that it belongs to stops."""
+    with Interruption().watch() as of_sweep:
+        with Interruption().watch() as of_run:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert of_run.signal == signal.SIGTERM
+            assert of_sweep.signal is None
+        assert of_sweep.signal == signal.SIGTERM
