@@ -1,0 +1,111 @@
+"""Typed schemas of how a network is trained: recipe, optimizer, learning-rate schedule, mixing of images."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from omegaconf import MISSING
+
+from srp_exp.config.fields import within
+
+
+class Selection(Enum):
+    last = "last"
+    best = "best"
+
+
+@dataclass
+class RecipeConfig:
+    """How long and how hard to train."""
+
+    name: str = MISSING
+    epochs: int = within("[1, inf)")
+    batch_size: int = within("[1, inf)")  # images per step, over all devices
+    lr: float = within("(0, inf)")  # peak learning rate of SGD for this batch size
+    weight_decay: float = within("[0, inf)", 5e-4)  # of SGD
+    warmup_epochs: float = within("[0, inf)", 0.0)
+    pretrained: bool = False  # start from timm's ImageNet weights; backbone.weights=FILE takes another file's
+    label_smoothing: float = within("[0, 1)", 0.0)
+    ema_decay: float | None = within("(0, 1)", None)  # per step; the average is what is evaluated
+    clip_norm: float | None = within("(0, inf)", None)  # largest norm of the gradient over all parameters
+    accumulate_steps: int = within("[1, inf)", 1)  # a batch is computed in this many parts
+    selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
+    evaluate_every_epochs: int = within("[1, inf)", 1)  # with selection=best: what the best epoch is chosen from
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = MISSING
+    _target_: str = MISSING
+    _partial_: bool = True
+    lr: float = within("(0, inf)")
+    weight_decay: float = within("[0, inf)")
+    decay_norm_and_bias: bool = True  # false: weight decay on matrices and kernels only
+
+
+@dataclass
+class SgdConfig(OptimizerConfig):
+    _target_: str = "torch.optim.SGD"
+    lr: float = within("(0, inf)", "${recipe.lr}")
+    weight_decay: float = within("[0, inf)", "${recipe.weight_decay}")
+    momentum: float = within("[0, 1)", 0.9)
+    nesterov: bool = True
+
+
+@dataclass
+class AdamWConfig(OptimizerConfig):
+    _target_: str = "torch.optim.AdamW"
+    lr: float = within("(0, inf)", 1e-3)
+    weight_decay: float = within("[0, inf)", 0.05)
+    betas: list[float] = within("[0, 1)", [0.9, 0.999])
+
+
+@dataclass
+class LrScheduleConfig:
+    name: str = MISSING
+    _target_: str = MISSING
+    _partial_: bool = True
+    warmup_epochs: float = within("[0, inf)", "${recipe.warmup_epochs}")  # rising in a straight line from 0
+
+
+@dataclass
+class CosineLrConfig(LrScheduleConfig):
+    _target_: str = "srp_exp.training.lr_schedule.cosine"
+    final_factor: float = within("[0, 1]", 0.0)  # times the peak learning rate
+
+
+@dataclass
+class StepLrConfig(LrScheduleConfig):
+    _target_: str = "srp_exp.training.lr_schedule.step"
+    milestones: list[float] = within("(0, 1)", [0.3, 0.6, 0.8])  # as parts of the training
+    gamma: float = within("(0, 1)", 0.2)  # factor at each milestone
+
+
+@dataclass
+class OneCycleLrConfig:
+    name: str = MISSING
+    _target_: str = "srp_exp.training.lr_schedule.one_cycle"
+    _partial_: bool = True
+    peak_at: float = within("(0, 1)", 0.3)  # part of the training after which the rate is highest
+    start_factor: float = within("(0, 1]", 0.04)  # times the peak learning rate
+    final_factor: float = within("[0, 1]", 0.0)
+
+
+@dataclass
+class MixingConfig:
+    name: str = MISSING
+    _target_: str | None = None
+    _partial_: bool = True
+
+
+@dataclass
+class MixConfig(MixingConfig):
+    """MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899): shares drawn from Beta(alpha, alpha)."""
+
+    alpha: float = within("(0, inf)", 1.0)
+
+
+@dataclass
+class MixUpOrCutMixConfig(MixingConfig):
+    _target_: str | None = "srp_exp.training.mixing.mixup_or_cutmix"
+    mixup_alpha: float = within("(0, inf)", 1.0)
+    cutmix_alpha: float = within("(0, inf)", 1.0)
