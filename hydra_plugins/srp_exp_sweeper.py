@@ -5,7 +5,6 @@ launcher says of its jobs is not asked, since on a cluster it may never come. It
 from the package hydra_plugins only.
 """
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
+from srp_exp.errors import STOPPED
 from srp_exp.launch import launched_as
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states
@@ -47,7 +47,7 @@ class GridSweeper(BasicSweeper):
             self._launch(to_do, console)
         except KeyboardInterrupt:
             console.print(f"stopped; {count_states(p.run for p in grid.looked_up().runs)}; the same command goes on")
-            sys.exit(_STOPPED)
+            sys.exit(STOPPED)
         grid = grid.looked_up()
         show_outcome(grid, config, console)
         if any(planned.run.state == State.failed for planned in grid.runs):
@@ -92,7 +92,3 @@ class GridSweeper(BasicSweeper):
         if jobs and self.config.wait:
             with console.status("waiting for SLURM") as status:
                 slurm.wait_for(jobs, lambda: status.update(count_states(find_run(p.run.folder) for p in runs)))
-
-
-_STOPPED = 128 + signal.SIGINT
-"""Exit code after Ctrl-C, as shells have it."""

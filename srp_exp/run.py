@@ -1,9 +1,9 @@
-"""A run from its configuration to its results: training, and evaluation of what was trained."""
+"""A run from its configuration to its results."""
 
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,18 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
-from srp_exp.datasets import DataSet, TrainingBatches
-from srp_exp.evaluate_run import leave_out_weights
-from srp_exp.evaluation import Evaluation, evaluate
-from srp_exp.evaluation.evaluators import Subject, load_evaluator, measure
+from srp_exp.checkpoint_run import evaluate_on, measure_checkpoint
+from srp_exp.datasets import TrainingBatches
+from srp_exp.evaluation import Evaluation
+from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import FAILURE, RESULTS, TEMPORARY, write_atomically
 from srp_exp.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
-from srp_exp.training.checkpoints import FINAL, Checkpoints, load, model_state
+from srp_exp.training.checkpoints import FINAL, Checkpoints
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
-from srp_exp.training.learner import Learner, autocast
+from srp_exp.training.learner import Learner
 from srp_exp.training.lock import LOCK, only_writer
 from srp_exp.training.logs import LOG, log_to
 from srp_exp.training.loop import LoopSettings, Training, fit
@@ -64,34 +64,6 @@ def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str
                 f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size}: lower it, raise "
                 "recipe.accumulate_steps (the batch stays), or set precision=bf16 or activation_checkpointing=true"
             ) from error
-
-
-def rehearse(config: DictConfig) -> float:
-    """Take one small batch of the run of `config` through a step of training; return the seconds of all its steps.
-
-    They are estimated from the second of two such steps, the images of a step counting alike. Nothing is written.
-    Raises what the run would raise: ValueError, OSError.
-    """
-    device = build_device(config.device)
-    data = build_data(config, device)
-    model, _ = build_model(config, data.dataset, device)
-    steps_per_epoch = data.training_batches(config.recipe.batch_size, config.seed).steps_per_epoch
-    learner = build_learner(config, model, data, steps_per_epoch)
-    parts = config.recipe.accumulate_steps
-    size = parts * max(1, min(config.recipe.batch_size, _REHEARSAL) // parts)
-    batch = next(data.training_batches(size, config.seed).epoch(0))
-    for _ in range(2):
-        started = time.perf_counter()
-        learner.train_step(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - started
-    images = steps_per_epoch * config.recipe.epochs * config.recipe.batch_size
-    return seconds / len(batch.images) * images
-
-
-_REHEARSAL = 16
-"""Images of a rehearsal's batch."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +124,7 @@ def _train(
     watched = "test" if data.splits["val"] is None else "val"
 
     def measure(trained: torch.nn.Module) -> dict[str, float]:
-        summary = _evaluate(config, trained, data, watched).summary()
+        summary = evaluate_on(config, trained, data, watched).summary()
         return {f"{watched}/{name}": value for name, value in summary.items()}
 
     started = time.perf_counter()
@@ -163,7 +135,7 @@ def _train(
         if selects:
             checkpoints.load_best(learner)
         checkpoints.finish(learner.evaluated_model.state_dict())
-        evaluation = _evaluate(config, learner.evaluated_model, data, "test")
+        evaluation = evaluate_on(config, learner.evaluated_model, data, "test")
         results = {**_results(built, evaluation), "run": folder.name, "training_seconds": round(seconds, 1)}
         if processes.writes:
             evaluation.save(folder / "evaluation" / "test")
@@ -193,54 +165,11 @@ def _results(built: _Built, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
-    device = build_device(config.device)
-    with connected(device) as processes:
-        data = build_data(config, device, processes)
-        model, _ = build_model(config, data.dataset, device)
-        model.load_state_dict(model_state(load(checkpoint)))
-        evaluation = _evaluate(config, model, data, config.split)
-        if processes.writes:
-            evaluation.save(folder)
-    if processes.writes:
-        measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
-    return evaluation.details()
-
-
-def measure_checkpoint(
-    config: DictConfig, checkpoint: Path, split: str, evaluators: Sequence[str], folder: Path
-) -> None:
-    """Let `evaluators`, by name, measure a checkpoint on a split, into `folder`; for one process."""
-    if evaluators:
-        measure(restore(config, checkpoint, split)[0], evaluators, folder)
-
-
-def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:
-    """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
-    device = build_device(config.device)
-    data = build_data(config, device)
-    plain = config.copy()
-    leave_out_weights(plain)
-    model, _ = build_model(plain, data.dataset, device)
-    model.load_state_dict(model_state(load(checkpoint)))
-    batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
-    context = autocast(device, config.precision)
-    return Subject(model.eval(), batches, data.dataset.class_names, context, config.seed), data.dataset
-
-
 def _skipped(data: Data) -> dict[str, dict[str, int]]:
     """How many images of the official splits were left out as corrupt; nothing for a set held in memory."""
     parts = {"train": data.dataset.train, "test": data.dataset.test}
     skipped = {name: part.skipped for name, part in parts.items() if hasattr(part, "skipped")}
     return {"skipped": skipped} if skipped else {}
-
-
-def _evaluate(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
-    batches = data.evaluation_batches(split, config.recipe.batch_size)
-    data.processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
-    context = autocast(data.device, config.precision)
-    return evaluate(model, batches, data.dataset.class_names, context, data.processes)
 
 
 def _introduce(writer: SummaryWriter, *, built: _Built, yaml: str) -> None:

@@ -30,10 +30,12 @@ _DELETION = re.compile(r"Could not delete from config\. '(.*)' does not exist|Er
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """ "; did you mean ..." with up to three choices that resemble `name`, else "; valid are ..." with all."""
+    """ "; did you mean ..." with up to three choices that resemble `name`, else "; valid are ..." with all, if any."""
     valid = sorted(str(choice) for choice in choices if not str(choice).startswith("_"))
     similar = difflib.get_close_matches(name, valid, n=3, cutoff=0.7)
-    return f"; did you mean {' or '.join(similar)}?" if similar else f"; valid are {', '.join(valid)}"
+    if similar:
+        return f"; did you mean {' or '.join(similar)}?"
+    return f"; valid are {', '.join(valid)}" if valid else ""
 
 
 def explain(error: BaseException) -> str:

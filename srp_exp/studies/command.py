@@ -5,9 +5,9 @@ srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with the
 srp-report compare RUN OTHER                         two runs: settings, metrics, predictions
 """
 
+import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -42,8 +42,8 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
             studies = loader.get_group_options("study")
             raise ValueError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
         parse = OverridesParser.create(config_loader=loader).parse_overrides
-        params = config.hydra.sweeper.params or {}
-        grid = plan(config, params, parse(overrides), parse, lambda o: loader.load_sweep_config(config, o))
+        params, of_task = config.hydra.sweeper.params or {}, list(config.hydra.overrides.task)
+        grid = plan(config, params, parse(of_task), parse, lambda o: loader.load_sweep_config(config, o))
     return config, grid
 
 
@@ -98,15 +98,26 @@ def _pair(argument: str) -> tuple[str, str]:
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit code 1."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    commands: dict[str, Any] = {"runs": list_runs, "compare": compare_runs}
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
+    parser = argparse.ArgumentParser(
+        usage="srp-report [--config-dir FOLDER] ...",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with a study of your own, in FOLDER/study")
+    options, arguments = parser.parse_known_args()
+    if not arguments:
+        parser.print_help()
         return
-    command = commands.get(arguments[0])
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
     try:
-        command(arguments[1:], console) if command else report_study(arguments, console)
+        match arguments:
+            case ["runs", *filters]:
+                list_runs(filters, console)
+            case ["compare", *folders]:
+                compare_runs(folders, console)
+            case _:
+                report_study([*arguments, *searched], console)
     except USER_ERRORS as error:
         sys.exit(f"srp-report: {explain(error)}")
 

@@ -11,9 +11,12 @@ from srp_exp.studies.listing import print_grid
 
 
 def show_outcome(grid: Grid, config: DictConfig, console: Console) -> None:
-    """Print the runs of `grid`; of a study print the report and write it to <output_dir>/reports/<study>/."""
+    """Print the runs of `grid`; of a study print the report and write it to <output_dir>/reports/<study>/.
+
+    Where the command doesn't wait for a cluster there is nothing to report yet.
+    """
     print_grid(grid, console)
-    if config.study is not None:
+    if config.study is not None and config.wait:
         show_report(grid, config, console)
 
 
