@@ -1,62 +1,43 @@
 """Find the channel attention of a network: modules whose pooled value gates the map that it was pooled from.
 
-No attention type is named. A module is run on random input while torch.fx traces it; a node that holds the mean
-over the last two axes of an earlier map is a global pooling, however it is spelled; and where its result multiplies
-the map, it is attention. The pooling in front of a classifier multiplies nothing, so it is never found.
+No attention type is named: srp_exp.srp.pooling looks at each module's values. Where a module only computes the gate,
+its parent is seen to multiply with it. The pooling in front of a classifier multiplies nothing, so it is never found.
 """
 
-import operator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from srp_exp.srp.trace import ValueTracer, ancestors, descendants
+from srp_exp.srp.pooling import Inputs, Pooling, trace_poolings
+from srp_exp.srp.trace import to_meta
+from srp_exp.srp.where import Where, choose
 
 LOOKED_FOR = (
     "a module that averages a map (B, C, H, W) over H and W, in any spelling, and multiplies the map by something "
     "computed from the average, as SE, ESE, ECA, CECA, CBAM, GE, SK and split attention do"
 )
-_MULTIPLY = {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"}
 
 
-Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword arguments of a call."""
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """A global pooling that gates its own map: in `graph`, `pooled` is the spatial mean of `feature_map`.
-
-    `module` names the pooling module in the network, `shape` is that of `pooled` without the batch, such as (C, 1, 1),
-    `keepdim` tells whether its axes are those of the map, `map_size` is (H, W) in the example run.
-    """
-
-    module: str
-    graph: fx.Graph
-    feature_map: fx.Node
-    pooled: fx.Node
-    shape: tuple[int, ...]
-    keepdim: bool
-    map_size: tuple[int, int]
-
-
-def find_attention(model: nn.Module, example_input: Tensor) -> list[Pooling]:
+def find_attention(model: nn.Module, example_input: Tensor, where: Where | None = None) -> list[Pooling]:
     """Return the poolings of the channel attention modules of `model`, in the order in which they run.
 
     `example_input` (B, C, H, W) is run through the model once, in evaluation mode: no parameter, statistic or random
-    state changes.
+    state changes. `where` chooses among the modules: see srp_exp.srp.where. A model on the meta device will do.
     """
     training = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # a norm of timm counts the batch while traced
     try:
         with torch.no_grad(), torch.random.fork_rng():
             model.eval()
-            inputs = _record_inputs(model, example_input)
-            return _find(model, inputs, example_input.device)
+            calls = _record_calls(model, example_input)
+            if where is None:  # nothing gates a map without a product: most modules needn't be traced
+                calls = {name: call for name, call in calls.items() if call.multiplies or calls[call.caller].multiplies}
+            device = torch.device("cpu") if example_input.is_meta else example_input.device
+            return choose(model, _find(model, calls, device), where)
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -65,123 +46,87 @@ def find_attention(model: nn.Module, example_input: Tensor) -> list[Pooling]:
                 buffer.copy_(before)
 
 
-def _record_inputs(model: nn.Module, example_input: Tensor) -> dict[str, Inputs]:
-    """Arguments, on the meta device, of every module not of torch.nn, in the order of the calls in one run."""
-    inputs: dict[str, Inputs] = {}
+@dataclass
+class _Call:
+    """First call of a module: its arguments on the meta device, the module that made it, whether it multiplies maps."""
 
-    def hook(name: str) -> Any:
-        def record(_: nn.Module, *call: Any) -> None:
-            inputs.setdefault(name, tree_map(lambda a: a.to("meta") if isinstance(a, Tensor) else a, call))
+    inputs: Inputs
+    caller: str
+    multiplies: bool = False
 
-        return record
 
-    handles = [
-        module.register_forward_pre_hook(hook(name), with_kwargs=True)
-        for name, module in model.named_modules()
-        if not type(module).__module__.startswith("torch.nn.")
-    ]
+class _MapProducts(TorchDispatchMode):
+    """Notes, in the calls, where two tensors (B, ..., H, W) are multiplied, as a map and its gate are."""
+
+    def __init__(self, calls: dict[str, _Call], running: list[str]) -> None:
+        super().__init__()
+        self.calls, self.running = calls, running
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in (torch.ops.aten.mul, torch.ops.aten.mul_):
+            batches = [factor.shape[0] for factor in args if isinstance(factor, Tensor) and factor.dim() >= 4]
+            self.calls[self.running[-1]].multiplies |= len(batches) == 2 and batches[0] == batches[1]
+        return func(*args, **(kwargs or {}))
+
+
+def _record_calls(model: nn.Module, example_input: Tensor) -> dict[str, _Call]:
+    """The calls of every module not of torch.nn in one run of the model, by name, in their order."""
+    calls: dict[str, _Call] = {}
+    running: list[str] = []
+    handles = []
+
+    def hook(name: str, module: nn.Module) -> None:
+        def begin(_: nn.Module, *call: Any) -> None:
+            calls.setdefault(name, _Call(tree_map(to_meta, call), running[-1] if running else name))
+            running.append(name)
+
+        def end(*_: Any) -> None:
+            running.pop()
+
+        handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
+        handles.append(module.register_forward_hook(end))
+
+    for name, module in model.named_modules():
+        if not name or not type(module).__module__.startswith("torch.nn."):
+            hook(name, module)
     try:
-        model(example_input)
+        with _MapProducts(calls, running):
+            model(example_input)
     finally:
         for handle in handles:
             handle.remove()
-    return inputs
+    return calls
 
 
-def _find(model: nn.Module, inputs: dict[str, Inputs], device: torch.device) -> list[Pooling]:
-    found: dict[str, list[Pooling]] = {}
-    ungated: dict[str, list[Pooling]] = {}  # their result leaves the module: its parent may gate with it
-    for name in sorted(inputs, key=lambda name: -len(name.split(".")) if name else 0):  # children before parents
-        tracer = _trace(model.get_submodule(name), inputs[name], device)
+def _find(model: nn.Module, calls: dict[str, _Call], device: torch.device) -> list[Pooling]:
+    gating: dict[str, list[Pooling]] = {}
+    others: dict[str, list[Pooling]] = {}  # their result may leave the module: its parent may gate with it
+    joined: set[str] = set()  # modules of `others` whose result comes back to its map
+    for name in sorted(calls, key=lambda name: -len(name.split(".")) if name else 0):  # children before parents
+        tracer = trace_poolings(model.get_submodule(name), calls[name].inputs, device)
         if tracer is None:
             continue
         for feature_map, pooled in tracer.poolings:
             pooling = tracer.describe(name, feature_map, pooled)
-            (found if tracer.gates(pooled, feature_map) else ungated).setdefault(name, []).append(pooling)
+            if pooled.op == "call_module":  # a child that does nothing but pool: this module is the attention
+                others.pop(_path(name, pooled), None)
+            (gating if tracer.gates(pooled, feature_map) else others).setdefault(name, []).append(pooling)
+            if tracer.joins(pooled, feature_map):
+                joined.add(name)
         for node in tracer.graph.find_nodes(op="call_module"):
-            child = f"{name}.{node.target}" if name else node.target
-            if child in ungated and node.args and tracer.gates(node, node.args[0]):
-                found.setdefault(child, []).extend(ungated.pop(child))
-    return [pooling for name in inputs for pooling in found.get(name, [])]
+            child = _path(name, node)
+            if child not in others or not node.args or not isinstance(node.args[0], fx.Node):
+                continue
+            if tracer.gates(node, node.args[0]):
+                gating.setdefault(child, []).extend(others.pop(child))
+            elif tracer.joins(node, node.args[0]):
+                joined.add(child)
+        tracer.forget()
+    for name in joined:
+        gating.setdefault(name, []).extend(replace(pooling, gates=False) for pooling in others.get(name, []))
+    return [pooling for name in calls for pooling in gating.get(name, [])]
 
 
-def _trace(module: nn.Module, inputs: Inputs, device: torch.device) -> "_PoolingTracer | None":
-    """Trace on random input of the recorded shapes; where that shows no pooling, with maps of 5 x 7 or more.
-
-    On a 1 x 1 map, such as a deep stage makes of a small example, every value would be its own mean.
-    """
-    generator = torch.Generator().manual_seed(0)
-
-    def random(height: int, width: int, value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            return value
-        shape = list(value.shape)
-        if len(shape) >= 4:
-            shape[-2:] = max(shape[-2], height), max(shape[-1], width)
-        return torch.randn(shape, generator=generator).to(device, value.dtype)
-
-    traced = None
-    for smallest in ((1, 1), (5, 7)):
-        tracer = _PoolingTracer(example=traced)
-        if tracer.run(module, *tree_map(partial(random, *smallest), inputs)):
-            traced = tracer
-            if tracer.poolings:
-                break
-    return traced
-
-
-class _PoolingTracer(ValueTracer):
-    """Notes each `(feature_map, pooled)` where the value of `pooled` is the mean of `feature_map` over H and W."""
-
-    def __init__(self, example: ValueTracer | None = None) -> None:
-        """`example` traced the same module on the maps of the example run, where this one's are enlarged."""
-        super().__init__()
-        self.poolings: list[tuple[fx.Node, fx.Node]] = []
-        self.example = self if example is None else example
-
-    def observe(self, node: fx.Node) -> None:
-        if node.op in ("placeholder", "get_attr") or not _is_float(self.values[node]):
-            return
-        before = ancestors(node)
-        for candidate in sorted(before, reverse=True):  # the last map before the pooling
-            if _is_map(self.values[candidate]) and _is_mean(self.values[node], self.values[candidate]):
-                if not any(m is candidate and p in before for m, p in self.poolings):  # not a mere view of it
-                    self.poolings.append((candidate, node))
-                return
-
-    def gates(self, source: fx.Node, feature_map: fx.Node) -> bool:
-        """Whether something computed from `source` multiplies `feature_map` or a map that belongs to it."""
-        computed = {source} | descendants(source)
-        related = {feature_map} | ancestors(feature_map) | descendants(feature_map)
-        size = self.values[feature_map].shape[-2:]
-        for node in computed:
-            if node.target in _MULTIPLY:
-                others = [n for n in node.all_input_nodes if n not in computed]
-                maps = [self.values[n] for n in others if n in related and _is_map(self.values[n])]
-                if any(m.shape[-2:] == size for m in maps):
-                    return True
-        return False
-
-    def describe(self, name: str, feature_map: fx.Node, pooled: fx.Node) -> Pooling:
-        in_example = {node.name: value for node, value in self.example.values.items()}
-        height, width = in_example.get(feature_map.name, self.values[feature_map]).shape[-2:]
-        shape = self.values[pooled].shape
-        keepdim = shape == (*self.values[feature_map].shape[:-2], 1, 1)
-        return Pooling(name, self.graph, feature_map, pooled, tuple(shape[1:]), keepdim, (height, width))
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _is_map(value: Any) -> bool:
-    """Whether `value` is a float tensor (B, ..., H, W), with H and W above 1: (B, C, 1, H*W) has no regions."""
-    return _is_float(value) and value.dim() >= 4 and min(value.shape[-2:]) > 1
-
-
-def _is_mean(value: Tensor, feature_map: Tensor) -> bool:
-    """Whether `value` holds, in any shape that begins with B, the mean of `feature_map` (B, ..., H, W) over H and W."""
-    if value.shape[:1] != feature_map.shape[:1] or value.numel() != feature_map.shape[:-2].numel():
-        return False
-    mean = feature_map.mean((-2, -1))
-    return torch.allclose(value.flatten().float(), mean.flatten().float(), rtol=1e-2, atol=1e-4)
+def _path(parent: str, call: fx.Node) -> str:
+    """Path in the model of the child of `parent` that the node `call` calls."""
+    return f"{parent}.{call.target}" if parent else str(call.target)

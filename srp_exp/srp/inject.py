@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from srp_exp.srp.find import LOOKED_FOR, Pooling, find_attention
+from srp_exp.srp.find import LOOKED_FOR, find_attention
+from srp_exp.srp.pooling import Pooling
 from srp_exp.srp.region import Share, StochasticRegionPool2d
 from srp_exp.srp.schedule import Depth, Fixed, Schedule
-from srp_exp.srp.trace import ancestors, descendants
+from srp_exp.srp.trace import CONSTANT, ancestors, descendants
+from srp_exp.srp.where import Where
 
 _POOL = "srp_pool"
 
@@ -40,6 +42,7 @@ def apply_srp(
     *,
     share: Share = "sample",
     regions: int = 1,
+    where: Where | None = None,
     example_input: Tensor | None = None,
 ) -> list[SrpRecord]:
     """Let every channel attention module of `model` pool over random regions in training, in place.
@@ -49,6 +52,8 @@ def apply_srp(
         schedule: scale by depth (srp_exp.srp.schedule), or one scale in (0, 1] for all.
         share: "sample" draws a region for every image, "batch" one for the whole batch.
         regions: number of regions, >= 1, pooled together.
+        where: class, or pattern of the names, of the modules to choose, or several (srp_exp.srp.where); by default all
+            whose pooled value multiplies the map that it was pooled from.
         example_input: images (B, C, H, W) to run once in evaluation mode, which shows the order of the modules; by
             default two of the size that a timm model names, or 3 x 224 x 224.
 
@@ -56,12 +61,13 @@ def apply_srp(
         One record for every attention module, in the order in which they run.
 
     Raises:
-        ValueError: nothing was found to put SRP into, the model has SRP already, or a setting is out of range.
+        ValueError: nothing was found to put SRP into, or `where` chooses nothing; the model has SRP already; or a
+            setting is out of range.
     """
     if srp_modules(model):
         raise ValueError(f"{type(model).__name__} has SRP already: call remove_srp first")
     depth_schedule = Fixed(schedule) if isinstance(schedule, int | float) else schedule
-    found = find_attention(model, _default_input(model) if example_input is None else example_input)
+    found = find_attention(model, _default_input(model) if example_input is None else example_input, where)
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no channel attention with average pooling; looked for {LOOKED_FOR}"
@@ -115,6 +121,10 @@ def _inject(module: nn.Module, poolings: list[Pooling], region: StochasticRegion
         for node in reversed(replaced):  # all that only the plain pooling needed
             if not node.users:
                 graph.erase_node(node)
+    for node in graph.find_nodes(op="get_attr"):
+        if CONSTANT in node.meta:
+            region.register_buffer(str(node.target), node.meta[CONSTANT].to(_device(module)), persistent=False)
+            node.target = f"{_POOL}.{node.target}"
     graph.lint()
     own_class = type(module)
     train_forward: Callable[..., Any] = type(fx.GraphModule(module, graph)).forward

@@ -46,7 +46,7 @@ class Contents:
     def commands(self) -> tuple[str, str]:
         """What trains the runs of the study that are not finished, and what writes the report anew."""
         arguments = shlex.join([f"study={self.results.name}", *self.results.fixed])
-        return f"srp-exp -m {arguments}", f"srp-report {arguments}"
+        return f"srp-exp {arguments}", f"srp-report {arguments}"
 
 
 def contents(results: StudyResults) -> Contents:

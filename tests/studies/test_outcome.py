@@ -45,5 +45,5 @@ def test_the_report_alone_says_nothing_of_single_runs(tmp_path) -> None:
 
 def test_the_report_names_the_command_that_goes_on(tmp_path) -> None:
     outcome(show_report, tmp_path, "recipe.lr=0.05")
-    assert "srp-exp -m study=demo dataset=synthetic" in (tmp_path / "reports" / "demo" / "report.md").read_text()
+    assert "srp-exp study=demo dataset=synthetic" in (tmp_path / "reports" / "demo" / "report.md").read_text()
     assert "recipe.lr=0.05" in (tmp_path / "reports" / "demo" / "report.md").read_text()

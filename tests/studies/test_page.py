@@ -83,7 +83,7 @@ def test_the_page_says_what_is_asked_and_what_came_out(full_study: StudyResults)
     text = re.sub(r"\s+", " ", " ".join(read(page(made)).text))
     for part in (
         "Does SRP beat GAP?", "SRP improves accuracy", made.verdict.outcome.value.capitalize(), made.verdict.reason,
-        full_study.warnings[0], "srp-exp -m study=demo_study recipe.epochs=3", "0123456789 (17 runs)",
+        full_study.warnings[0], "srp-exp study=demo_study recipe.epochs=3", "0123456789 (17 runs)",
         "2.14.1 (17 runs)", "AMD EPYC (17 runs)", "Published, not ours: gap, backbone resnet20: 95.00 (A & B, Table 1)",
     ):  # fmt: skip
         assert part in text
