@@ -4,12 +4,13 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+import timm
 import torch
 from timm.layers import SEModule
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from srp_exp.srp import StochasticRegionPool2d, apply_srp, region_side, srp_modules
+from srp_exp.srp import Linear, StochasticRegionPool2d, apply_srp, region_side, srp_modules
 from srp_exp.srp.region import SHARES, Share, region_mean
 
 
@@ -132,3 +133,22 @@ def test_compiled_mean_has_the_gradient_of_the_uncompiled(backend: str, drawn: i
         pooled = mean(x, coverage, factor)
         results.append([pooled, *torch.autograd.grad(pooled, x, upstream)])
     torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-7)
+
+
+def test_seresnet50_compiles_to_as_many_graphs_as_without() -> None:
+    """Twenty steps with a ramp; small images, which change nothing in the graph but the sizes."""
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    counts = []
+    for with_srp in (False, True):
+        torch.compiler.reset()
+        torch.manual_seed(0)
+        net = timm.create_model("seresnet50", num_classes=10).train()
+        if with_srp:
+            assert len(apply_srp(net, Linear(0.9, 0.4), example_input=x)) == 16
+        counter = CompileCounterWithBackend("aot_eager")
+        step = torch.compile(net, backend=counter)
+        for index in range(20):
+            set_ramp(net, index / 19)
+            step(x).sum().backward()
+        counts.append(counter.frame_count)
+    assert counts == [1, 1]

@@ -140,6 +140,11 @@ class MethodMul(Excitation):
         return x.mul(self.gate(x.mean((2, 3)))[:, :, None, None])
 
 
+class FunctionMultiply(Excitation):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.multiply(self.gate(x.mean((2, 3)))[:, :, None, None], x)
+
+
 class InPlaceMul(Excitation):
     def forward(self, x: Tensor) -> Tensor:
         return x.mul_(self.gate(x.mean((2, 3)))[:, :, None, None])
@@ -227,6 +232,50 @@ class GateOnly(Excitation):
         return self.gate(x.mean((2, 3)))[:, :, None, None]
 
 
+class SequentialWithItsOwnForward(nn.Sequential, Attention):
+    def __init__(self) -> None:
+        layers = {"reduce": nn.Conv2d(CHANNELS, CHANNELS, 1), "sigmoid": nn.Sigmoid()}
+        super().__init__(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), **layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * super().forward(x)
+
+
+class BufferInGate(Excitation):
+    """torch.fx gives buffers a node without a proxy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.full((CHANNELS,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x.mean((2, 3)) + self.shift - self.shift)[:, :, None, None]
+
+
+class ConstantInGate(Excitation):
+    """torch.fx leaves the tensor that the forward makes on the module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x.mean((2, 3)))
+        return x * (gate * torch.tensor([0.5, 2.0]).repeat(CHANNELS // 2))[:, :, None, None]
+
+
+class OwnPool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+class PoolOfOwnClass(Excitation):
+    """Child and parent hold the pooled value; the parent is the attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = OwnPool()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.pool(x))[:, :, None, None]
+
+
 class GateReturnedToParent(Attention):
     def __init__(self) -> None:
         super().__init__()
@@ -288,6 +337,7 @@ ANY_SIZE: list[type[Attention]] = [
     OneAxisAfterTheOtherKeepdim,
     MeanOfOneLongRow,
     MethodMul,
+    FunctionMultiply,
     InPlaceMul,
     InPlaceOperator,
     InlineInBlock,
@@ -297,6 +347,10 @@ ANY_SIZE: list[type[Attention]] = [
     GroupsOfChannels,
     GroupsPooledTogether,
     IdentityInFront,
+    SequentialWithItsOwnForward,
+    BufferInGate,
+    ConstantInGate,
+    PoolOfOwnClass,
     GateReturnedToParent,
 ]
 ONE_SIZE: list[type[Attention]] = [HardCodedKernel, HardCodedKernelOfFunction, HardCodedArea, HardCodedView]
@@ -379,6 +433,25 @@ class MaxGate(Excitation):
         return x * self.gate(x.amax((2, 3)))[:, :, None, None]
 
 
+class InstanceNorm(nn.Module):
+    """Written out: the map without its mean is multiplied by something of the mean of its square."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(CHANNELS, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((2, 3), keepdim=True)
+        return centred * (centred.square().mean((2, 3), keepdim=True) + 1e-5).rsqrt() * self.weight
+
+
+class RootMeanSquareNorm(nn.Module):
+    """As the filter response normalization of timm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x * x).mean((2, 3), keepdim=True).add(1e-5).rsqrt()
+
+
 NOT_ATTENTION = [
     PlainCnn,
     SpatialAttention,
@@ -388,6 +461,8 @@ NOT_ATTENTION = [
     PooledAndAdded,
     LocallyPooled,
     MaxGate,
+    InstanceNorm,
+    RootMeanSquareNorm,
 ]
 
 
@@ -637,7 +712,7 @@ class TestNothingChanges:
     @pytest.mark.parametrize(
         "build",
         [
-            lambda: nn.Sequential(nn.BatchNorm2d(CHANNELS), MeanBroadcast(), FunctionalNorm()),
+            lambda: nn.Sequential(nn.BatchNorm2d(CHANNELS), MeanBroadcast(), ConstantInGate(), FunctionalNorm()),
             lambda: timm.create_model("mobilenetv3_small_050", in_chans=CHANNELS),
             lambda: timm.create_model("skresnet18", in_chans=CHANNELS),
         ],

@@ -1,0 +1,79 @@
+"""Networks on the meta device: SRP goes where it goes with values, and nothing is allocated or kept."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from srp_exp.srp import Linear, apply_srp, find_attention, remove_srp
+from srp_exp.srp.trace import ValueTracer
+
+NETWORKS = ["seresnet18", "skresnet18", "resnest14d", "ecaresnet26t", "ese_vovnet19b_dw", "mobilenet_v3_small"]
+
+
+def build(name: str) -> nn.Module:
+    if name in torchvision.models.list_models():
+        return torchvision.models.get_model(name)
+    return timm.create_model(name)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_modules_at_the_same_depth_as_with_values(name: str) -> None:
+    with torch.device("meta"):
+        on_meta = build(name)
+    keys = list(on_meta.state_dict())
+    with_values = apply_srp(build(name), Linear(1.0, 0.5), example_input=torch.zeros(2, 3, 64, 64))
+    assert apply_srp(on_meta, Linear(1.0, 0.5), example_input=torch.zeros(2, 3, 64, 64, device="meta")) == with_values
+    assert list(on_meta.state_dict()) == keys
+    assert all(tensor.is_meta for tensor in on_meta.state_dict().values())
+
+
+def test_network_of_more_than_a_hundred_million_parameters() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("senet154")
+    keys = list(model.state_dict())
+    assert sum(parameter.numel() for parameter in model.parameters()) > 100_000_000
+    records = apply_srp(model, 0.5)
+    assert [record.attention for record in records] == ["SEModule"] * 50
+    assert [record.map_size[0] for record in records] == [56] * 3 + [28] * 8 + [14] * 36 + [7] * 3
+    output = model.train()(torch.empty(2, 3, 64, 64, device="meta"))
+    assert output.shape == (2, 1000)
+    output.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    remove_srp(model)
+    assert list(model.state_dict()) == keys
+
+
+class WithTables(nn.Module):
+    """A gate with a weight and tables of its own, of floats and of integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+        self.register_buffer("shift", torch.ones(8))
+        self.register_buffer("order", torch.arange(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = (x.mean((2, 3)) * self.weight + self.shift)[:, self.order].sigmoid()
+        return x * gate[:, :, None, None]
+
+
+def test_weights_and_tables_of_the_module_itself() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(WithTables())
+    (found,) = find_attention(model, torch.zeros(2, 8, 6, 5, device="meta"))
+    assert (found.module, found.map_size) == ("0", (6, 5))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_no_value_outlives_the_search(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """Tracers lie in reference cycles: their values would wait for the garbage collector by the gigabyte."""
+    tracers: list[ValueTracer] = []
+    run = ValueTracer.run
+    monkeypatch.setattr(ValueTracer, "run", lambda self, *call: (tracers.append(self), run(self, *call))[1])
+    with torch.device(device):
+        model = timm.create_model("mobilenetv3_small_050")
+    assert find_attention(model, torch.zeros(2, 3, 64, 64, device=device))
+    assert len(tracers) > 8
+    assert [tracer for tracer in tracers if tracer.values] == []
