@@ -42,24 +42,36 @@ class Pooling:
 
 
 def trace_poolings(module: nn.Module, inputs: Inputs, device: torch.device) -> "PoolingTracer | None":
-    """Trace on random input of the recorded shapes; where that shows no pooling, with maps of 5 x 7 or more.
+    """Trace on random input of the recorded shapes, and of maps of 5 x 7 or more; None if torch.fx can't.
 
-    On a 1 x 1 map, such as a deep stage makes of a small example, every value would be its own mean.
+    A small example makes small maps. On one of 1 x 1 every value would be its own mean: the larger shows the poolings.
+    On one of 2 x 2 a local pooling is the mean too: the value of a global one is of the same shape on a larger map.
     """
-    traced = None
-    for example in (inputs, tree_map(_enlarged, inputs)):
-        if traced is not None and _shapes(example) == _shapes(inputs):
-            break
-        generator = torch.Generator().manual_seed(0)
-        random = partial(_random, generator=generator, device=device)
-        tracer = PoolingTracer(example=traced)
-        if not tracer.run(module, *tree_map(random, example)):
-            tracer.forget()
-            continue
-        traced = tracer
-        if tracer.poolings:
-            break
+    traced = _trace(module, inputs, device)
+    enlarged = tree_map(_enlarged, inputs)
+    larger = None if _shapes(enlarged) == _shapes(inputs) else _trace(module, enlarged, device)
+    if larger is None:
+        return traced
+    if traced is None or not traced.poolings:
+        larger.example = traced
+        return larger
+    shapes = {node.name: _shapes(value) for node, value in larger.values.items()}
+    traced.poolings = [
+        (map_, pooled)
+        for map_, pooled in traced.poolings
+        if shapes.get(pooled.name) in (None, _shapes(traced.values[pooled]))
+    ]
+    larger.forget()
     return traced
+
+
+def _trace(module: nn.Module, inputs: Inputs, device: torch.device) -> "PoolingTracer | None":
+    generator = torch.Generator().manual_seed(0)
+    tracer = PoolingTracer()
+    if tracer.run(module, *tree_map(partial(_random, generator=generator, device=device), inputs)):
+        return tracer
+    tracer.forget()
+    return None
 
 
 def _enlarged(value: Any) -> Any:
@@ -73,18 +85,18 @@ def _random(value: Any, generator: torch.Generator, device: torch.device) -> Any
     return random_like(value, generator).to(device) if isinstance(value, Tensor) else value
 
 
-def _shapes(inputs: Inputs) -> list[torch.Size]:
-    return [leaf.shape for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor)]
+def _shapes(values: Any) -> list[torch.Size]:
+    return [leaf.shape for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 class PoolingTracer(ValueTracer):
     """Notes each `(feature_map, pooled)` where the value of `pooled` is the mean of `feature_map` over H and W."""
 
-    def __init__(self, example: "PoolingTracer | None" = None) -> None:
-        """`example` traced the same module on the maps of the example run, where this one's are enlarged."""
+    def __init__(self) -> None:
         super().__init__()
         self.poolings: list[tuple[fx.Node, fx.Node]] = []
-        self.example = example
+        self.example: PoolingTracer | None = None
+        """The tracer of the same module on the maps of the example run, where this one's are enlarged."""
 
     def forget(self) -> None:
         super().forget()

@@ -428,6 +428,13 @@ class LocallyPooled(nn.Module):
         return x * F.avg_pool2d(x, 3, 1, 1).sigmoid()
 
 
+class LocallyPooledAndEnlarged(nn.Module):
+    """As GhostNetV2: on a map of 2 x 2 its pooling is the mean of all of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.interpolate(F.avg_pool2d(x, 2, 2, ceil_mode=True).sigmoid(), x.shape[-2:])
+
+
 class MaxGate(Excitation):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x.amax((2, 3)))[:, :, None, None]
@@ -460,6 +467,7 @@ NOT_ATTENTION = [
     PooledAndConcatenated,
     PooledAndAdded,
     LocallyPooled,
+    LocallyPooledAndEnlarged,
     MaxGate,
     InstanceNorm,
     RootMeanSquareNorm,
@@ -513,6 +521,11 @@ class TestZoo:
         found = find_attention(net, feature_map(1, 4, 4))
         assert [pooling.module.split(".")[0] for pooling in found] == ["0", "2", "4"]
         assert [pooling.map_size for pooling in found] == [(4, 4), (2, 2), (1, 1)]
+
+    def test_kernel_of_a_small_map(self) -> None:
+        attention = HardCodedKernel()
+        attention.pool = nn.AvgPool2d(4)
+        assert [pooling.map_size for pooling in find_attention(attention, feature_map(2, 4, 4))] == [(4, 4)]
 
     @pytest.mark.parametrize(
         ("attention", "shape"),
@@ -580,7 +593,7 @@ class TestZoo:
 
 class TestNotAttention:
     @pytest.mark.parametrize("module", NOT_ATTENTION)
-    @pytest.mark.parametrize("side", [1, 6])
+    @pytest.mark.parametrize("side", [1, 2, 6])
     def test_is_not_found(self, module: Callable[[], nn.Module], side: int) -> None:
         torch.manual_seed(0)
         assert (
