@@ -14,7 +14,10 @@ from srp_exp.studies.units import Unit, unit_of, unit_of_study
 
 BARS = "Means over the seeds; error bars: 95 % interval, none with one seed."
 ASIDE = "Points of several methods are moved aside a little."
-BANDS = "Lines: mean over the seeds; bands: from the lowest to the highest of them. The first quarter of the epochs may lie outside."
+BANDS = (
+    "Lines: mean over the seeds; bands: from the lowest to the highest of them. "
+    "The first quarter of the epochs may lie outside."
+)
 
 
 @dataclass(frozen=True)
