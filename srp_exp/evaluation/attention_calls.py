@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import find_attention, remove_srp
-from srp_exp.srp.pooling import _MULTIPLY, Pooling
+from srp_exp.srp.pooling import MULTIPLY, Pooling
 from srp_exp.srp.trace import ancestors, descendants
 
 Pool = Callable[[Tensor], Tensor]
@@ -163,7 +163,7 @@ class _Reader(fx.Interpreter):
             return sources[-1]
         maps = [self.env[n] for n in node.all_input_nodes if n in self._related]
         sized = [m for m in maps if isinstance(m, Tensor) and m.dim() >= 4]
-        gates = node.target in _MULTIPLY and any(m.shape[-2:] == self.feature_map.shape[-2:] for m in sized)
+        gates = node.target in MULTIPLY and any(m.shape[-2:] == self.feature_map.shape[-2:] for m in sized)
         return sources[0] if gates else None
 
     def _keep_gate(self, node: fx.Node) -> None:

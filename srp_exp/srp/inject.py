@@ -91,7 +91,8 @@ def remove_srp(model: nn.Module) -> None:
     for module in list(model.modules()):
         if isinstance(module, _WithSrp):
             delattr(module, _POOL)
-            module.__class__ = type(module).__mro__[2]
+            bases = type(module).__mro__  # other code may have put a class of its own on top
+            module.__class__ = bases[bases.index(_WithSrp) + 1]
 
 
 def srp_modules(model: nn.Module) -> dict[str, StochasticRegionPool2d]:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from srp_exp.srp.trace import ValueTracer, ancestors, descendants, random_like
 
-_MULTIPLY = {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"}
+MULTIPLY = {operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"}
 
 Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a call."""
@@ -119,7 +119,7 @@ class PoolingTracer(ValueTracer):
         related = {feature_map} | ancestors(feature_map) | descendants(feature_map)
         pooled = self.values[feature_map]
         for node in computed:
-            if node.target in _MULTIPLY:
+            if node.target in MULTIPLY:
                 multiplied = [self.values[n] for n in node.all_input_nodes if n in related - computed]
                 if any(_is_map_as(pooled, value) and not _is_square(pooled, value) for value in multiplied):
                     return True

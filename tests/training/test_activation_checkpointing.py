@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.layers import SEModule
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from srp_exp.datasets import Batch
-from srp_exp.srp import Linear, apply_srp
+from srp_exp.srp import Linear, apply_srp, remove_srp
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.learner import Learner, StepSettings
 
@@ -120,6 +121,15 @@ def test_blocks_stay_what_they_are() -> None:
     assert "Block(" in repr(model)
     twin = copy.deepcopy(model)
     assert isinstance(twin.get_submodule("1.0"), Block)
+
+
+def test_srp_comes_out_of_an_attention_module_that_is_a_block() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), SEModule(16), nn.Flatten(2))
+    apply_srp(model, 0.5, example_input=torch.zeros(2, 3, SIDE, SIDE))
+    assert checkpoint_activations(model) == 1
+    remove_srp(model)
+    assert type(model[1]) is SEModule
+    model(torch.zeros(2, 3, SIDE, SIDE))
 
 
 def test_evaluation_and_passes_without_gradients_compute_once() -> None:
