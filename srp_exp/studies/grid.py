@@ -88,6 +88,9 @@ def plan(
     methods = _methods(config.study, overrides)
     given = [*parse([f"{key}={value}" for key, value in parameters.items()]), *overrides]
     (combinations,) = BasicSweeper.split_arguments(given, None)
+    if not combinations:
+        sweeps = {o.get_key_element(): str(o.input_line) for o in given if o.is_sweep_override()}
+        raise ValueError(f"{' '.join(sweeps.values())}: no run is in this grid")
     swept = {o.get_key_element() for o in given if o.is_sweep_override()} | set(parameters)
     fixed = {SEED, *settings(config)}
     if config.study is not None:

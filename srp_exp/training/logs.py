@@ -37,6 +37,8 @@ def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
     LOG.handlers = list(handlers)
     try:
         yield
+    except SystemExit:
+        raise  # who leaves so has said why
     except BaseException:
         LOG.handlers = [file]
         LOG.exception("stopped")

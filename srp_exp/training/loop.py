@@ -1,6 +1,7 @@
 """The training loop: epochs of steps, each followed by evaluation, a checkpoint and a report."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from srp_exp.datasets import Batch, TrainingBatches
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
+from srp_exp.training.logs import LOG
 from srp_exp.training.reporter import Reporter
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -164,4 +166,5 @@ def _leave_if_interrupted(training: Training, lrs: list[float]) -> None:
         _check_finite(training, learner.totals.read(learner.processes), lrs)  # this step may not have been looked at
         _save(training)
         training.checkpoints.wait()
+        LOG.info("%s: saved at step %d; the same command goes on", signal.Signals(number).name, learner.step)
         training.interruption.leave(number)

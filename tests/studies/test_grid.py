@@ -107,6 +107,7 @@ WRONG = {
     "srp=gap": ["srp=gap", "study=demo", "compares srp", "study.methods.gap"],
     "srp=gap,fixed": ["srp=gap,fixed", "compares srp"],
     "seed=a,b": ["seed=a", "whole number"],
+    "seed=range(0)": ["seed=range(0)", "no run"],
     "seed=0,-1": ["seed=-1", "whole number"],
     "attention=gc": ["srp=fixed", "attention=gc"],
     "recipe.batch_size=0,16": ["recipe.batch_size=0", "[1, inf)"],

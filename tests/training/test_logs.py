@@ -48,7 +48,7 @@ def test_a_resumed_run_appends(console: StringIO, tmp_path: Path) -> None:
     assert console.getvalue() == "first\nsecond\n"
 
 
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
 def test_an_exception_leaves_its_traceback_in_the_file_only(
     console: StringIO, tmp_path: Path, kind: type[BaseException]
 ) -> None:
@@ -63,6 +63,13 @@ def test_an_exception_leaves_its_traceback_in_the_file_only(
     assert f"{kind.__name__}: the reason" in text
     assert "in fails" in text
     assert console.getvalue() == "before\n"
+
+
+def test_an_exit_leaves_no_traceback(console: StringIO, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit), log_to(tmp_path):
+        LOG.info("saved")
+        raise SystemExit(75)
+    assert (tmp_path / "run.log").read_text().endswith("INFO saved\n")
 
 
 def test_nothing_is_logged_to_a_run_that_has_ended(console: StringIO, tmp_path: Path) -> None:
