@@ -16,8 +16,10 @@ from srp_exp.studies.store import State
 
 
 def show(grid: Grid, console: Console) -> None:
-    """Print the runs, the time that is left, and what would fail; exit with code 1 if something would."""
+    """Print the runs, the methods, the time that is left, and what would fail; exit with code 1 if something would."""
     print_grid(grid, console)
+    for method, run in {planned.method: planned for planned in grid.runs if planned.method}.items():
+        console.print(f"{method}: {' '.join(run.config.study.methods[method])}", markup=False)
     alike: dict[str, list[PlannedRun]] = defaultdict(list)
     for planned in grid.distinct():
         alike[repr({**identity_of(planned.config), "seed": None})].append(planned)

@@ -19,6 +19,7 @@ def test_a_dry_grid_shows_runs_states_and_time_and_writes_nothing(command_line, 
     states = [line.split()[3] for line in outcome.out.splitlines()[1:7]]
     assert states == ["finished", "interrupted", "new", "new", "new", "new"]
     assert "6 runs: 1 finished, 1 interrupted, 4 new" in outcome.out
+    assert "\nscheduled: srp=scheduled\n" in outcome.out
     assert "recipe.lr=0.05" in outcome.out
     assert re.search(r"about 1 min on one device", outcome.out)  # gap with seed 1; the others take a few seconds
 
