@@ -32,7 +32,7 @@ it takes, without dropout and stochastic depth, and these are checked:
 - evaluation: bit-identical before and after;
 - keys: the same state_dict keys and parameters before and after, and after removal;
 - trains: the modules are those found on the meta device; the training output differs from the plain network's, which
-  comes back bit by bit at scale 1; every parameter that had a gradient other than zero has one with SRP.
+  comes back bit by bit at scale 1; every parameter that had a gradient beyond rounding has one with SRP.
 
 Networks over 100 M parameters are converted on the meta device, which has no values: it shows the keys.
 """

@@ -26,7 +26,10 @@ def train(config: DictConfig) -> None:
     """Train a run, or say that it is finished; `dry=true` only tries it out."""
     folder = run_folder(config)
     if names_a_run(config):
-        raise ValueError("run and checkpoint are for other modes; a training is resumed by the command that began it")
+        named = f"run={config.run}" if config.run else f"checkpoint={config.checkpoint}"
+        raise ValueError(
+            f"{named} is for mode=eval, export or compare; a training is resumed by the command that began it"
+        )
     if config.dry:
         _try_out(config)
         return

@@ -116,9 +116,9 @@ def tiny(compose, file: str) -> DictConfig:
         overrides.append(MODEL_OF_TIMM)
     if file == "attention/native":
         overrides += ["backbone=timm", MODEL_OF_TIMM, file.replace("/", "=")]
-    elif group != "backbone":
-        overrides.append("backbone.depth=8")
     probe = compose(*overrides)
+    if group != "backbone" and "depth" in probe.backbone:
+        overrides.append("backbone.depth=8")
     if not probe.attention.average_pooling:
         overrides.append("srp=gap")
     if "pretrained" in probe.recipe:

@@ -233,7 +233,7 @@ def test_a_single_run_and_a_sweep_share_the_folder(command_line, trained, extra)
     before = snapshot(trained)
     outcome = command_line(*extra, *TINY, "seed=0", f"output_dir={trained.parent.parent}")
     assert outcome.code == 0
-    assert "finished already" in outcome.out
+    assert ("1 run: 1 finished" if extra else "finished already") in outcome.out
     assert snapshot(trained) == before
 
 
@@ -426,8 +426,10 @@ def test_a_failing_run_does_not_stop_the_others(command_line, tmp_path) -> None:
     assert outcome.code == 1
     assert "srp-exp: batch size 128: the training part has 64 samples" in outcome.err
     assert "Traceback" not in outcome.err
-    assert (the_run(tmp_path) / "results.json").is_file()
-    assert "batch_size: 16\n" in (the_run(tmp_path) / "config.yaml").read_text()
+    (failed,) = (path.parent for path in tmp_path.glob("runs/*/failure.txt"))
+    (finished,) = (path.parent for path in tmp_path.glob("runs/*/results.json"))
+    assert failed != finished
+    assert "batch_size: 16\n" in (finished / "config.yaml").read_text()
 
 
 # --- Evaluation -----------------------------------------------------------------------------------

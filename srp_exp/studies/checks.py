@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from srp_exp.config.evaluators import EVALUATORS
 from srp_exp.config.explain import nearest
 from srp_exp.config.study import StudyConfig
-from srp_exp.studies.tables import METHOD
+from srp_exp.studies.results import METHOD
 
 METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
 """Metrics of results.json; those of an evaluator are written <evaluator>.<measure>."""

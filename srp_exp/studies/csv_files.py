@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from srp_exp.studies.contents import commit_of
-from srp_exp.studies.results import Entry, StudyResults
+from srp_exp.studies.results import METHOD, Entry, StudyResults
 from srp_exp.studies.store import Run, State
-from srp_exp.studies.tables import METHOD, best, parameters, published, summary
+from srp_exp.studies.tables import best, parameters, published, summary
 
 
 def entries_csv(results: StudyResults) -> str:

@@ -6,6 +6,9 @@ from typing import Any, TypeAlias
 
 from srp_exp.studies.store import Run, State
 
+METHOD = "method"
+"""The name that the methods of a study have among the axes of its table."""
+
 Cell: TypeAlias = tuple[tuple[str, str], ...]
 """What an entry was run with besides its method and seed: ((axis, value), ...) in the order of the grid."""
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srp_exp.studies.results import Cell, Entry, StudyResults
+from srp_exp.studies.results import METHOD, Cell, Entry, StudyResults
 from srp_exp.studies.statistics import Summary, summarize
 from srp_exp.studies.store import State
 from srp_exp.studies.units import Unit, interval, unit_of_study
 
-METHOD = "method"
 NOTHING = "-"
 """Stands where no run has finished yet."""
 

@@ -16,7 +16,7 @@ from srp_exp.config.explain import explain, nearest
         ("resnet2", ["resnet20", "resnet29", "wrn16_8"], "; did you mean resnet29 or resnet20?"),
         ("off", ["gap", "fixed"], "; valid are fixed, gap"),  # none resembles it: all, in order
         ("target", ["_target_", "name"], "; valid are name"),  # what starts with _ is not for the user
-        ("x", [], "; valid are "),
+        ("x", [], ""),
     ],
 )
 def test_nearest(name, choices, expected) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from srp_exp.config import CONF_DIR
 from srp_exp.studies.command import plan_study
+from srp_exp.studies.results import METHOD
 from srp_exp.studies.store import State
-from srp_exp.studies.tables import METHOD
 
 STUDIES = sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
 

@@ -19,7 +19,7 @@ def report(*arguments: str) -> tuple[int, list[str], str]:
         try:
             main()
         except SystemExit as exit_:
-            code, error = 1, str(exit_.code)
+            code, error = int(exit_.code != 0), str(exit_.code)
     return code, out.getvalue().splitlines(), error
 
 
@@ -43,7 +43,7 @@ def test_help_is_printed_without_arguments() -> None:
     for arguments in ((), ("--help",), ("-h",)):
         code, lines, _ = report(*arguments)
         assert code == 0
-        assert lines[0].startswith("srp-report: ")
+        assert lines[0].startswith("usage: srp-report ")
         assert {"study=demo", "runs", "compare"} <= {
             line.split()[1] for line in lines if line.startswith("srp-report ")
         }
