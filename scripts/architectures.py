@@ -24,7 +24,7 @@ from survey_architecture import Row, survey
 
 HEADER = """# SRP in every architecture
 
-Written by `python scripts/architectures.py`; not to be edited. timm {timm}, torchvision {torchvision}, torch {torch}.
+Written by `python scripts/architectures.py`; not to be edited. {versions}.
 Every classification architecture of both libraries is searched for channel attention with average pooling. Up to 100 M
 parameters, SRP of scale 0.5 is put into the real network, with random weights, on two images of the smallest size that
 it takes, without dropout and stochastic depth, and these are checked:
@@ -54,13 +54,18 @@ def architectures() -> Iterator[tuple[str, str]]:
     yield from (("torchvision", name) for name in torchvision.models.list_models(module=torchvision.models))
 
 
+def versions() -> str:
+    libraries = (timm, torchvision, torch)
+    return ", ".join(f"{library.__name__} {library.__version__.partition('+')[0]}" for library in libraries)
+
+
 def page(rows: list[Row]) -> str:
     """The document: counts, the classes found, what wasn't met, and a line for every architecture with attention."""
     found = [row for row in rows if row.attention]
     failures = [[_name(row), row.error or ", ".join(row.failed)] for row in rows if row.error or row.failed]
     missed = [[_name(row), _modules(row.missed)] for row in rows if row.missed]
     parts = [
-        HEADER.format(timm=timm.__version__, torchvision=torchvision.__version__, torch=torch.__version__),
+        HEADER.format(versions=versions()),
         _table(["", "architectures", "with attention", "with values", "on meta", "all checks met"], _counts(rows)),
         "## Classes that were found\n",
         _table(["class", "architectures", "modules"], _classes(found)),

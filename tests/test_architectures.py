@@ -1,18 +1,16 @@
 """The survey of all architectures, on some of every family, and the document that it wrote."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
-import timm
-import torch
-import torchvision
 from torch import Tensor, nn
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from architectures import architectures, page, table_row  # noqa: E402
+from architectures import architectures, page, table_row, versions  # noqa: E402
 from survey_architecture import Row, check, survey  # noqa: E402
 
 DOCUMENT = (ROOT / "docs" / "architectures.md").read_text()
@@ -47,12 +45,15 @@ def test_architecture_passes_and_the_document_says_so(library: str, name: str) -
     assert f"| {' | '.join(table_row(row))} |\n" in DOCUMENT
 
 
-def test_document_is_of_all_architectures_and_these_versions() -> None:
-    of_timm, of_torchvision = (sum(library == wanted for library, _ in architectures()) for wanted in FAMILIES)
-    assert f"| timm | {of_timm} |" in DOCUMENT
-    assert f"| torchvision | {of_torchvision} |" in DOCUMENT
-    for library in (timm, torchvision, torch):
-        assert f"{library.__name__} {library.__version__}" in DOCUMENT
+def test_document_is_of_all_architectures_and_none_failed() -> None:
+    of_versions = versions().rpartition(", torch ")[0]
+    if of_versions not in DOCUMENT:
+        pytest.skip(f"the document is of other versions than {of_versions}")
+    for library in FAMILIES:
+        count = sum(of == library for of, _ in architectures())
+        (line,) = re.findall(rf"^\| {library} \| {count} \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", DOCUMENT, re.M)
+        with_attention, with_values, on_meta, met = map(int, line)
+        assert with_attention == met == with_values + on_meta > 0
 
 
 @pytest.mark.parametrize(("name", "missed"), [("resnet18", {}), ("gcresnet33ts", {"GlobalContext": 10})])

@@ -49,7 +49,11 @@ def losses(model: nn.Module) -> Tensor:
     return sum(model.train()(list(images()), [target, target]).values())
 
 
-DETECTORS = [detection.ssdlite320_mobilenet_v3_large, detection.fasterrcnn_mobilenet_v3_large_fpn]
+DETECTORS = [
+    detection.ssdlite320_mobilenet_v3_large,
+    detection.fasterrcnn_mobilenet_v3_large_fpn,
+    detection.fasterrcnn_mobilenet_v3_large_320_fpn,
+]
 
 
 @pytest.mark.parametrize("build", DETECTORS)
