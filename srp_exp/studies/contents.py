@@ -1,6 +1,7 @@
 """What the report of a study contains, before it gets a format."""
 
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 
 from srp_exp.studies.comparison_table import comparison_table
@@ -9,6 +10,9 @@ from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import Run, State
 from srp_exp.studies.tables import Table, entries_table, results_table
 from srp_exp.studies.verdict import Verdict, conclude, judge
+
+PACKAGES = ("torch", "timm", "torchvision")
+"""Packages whose versions a report names."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,23 @@ class Contents:
         """What trains the runs of the study that are not finished, and what writes the report anew."""
         arguments = shlex.join([f"study={self.results.name}", *self.results.fixed])
         return f"srp-exp {arguments}", f"srp-report {arguments}"
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """From what the finished runs come: commits, versions, devices, each with the number of its runs."""
+        runs = {run.folder: run for *_, run in self.runs if run.state == State.finished}.values()
+        origins = {
+            "commit (+: uncommitted changes)": Counter(commit_of(run) for run in runs),
+            **{name: Counter(run.provenance["packages"].get(name, "unknown") for run in runs) for name in PACKAGES},
+            "Python": Counter(run.provenance["python"] for run in runs),
+            "device": Counter(run.provenance["device"] for run in runs),
+            "threads": Counter(str(run.provenance["threads"]) for run in runs),
+        }
+        return {
+            name: ", ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.most_common())
+            for name, counts in origins.items()
+            if counts
+        }
 
 
 def contents(results: StudyResults) -> Contents:

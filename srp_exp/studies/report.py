@@ -48,7 +48,7 @@ def print_report(results: StudyResults, console: Console) -> None:
 
 
 def report_markdown(made: Contents) -> str:
-    """Question, warnings, verdict and all tables."""
+    """Question, warnings, verdict, all tables, and where they come from."""
     study = made.results.study
     warnings = "".join(f"> **Warning:** {escape_markdown(warning)}\n>\n" for warning in made.results.warnings)
     parts = [
@@ -59,6 +59,9 @@ def report_markdown(made: Contents) -> str:
         *(f"## {table.title}\n\n{markdown(table)}" for table in made.tables),
         "## How to reproduce\n\n" + "".join(f"    {command}\n" for command in made.commands),
     ]
+    if made.provenance:
+        origins = (f"- {name}: {escape_markdown(value)}\n" for name, value in made.provenance.items())
+        parts.append("## Where the results come from\n\n" + "".join(origins))
     return "\n".join(parts)
 
 

@@ -48,6 +48,15 @@ def test_the_verdict_is_in_text_and_page(full_study: StudyResults, tmp_path: Pat
     assert f'class="verdict {made.verdict.outcome.value}"' in page
 
 
+def test_text_and_page_say_where_the_results_come_from(full_study: StudyResults, tmp_path: Path) -> None:
+    page, text, *_ = [path.read_text() for path in write_report(full_study, tmp_path / "reports")]
+    made = contents(full_study)
+    assert set(made.provenance) >= {"commit (+: uncommitted changes)", "torch", "device", "threads"}
+    for name, value in made.provenance.items():
+        assert f"- {name}: {value}\n" in text.replace("\\", "")
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page
+
+
 def test_latex_has_a_table_of_each_kind(full_study: StudyResults, tmp_path: Path) -> None:
     text = (write_report(full_study, tmp_path / "reports")[2]).read_text()
     for label in ("tab:demo_study-results", "tab:demo_study-comparisons", "tab:demo_study-entries"):
