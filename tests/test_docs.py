@@ -24,7 +24,7 @@ COMMANDS = [
     pytest.param(command, id=f"{document.stem}: {command.strip()}")
     for document in DOCUMENTS
     for command in re.findall(r"^ +(?:srp-exp|srp-report study=\S+)( [^#\n]*|$)", document.read_text(), re.MULTILINE)
-    if not re.search(r"--|run=|checkpoint=|[A-Z]{2}|\.\.\.", command)  # which want a run, or stand for a name
+    if not re.search(r"--|run=|checkpoint=|[A-Z]{2}|\.\.\.|\$", command)  # which want a run, or stand for a name
 ]
 
 
