@@ -19,6 +19,11 @@ from srp_exp.config.register import register
 
 torch.set_num_threads(1)
 
+LONGEST = (
+    "test_slurm.py", "test_build.py", "test_distributed_runs.py", "test_kill.py", "test_kill_study.py",
+    "test_export.py", "test_compile.py", "test_bench_input.py", "test_prepare.py", "test_launchers.py",
+)  # fmt: skip
+
 Compose = Callable[..., DictConfig]
 CommandLine = Callable[..., "Outcome"]
 
@@ -57,6 +62,11 @@ def run_command(*arguments: str) -> Outcome:
                 traceback.clear_frames(exit_.__traceback__)
     assert code is None or isinstance(code, int)
     return Outcome(code or 0, out.getvalue(), err.getvalue())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: begun last, one of them would leave the other worker without work for minutes."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

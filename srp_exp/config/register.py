@@ -1,5 +1,6 @@
 """Registration of the schemas with Hydra, and of the resolvers that name a run's folder."""
 
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -53,8 +54,9 @@ Under hydra/ they stay out of the choices that --help lists.
 """
 
 
+@cache
 def register() -> None:
-    """Make the schemas and resolvers known to Hydra and OmegaConf; calling it again changes nothing."""
+    """Make the schemas and resolvers known to Hydra and OmegaConf; calling it again does nothing."""
     store = ConfigStore.instance()
     store.store("schema", s.Config)
     for group, schemas in SCHEMAS.items():

@@ -1,5 +1,6 @@
 """Every study of conf/study composes, is planned, and names only what its grid has."""
 
+import functools
 import re
 
 import pytest
@@ -12,13 +13,21 @@ from srp_exp.studies.store import State
 STUDIES = sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
 
 
+@pytest.fixture(scope="module")
+def plan_of(tmp_path_factory):
+    """`plan_of(name)`: configuration and grid of a study where no run is there; planned once."""
+    output_dir = tmp_path_factory.mktemp("outputs")
+    yield functools.cache(lambda name: plan_study([f"study={name}", f"output_dir={output_dir}"]))
+    assert list(output_dir.iterdir()) == []
+
+
 def test_there_are_studies() -> None:
     assert "demo" in STUDIES
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_is_planned_and_refers_to_what_it_has(name, tmp_path) -> None:
-    config, grid = plan_study([f"study={name}", f"output_dir={tmp_path}"])
+def test_a_study_is_planned_and_refers_to_what_it_has(name, plan_of) -> None:
+    config, grid = plan_of(name)
     study = config.study
     assert study.name == name
     assert study.question.strip().endswith("?")
@@ -41,21 +50,20 @@ def test_a_study_is_planned_and_refers_to_what_it_has(name, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_methods_of_a_study_are_different_runs(name, tmp_path) -> None:
-    _, grid = plan_study([f"study={name}", f"output_dir={tmp_path}"])
+def test_the_methods_of_a_study_are_different_runs(name, plan_of) -> None:
+    _, grid = plan_of(name)
     assert len(grid.distinct()) == len(grid.runs)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_head_of_a_study_says_how_it_is_run_and_how_many_runs_it_has(name, tmp_path) -> None:
+def test_the_head_of_a_study_says_how_it_is_run_and_how_many_runs_it_has(name, plan_of) -> None:
     head = "".join(
         line for line in (CONF_DIR / "study" / f"{name}.yaml").read_text().splitlines(True) if line[0] == "#"
     )
     assert f"srp-exp study={name}" in head
     count = re.search(r"(\w+) (?:runs|short trainings)\b", head)
     assert count is not None
-    _, grid = plan_study([f"study={name}", f"output_dir={tmp_path}"])
+    _, grid = plan_of(name)
     words = {"three": 3, "six": 6, "nine": 9}
     said = words.get(count[1].lower()) or int(count[1])
     assert said == len(grid.distinct())

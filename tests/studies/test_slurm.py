@@ -26,7 +26,8 @@ TINY = (
     "dataset.image_size=[16,16]", "dataset.crop_padding=0", "backbone.depth=8", "recipe=quick", "recipe.batch_size=8",
     "recipe.epochs=3", "recipe.warmup_epochs=0", "recipe.lr=0.005", "device=cpu",
 )  # fmt: skip
-STUDY = ("study=demo", *TINY, "seed=0,1", "checkpoint.every_steps=1")  # three methods and two seeds
+STUDY = ("study=demo", *TINY, "seed=0,1")  # three methods and two seeds
+CAUGHT = "checkpoint.every_steps=1"  # slow enough to be caught in the middle, and to see it
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def resumed_after(run: Path) -> list[int]:
 
 def test_a_disturbed_study_ends_with_the_table_of_an_undisturbed_one(cluster, tmp_path) -> None:
     there = tmp_path / "cluster"
-    study = (*STUDY, *SLURM, f"output_dir={there}")
+    study = (*STUDY, CAUGHT, *SLURM, f"output_dir={there}")
     printed = command(cluster, *study, "wait=false")
     assert "submitted 6 runs" in printed
     assert "6 runs: 6 queued" in printed
@@ -123,7 +124,7 @@ def test_a_disturbed_study_ends_with_the_table_of_an_undisturbed_one(cluster, tm
 
 def test_the_tasks_of_a_job_train_together_and_go_on_together(cluster, tmp_path) -> None:
     """Two tasks; SIGUSR2 lets them save and the job be requeued."""
-    overrides = ("-m", *TINY, "recipe.epochs=2", "checkpoint.every_steps=1", f"output_dir={tmp_path}")
+    overrides = ("-m", *TINY, "recipe.epochs=2", CAUGHT, f"output_dir={tmp_path}")
     command(cluster, *overrides, *SLURM, "hydra.launcher.tasks_per_node=2", "wait=false")
     ((job, run),) = runs_by_job(tmp_path).items()
     caught(cluster, job, run)

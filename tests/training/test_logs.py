@@ -73,12 +73,12 @@ def test_an_exit_leaves_no_traceback(console: StringIO, tmp_path: Path) -> None:
 
 
 def test_nothing_is_logged_to_a_run_that_has_ended(console: StringIO, tmp_path: Path) -> None:
-    for name in ("one", "two"):
+    for name in ("first run", "second run"):
         (tmp_path / name).mkdir()
         with log_to(tmp_path / name):
             LOG.info(name)
-    with pytest.raises(RuntimeError), log_to(tmp_path / "two"):
+    with pytest.raises(RuntimeError), log_to(tmp_path / "second run"):
         raise RuntimeError
     assert LOG.handlers == []
-    assert "two" not in (tmp_path / "one" / "run.log").read_text()
-    assert "one" not in (tmp_path / "two" / "run.log").read_text()
+    assert "second run" not in (tmp_path / "first run" / "run.log").read_text()
+    assert "first run" not in (tmp_path / "second run" / "run.log").read_text()
