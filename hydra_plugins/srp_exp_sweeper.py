@@ -33,8 +33,8 @@ class GridSweeper(BasicSweeper):
         assert config is not None
         if launched_as().size > 1:
             raise ValueError("a sweep starts its runs itself: let torchrun start a single run, without -m")
-        if config.mode.name != "train":
-            return super().sweep(arguments)
+        if config.mode.name != "train":  # nothing to plan; Hydra's own sweep would leave a multirun.yaml
+            return self._launch_all(arguments)
         console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width
         grid = self._plan(arguments)
         if config.dry:
@@ -53,6 +53,15 @@ class GridSweeper(BasicSweeper):
         if any(planned.run.state == State.failed for planned in grid.runs):
             sys.exit(1)
         return None
+
+    def _launch_all(self, arguments: list[str]) -> list[Any]:
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        given = [*(f"{key}={value}" for key, value in (self.params or {}).items()), *arguments]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (combinations,) = self.split_arguments(parser.parse_overrides(given), None)
+        jobs = self.launcher.launch(combinations, initial_job_idx=0)
+        return [job.return_value for job in jobs]  # which raises what a job has raised
 
     def _plan(self, arguments: list[str]) -> Grid:
         assert self.config is not None

@@ -435,6 +435,15 @@ def test_a_failing_run_does_not_stop_the_others(command_line, tmp_path) -> None:
 # --- Evaluation -----------------------------------------------------------------------------------
 
 
+def test_a_sweep_of_evaluations_leaves_their_results_only(command_line, trained, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = command_line("-m", "mode=eval", f"run={trained}", "split=train,test", "device=cpu")
+    assert outcome.code == 0, outcome.err
+    assert [split in outcome.out for split in ("train  top1", "test  top1")] == [True, True]
+    assert list(tmp_path.iterdir()) == []
+    assert command_line("-m", "mode=eval", "run=nowhere", "split=train,test").code == 1
+
+
 @pytest.mark.parametrize("by", ["run", "checkpoint"])
 def test_evaluation_reproduces_the_results(command_line, trained, by) -> None:
     checkpoint = trained / "checkpoints" / "final.pt"
