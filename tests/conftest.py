@@ -20,8 +20,8 @@ from srp_exp.config.register import register
 torch.set_num_threads(1)
 
 LONGEST = (
-    "test_slurm.py", "test_build.py", "test_distributed_runs.py", "test_kill.py", "test_kill_study.py",
-    "test_export.py", "test_compile.py", "test_bench_input.py", "test_prepare.py", "test_launchers.py",
+    "test_slurm.py", "test_build.py", "test_distributed_runs.py", "test_kill.py", "test_export.py",
+    "test_compile.py", "test_prepare.py", "test_launchers.py",
 )  # fmt: skip
 
 Compose = Callable[..., DictConfig]

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.long
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_input.py"
 
 

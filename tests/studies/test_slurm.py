@@ -13,7 +13,7 @@ import pytest
 import torch
 from slurm_cluster import Cluster, private_cluster, wait_until, why_not
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 PATIENCE = 400
 """Seconds until a test gives up; a job takes about ten on a machine that does nothing else."""
