@@ -13,6 +13,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from rich.console import Console
 
 from srp_exp.errors import STOPPED
@@ -56,10 +57,8 @@ class GridSweeper(BasicSweeper):
 
     def _launch_all(self, arguments: list[str]) -> list[Any]:
         assert self.launcher is not None
-        assert self.hydra_context is not None
         given = [*(f"{key}={value}" for key, value in (self.params or {}).items()), *arguments]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        (combinations,) = self.split_arguments(parser.parse_overrides(given), None)
+        (combinations,) = self.split_arguments(self._parse(given), None)
         jobs = self.launcher.launch(combinations, initial_job_idx=0)
         return [job.return_value for job in jobs]  # which raises what a job has raised
 
@@ -67,8 +66,12 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         config, loader = self.config, self.hydra_context.config_loader
-        parse = OverridesParser.create(config_loader=loader).parse_overrides
-        return plan(config, self.params, parse(arguments), parse, lambda o: loader.load_sweep_config(config, o))
+        parsed = self._parse(arguments)
+        return plan(config, self.params, parsed, self._parse, lambda o: loader.load_sweep_config(config, o))
+
+    def _parse(self, overrides: list[str]) -> list[Override]:
+        assert self.hydra_context is not None
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(overrides)
 
     def _launch(self, runs: Sequence[PlannedRun], console: Console) -> None:
         assert self.config is not None

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_input.py"
 
 def test_reading_is_faster_than_torchvisions_preset_and_does_not_fill_the_memory() -> None:
     """The full form is held against 1.7 and 2.5; so few images on a busy machine against much less."""
-    command = [sys.executable, str(SCRIPT), "--images", "100", "--rounds", "3", "--reads", "1000"]
+    command = [sys.executable, str(SCRIPT), "--images", "200", "--rounds", "3", "--reads", "2000"]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     from_folder, from_copy = (float(ratio) for ratio in re.findall(r"images/s, ratio (\S+)", output))
     assert from_folder > 1.1

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from srp_exp.config.study import StudyConfig
 from srp_exp.studies.grid import Grid
-from srp_exp.studies.results import Cell, Entry, StudyResults
+from srp_exp.studies.results import Cell, Entry, StudyResults, counted
 from srp_exp.studies.store import Run, State
 
 
@@ -36,8 +36,7 @@ def _differences(runs: Iterable[Run]) -> list[str]:
     for name in origins[0] if origins else ():
         counts = Counter(origin[name] for origin in origins)
         if len(counts) > 1:
-            shown = (f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.most_common())
-            lines.append(f"runs of different {name} in one table: {', '.join(shown)}")
+            lines.append(f"runs of different {name} in one table: {counted(counts)}")
     return lines
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from srp_exp.studies.comparison_table import comparison_table
 from srp_exp.studies.comparisons import compare
-from srp_exp.studies.results import StudyResults
+from srp_exp.studies.results import StudyResults, counted
 from srp_exp.studies.store import Run, State
 from srp_exp.studies.tables import Table, entries_table, results_table
 from srp_exp.studies.verdict import Verdict, conclude, judge
@@ -63,11 +63,7 @@ class Contents:
             "device": Counter(run.provenance["device"] for run in runs),
             "threads": Counter(str(run.provenance["threads"]) for run in runs),
         }
-        return {
-            name: ", ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.most_common())
-            for name, counts in origins.items()
-            if counts
-        }
+        return {name: counted(counts) for name, counts in origins.items() if counts}
 
 
 def contents(results: StudyResults) -> Contents:

@@ -1,5 +1,6 @@
 """What a study has measured so far: the entries of its table."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -56,3 +57,8 @@ class StudyResults:
         """How many runs are in each state; a run that several entries share counts once."""
         runs = {run.folder: run.state for entry in self.entries for run in entry.runs.values()}
         return {state: list(runs.values()).count(state) for state in State if state in runs.values()}
+
+
+def counted(values: Counter[str]) -> str:
+    """The values with the number of their runs, the most frequent first: "2.15.0 (8 runs), 2.14.1 (1 run)"."""
+    return ", ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in values.most_common())
