@@ -17,12 +17,12 @@ from hydra.core.override_parser.types import Override
 from rich.console import Console
 
 from srp_exp.errors import STOPPED
-from srp_exp.launch import launched_as
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states
 from srp_exp.studies.outcome import show_outcome
 from srp_exp.studies.store import State, find_run, note_job
 from srp_exp.training.interruption import EXIT_CODE, Interruption
+from srp_exp.training.launch import launched_as
 
 
 class GridSweeper(BasicSweeper):

@@ -45,7 +45,7 @@ def show(grid: Grid, console: Console) -> None:
 
 def _check(planned: PlannedRun) -> float:
     """Take one batch through the data, the network and its gradient; return the seconds of the whole training."""
-    from srp_exp.rehearsal import rehearse  # torch and timm take seconds to import
+    from srp_exp.runs.rehearsal import rehearse  # torch and timm take seconds to import
 
     return rehearse(OmegaConf.create(plain_values(planned.config)))
 

@@ -5,7 +5,7 @@ import io
 from planned_grids import TINY, fail, finish
 from rich.console import Console
 
-from srp_exp.studies.command import plan_study
+from srp_exp.commands.report import plan_study
 from srp_exp.studies.outcome import show_outcome, show_report
 
 REPORT = {"report.html", "report.md", "table.tex", "table.csv", "runs.csv"}
