@@ -47,7 +47,7 @@ class Learner:
     """A model in training. `step` counts the optimizer steps made, of which the last was at `last_lr`; `epoch` the
     epochs finished.
 
-    Of several processes each has a learner, and an equal part of every batch; their gradients are averaged. Its buffers,
+    Of several processes each has a learner, and an equal part of every batch; their gradients are averaged. Buffers,
     such as running statistics, are those of its own images; rank 0's are saved and evaluated.
     """
 
@@ -211,8 +211,11 @@ _NEVER = 2**62
 
 def _data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     devices = [device] if device.type == "cuda" else None
-    # Batch norm computes with the statistics of its batch: the running ones are shared when they are evaluated.
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    parallel = DistributedDataParallel(model, device_ids=devices)
+    # Training reads no running statistic: they are shared when they are evaluated, not in every forward pass. Set here,
+    # since the argument has another name in newer versions of torch.
+    parallel.broadcast_buffers = False
+    return parallel
 
 
 def check_parts(batch_size: int, accumulate_steps: int, processes: int, mixes: bool) -> None:
