@@ -1,0 +1,181 @@
+"""Comparison of two finished runs on the same images: settings, metrics, measures, and class activation maps."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from srp_exp.config.evaluators import measured_file, not_measured
+from srp_exp.config.identity import flat_identity
+from srp_exp.files import RESULTS, write_atomically
+from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
+from srp_exp.runs.read import beside, read_run
+
+METRICS = ("top1", "top5", "loss")
+SAME_IMAGES = {
+    "root", "cache_dir", "download", "verify", "on_corrupt", "copy_side", "crop_to_box", "augmentation", "crop_padding",
+    "flip", "val_fraction",
+}  # fmt: skip
+"""Settings of a data set that may differ: where it lies and how images are prepared, not which they are."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished run, and the folder of its evaluation on the split that is compared."""
+
+    config: DictConfig
+    checkpoint: Path
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.resolve().parents[1].name
+
+
+def compare_runs(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[str, Path]:
+    """Compare config.run (A) with config.other (B) on config.split, and return the table and the folder it lies in.
+
+    What isn't evaluated or measured yet is now. Writes <split>.json, <split>.md and, with cams=N, <split>-cams.png and
+    TensorBoard events into <output_dir>/reports/compare-<A>-<B>. Raises ValueError where the images differ.
+    """
+    if config.run is None or config.other is None:
+        raise ValueError("mode=compare needs two finished runs: run=FOLDER other=FOLDER")
+    if config.cams:
+        import srp_exp.evaluation.cams  # noqa: F401 - whether it can be imported, before anything is measured
+    a, b = (_read(config, folder, settings, overrides) for folder in (config.run, config.other))
+    _check_same_images(a, b)
+    for run in (a, b):
+        _complete(run, config)
+    if not _labels(a).equals(_labels(b)):
+        raise ValueError(f"{a.name} and {b.name} hold different images in split={config.split}; compare another split")
+    report = {
+        "a": a.name,
+        "b": b.name,
+        "split": config.split,
+        "settings": _different_settings(a, b),
+        "values": _values(a, b, config.evaluators),
+        "modules": {name: [_measured(run, name).get("modules") for run in (a, b)] for name in config.evaluators},
+    }
+    folder = Path(config.output_dir) / "reports" / f"compare-{a.name}-{b.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = _markdown(report)
+    write_atomically(folder / f"{config.split}.json", json.dumps(report, indent=1).encode())
+    write_atomically(folder / f"{config.split}.md", table.encode())
+    if config.cams:
+        _draw_cams(a, b, config, folder)
+    return table, folder
+
+
+def _read(config: DictConfig, folder: str, settings: set[str], overrides: list[str]) -> _Run:
+    if not (Path(folder) / RESULTS).is_file():
+        raise FileNotFoundError(f"{folder}: no finished run is there (no {RESULTS})")
+    named = OmegaConf.merge(config, {"run": folder})
+    assert isinstance(named, DictConfig)
+    trained, checkpoint = read_run(named, settings, overrides)
+    trained.run = None  # it says where the run lies, not what it is
+    return _Run(trained, checkpoint, beside(checkpoint, folder, "evaluation") / config.split)
+
+
+def _check_same_images(a: _Run, b: _Run) -> None:
+    """Raise ValueError where the data sets differ in more than what SAME_IMAGES names."""
+    for name, (one, other) in _different_settings(a, b).items():
+        group, _, setting = name.partition(".")
+        if group == "dataset" and setting.partition(".")[0] not in SAME_IMAGES:
+            raise ValueError(
+                f"{a.name} and {b.name} are of different data sets, {name}={one} and {other}: "
+                "choose two runs of the same images"
+            )
+
+
+def _complete(run: _Run, config: DictConfig) -> None:
+    """Evaluate and measure what has no file yet."""
+    if not (run.folder / "metrics.json").is_file():
+        evaluate_checkpoint(run.config, run.checkpoint, run.folder)
+    missing = not_measured(run.folder, config.evaluators)
+    measure_checkpoint(run.config, run.checkpoint, config.split, missing, run.folder)
+
+
+def _labels(run: _Run) -> Any:
+    return pq.read_table(run.folder / "predictions.parquet", columns=["index", "label"])
+
+
+def _measured(run: _Run, evaluator: str) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads(measured_file(run.folder, evaluator).read_text())
+    return measured
+
+
+def _values(a: _Run, b: _Run, evaluators: list[str]) -> dict[str, list[float | None]]:
+    """[A, B, B - A] by name, metrics first; None where a value is undefined or only one of the runs has it."""
+    sides: list[dict[str, float | None]] = []
+    for run in (a, b):
+        metrics = json.loads((run.folder / "metrics.json").read_text())
+        values = {name: metrics[name] for name in METRICS if name in metrics}
+        for evaluator in evaluators:
+            summary = _measured(run, evaluator)["summary"]
+            values |= {f"{evaluator}/{name}": value for name, value in summary.items()}
+        sides.append(values)
+    rows: dict[str, list[float | None]] = {}
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        one, other = sides[0].get(name), sides[1].get(name)
+        rows[name] = [one, other, None if one is None or other is None else other - one]
+    return rows
+
+
+def _different_settings(a: _Run, b: _Run) -> dict[str, list[Any]]:
+    """[A, B] of each setting that isn't the same in both; None where a run has no such setting."""
+    one, other = flat_identity(a.config), flat_identity(b.config)
+    names = dict.fromkeys([*one, *other])
+    return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
+
+
+def _markdown(report: dict[str, Any]) -> str:
+    def row(name: str, cells: list[Any]) -> str:
+        return f"| {name} | {' | '.join('' if cell is None else cell for cell in cells)} |"
+
+    lines = [f"A: {report['a']}  ", f"B: {report['b']}  ", f"split: {report['split']}", ""]
+    if report["settings"]:
+        lines += ["| setting | A | B |", "|---|---|---|"]
+        lines += [row(name, [None if v is None else str(v) for v in both]) for name, both in report["settings"].items()]
+        lines.append("")
+    lines += ["| value | A | B | B - A |", "|---|---:|---:|---:|"]
+    for name, (one, other, difference) in report["values"].items():
+        cells = [None if value is None else f"{value:.4g}" for value in (one, other)]
+        lines.append(row(name, [*cells, None if difference is None else f"{difference:+.2g}"]))
+    return "\n".join(lines) + "\n"
+
+
+def _draw_cams(a: _Run, b: _Run, config: DictConfig, folder: Path) -> None:
+    """Draw images spread evenly over the split, each run's maps on its own copy of them; shown is that of A."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    from srp_exp.evaluation.cams import activation_maps, pixels, side_by_side, take
+
+    columns = {}
+    samples = _labels(a).num_rows
+    positions = np.unique(np.linspace(0, samples - 1, min(config.cams, samples)).round().astype(int)).tolist()
+    for title, run in (("B", b), ("A", a)):
+        subject, dataset = restore(run.config, run.checkpoint, config.split)
+        images, labels = take(subject.batches(), positions)
+        columns[title] = activation_maps(subject.model, images, labels)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
+    shown = (images.cpu() * std + mean).clamp(0, 1)
+    titles = _titles(a, b)
+    figure = side_by_side(shown, labels, dataset.class_names, {titles[0]: columns["A"], titles[1]: columns["B"]})
+    picture = pixels(figure)
+    write_atomically(folder / f"{config.split}-cams.png", lambda file: figure.savefig(file, format="png"))
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_image(f"cams/{config.split}", picture, 0, dataformats="HWC")
+
+
+def _titles(a: _Run, b: _Run) -> tuple[str, str]:
+    """A and B with the one name that tells them apart, if there is one."""
+    names = [[run.config[group].name for group in ("srp", "attention", "backbone")] for run in (a, b)]
+    differing = [pair for pair in zip(*names, strict=True) if pair[0] != pair[1]]
+    if len(differing) != 1:
+        return "A", "B"
+    return f"A: {differing[0][0]}", f"B: {differing[0][1]}"

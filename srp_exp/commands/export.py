@@ -1,0 +1,65 @@
+"""Export of a run folder or a checkpoint file with the configuration that it carries."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from srp_exp.backbones import timm_models
+from srp_exp.datasets import DataSet
+from srp_exp.export import Network, check_possible, export
+from srp_exp.runs.build import build_model
+from srp_exp.runs.evaluate import restore
+from srp_exp.runs.read import beside, read_run
+from srp_exp.srp import remove_srp
+from srp_exp.training.checkpoints import load
+
+_TIMM = f"{timm_models.__name__}.{timm_models.build.__name__}"
+_IMAGES = 8  # of the test set, on which an export is checked
+
+
+def export_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[Path, float]:
+    """Export what config.run or config.checkpoint names as config.format, into the run's folder `export`.
+
+    The configuration is that of `evaluate_run.read_run`. Everything runs on the CPU and in float32, whatever device and
+    precision the run had. Returns the file and the largest difference of its logits from the run's, on test images, in
+    a batch and one alone. Raises ValueError where the format is not possible for the network, or the file computes
+    something else.
+    """
+    trained, checkpoint = read_run(config, settings, overrides)
+    timm_model = trained.backbone.model if trained.backbone._target_ == _TIMM else None
+    check_possible(config.format, timm_model)
+    trained.device = "cpu"
+    trained.channels_last = False  # the order of the bytes in memory changes the last bits of a convolution
+    subject, dataset = restore(trained, checkpoint, "test")
+    model, images = subject.model, next(iter(subject.batches())).images[:_IMAGES]
+    with torch.no_grad():
+        expected = [model(images), model(images[:1])]
+    remove_srp(model)
+
+    def rebuild() -> torch.nn.Module:
+        plain = trained.copy()
+        plain.srp = {"name": "gap", "_target_": None}
+        return build_model(plain, dataset, torch.device("cpu"))[0]
+
+    facts = _facts(trained, dataset, checkpoint)
+    network = Network(model, images, rebuild, facts, timm_model, trained.attention.name)
+    return export(network, config.format, beside(checkpoint, config.run, "export"), expected)
+
+
+def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path) -> dict[str, Any]:
+    height, width = dataset.image_size
+    return {
+        "checkpoint": load(checkpoint)["name"],  # the run, whose name holds the hash of its configuration, and the file
+        **{group: trained[group].name for group in ("dataset", "backbone", "attention", "srp")},
+        "seed": trained.seed,
+        "class_names": list(dataset.class_names),
+        "images": {
+            "channels": dataset.channels,
+            "height": height,
+            "width": width,
+            "mean": list(dataset.mean),  # the network takes (pixel / 255 - mean) / std
+            "std": list(dataset.std),
+        },
+    }

@@ -1,0 +1,126 @@
+"""srp-report: what the runs say, without running any.
+
+srp-report study=demo [the overrides of the grid]    table and verdict of a study, as far as its runs are there
+srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings
+srp-report compare RUN OTHER                         two runs: settings, metrics, predictions
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from srp_exp.config import CONF_DIR
+from srp_exp.config.explain import explain, nearest
+from srp_exp.config.register import register
+from srp_exp.errors import USER_ERRORS
+from srp_exp.studies.grid import Grid, plan
+from srp_exp.studies.listing import count_states, runs_table
+from srp_exp.studies.report import show_report
+from srp_exp.studies.store import Run, State, all_runs, find_run
+
+
+def report_study(overrides: list[str], console: Console) -> None:
+    """Print and write the report of the study that `overrides` name, as the command line of its grid does."""
+    config, grid = plan_study(overrides)
+    show_report(grid, config, console)
+
+
+def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
+    """The configuration and the grid that `srp-exp <overrides>` has; raises ValueError where they name no study."""
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base=None):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
+        if config.study is None:
+            studies = loader.get_group_options("study")
+            raise ValueError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
+        parse = OverridesParser.create(config_loader=loader).parse_overrides
+        params, of_task = config.hydra.sweeper.params or {}, list(config.hydra.overrides.task)
+        grid = plan(config, params, parse(of_task), parse, lambda o: loader.load_sweep_config(config, o))
+    return config, grid
+
+
+def list_runs(arguments: list[str], console: Console) -> None:
+    """List the runs of output_dir=outputs that fit all arguments: setting=value, or state=finished."""
+    wanted = dict(_pair(argument) for argument in arguments)
+    parent = Path(wanted.pop("output_dir", "outputs")) / "runs"
+    runs = all_runs(parent)
+    if not runs:
+        raise ValueError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
+    settings = {run.folder: {**run.settings, "state": run.state.value} for run in runs}
+    known = {name for values in settings.values() for name in values}
+    for name in wanted.keys() - known:
+        raise ValueError(f"{name}: no run has such a setting{nearest(name, known)}")
+    states = [state.value for state in State]
+    if wanted.get("state", states[0]) not in states:
+        raise ValueError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
+    chosen = [run for run in runs if all(_is(settings[run.folder].get(name), wanted[name]) for name in wanted)]
+    console.print(runs_table(chosen))
+    console.print(count_states(chosen), highlight=False)
+
+
+def _is(value: str | None, wanted: str) -> bool:
+    """Whether a setting has the wanted value, however it is written: 0.10 is 0.1."""
+    read, meant = OmegaConf.from_dotlist([f"value={value}"]), OmegaConf.from_dotlist([f"value={wanted}"])
+    return value is not None and bool(value == wanted or read == meant)
+
+
+def compare_runs(folders: list[str], console: Console) -> None:
+    """Show in what two runs differ: their settings, metrics, measures of evaluators, and predictions."""
+    from srp_exp.studies.two_runs import print_comparison
+
+    if len(folders) != 2:
+        raise ValueError(f"srp-report compare {' '.join(folders)}: name two run folders")
+    first, second = (_finished(Path(folder)) for folder in folders)
+    print_comparison(first, second, console)
+
+
+def _finished(folder: Path) -> Run:
+    run = find_run(folder)
+    if run.state != State.finished:
+        raise ValueError(f"{folder}: no finished run is there ({run.state.value})")
+    return run
+
+
+def _pair(argument: str) -> tuple[str, str]:
+    name, equals, value = argument.partition("=")
+    if not equals:
+        raise ValueError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
+    return name, value
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one line and exit code 1."""
+    parser = argparse.ArgumentParser(
+        usage="srp-report [--config-dir FOLDER] ...",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with a study of your own, in FOLDER/study")
+    options, arguments = parser.parse_known_args()
+    if not arguments:
+        parser.print_help()
+        return
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
+    try:
+        match arguments:
+            case ["runs", *filters]:
+                list_runs(filters, console)
+            case ["compare", *folders]:
+                compare_runs(folders, console)
+            case _:
+                report_study([*arguments, *searched], console)
+    except USER_ERRORS as error:
+        sys.exit(f"srp-report: {explain(error)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Build the objects of a run from its configuration, resolved to plain values.
+
+Only this, run.py and the entry point ever see a configuration.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+
+from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
+from srp_exp.runs.free_device import FREE_CUDA, free_cuda
+from srp_exp.seeding import derive
+from srp_exp.srp import SrpRecord, apply_srp, find_attention
+from srp_exp.training.activation_checkpointing import checkpoint_activations
+from srp_exp.training.distributed import SINGLE, Processes
+from srp_exp.training.launch import launched_as
+from srp_exp.training.learner import Learner, StepSettings, check_parts
+from srp_exp.training.mixing import Mix
+from srp_exp.training.optimizer import parameter_groups
+
+_MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set with its parts, train, val (None: no validation part) and test, and where its batches go."""
+
+    dataset: DataSet
+    splits: dict[str, Any]
+    placement: Placement
+    processes: Processes = SINGLE
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.placement.device)
+
+    def training_batches(self, batch_size: int, seed: int) -> TrainingBatches:
+        return self.dataset.training_batches(self.splits["train"], batch_size, seed, self.placement)
+
+    def evaluation_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
+        """Raises ValueError where the data set has no such split."""
+        chosen = self.splits[split]
+        if chosen is None:
+            raise ValueError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
+        return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
+
+
+def use_deterministic_kernels(wanted: bool) -> None:
+    """Let torch use kernels alone that give the same bits every time, and raise where there is none."""
+    if wanted:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(wanted)
+
+
+def build_device(name: str) -> torch.device:
+    """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises ValueError where it isn't there.
+
+    Of several processes on a machine each takes the CUDA device of its number; with "free_cuda" every process, of
+    whichever run, takes one that no other has taken so.
+    """
+    if name == FREE_CUDA:
+        return free_cuda()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and launched_as().size > 1:
+        name = f"cuda:{launched_as().local_rank}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
+    return device
+
+
+def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
+    arguments = _arguments(config.dataset, without=("name", "val_fraction"))
+    dataset: DataSet = instantiate(arguments)
+    train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
+    splits = {"train": train, "val": val, "test": dataset.test}
+    workers = _available_cpus() if config.workers is None else config.workers
+    placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
+    return Data(dataset, splits, placement, processes)
+
+
+def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, list[SrpRecord]]:
+    """The network, initialised from the seed, with SRP where it is chosen, and the records of apply_srp.
+
+    Raises ValueError where the network, the attention and SRP don't go together.
+    """
+    torch.manual_seed(derive(config.seed, "initialisation"))
+    attention = config.attention
+    factory = None
+    if attention._target_ is not None:
+        factory = instantiate(_arguments(attention, without=("name", "replaces_conv", "average_pooling")))
+    model: nn.Module = instantiate(
+        _arguments(config.backbone, without=("name", "weights_sha256")),
+        attention=None if attention.replaces_conv else factory,
+        conv=factory if attention.replaces_conv else None,
+        num_classes=dataset.num_classes,
+        in_channels=dataset.channels,
+    )
+    example = torch.zeros(2, dataset.channels, *dataset.image_size)
+    if attention._target_ is None:
+        _check_native(attention.name, config.backbone.name, bool(find_attention(model, example)))
+    records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else []
+    return model.to(device).to(memory_format=_memory_format(config)), records
+
+
+def build_learner(
+    config: DictConfig, model: nn.Module, data: Data, steps_per_epoch: int, processes: Processes = SINGLE
+) -> Learner:
+    """The learner of `model`.
+
+    Raises ValueError for synchronised batch norm on a CPU, where torch has none, and for a batch that the processes
+    can't divide.
+    """
+    recipe, device = config.recipe, data.device
+    check_parts(recipe.batch_size, recipe.accumulate_steps, processes.size, config.mixing._target_ is not None)
+    if config.sync_batch_norm:
+        if device.type != "cuda":
+            raise ValueError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
+        model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
+    if config.activation_checkpointing and not checkpoint_activations(model):
+        raise ValueError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
+    groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
+    make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
+    optimizer = make_optimizer(groups)
+    make_schedule = instantiate(_arguments(config.lr_schedule, without=("name",)))
+    lr_schedule = make_schedule(optimizer, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch)
+    settings = StepSettings(
+        seed=config.seed,
+        total_steps=recipe.epochs * steps_per_epoch,
+        precision=config.precision,
+        label_smoothing=recipe.label_smoothing,
+        accumulate_steps=recipe.accumulate_steps,
+        clip_norm=recipe.clip_norm,
+        ema_decay=recipe.ema_decay,
+        ema_warmup=recipe.ema_warmup,
+        ramp_until=config.srp.get("ramp_until"),
+        compile=config.compile,
+    )
+    mix = _build_mix(config.mixing, data.dataset.num_classes)
+    return Learner(model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes)
+
+
+def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:
+    if mixing._target_ is None:
+        return None
+    mix: Mix = instantiate(_arguments(mixing, without=("name",)))(num_classes=num_classes)
+    return mix
+
+
+def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> list[SrpRecord]:
+    schedule = instantiate(_arguments(srp, without=("name", "share", "regions", "ramp_until")))
+    return apply_srp(model, schedule, share=srp.share, regions=srp.regions, example_input=example)
+
+
+def _check_native(attention: str, backbone: str, has_attention: bool) -> None:
+    """Raise ValueError where `none` meets a network with attention of its own, or `native` one without."""
+    if attention == "none" and has_attention:
+        raise ValueError(f"attention=none: {backbone} brings its own attention; set attention=native")
+    if attention == "native" and not has_attention:
+        raise ValueError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
+
+
+def _arguments(node: DictConfig, without: tuple[str, ...]) -> dict[str, Any]:
+    """The node as a dict for hydra's instantiate, without the keys that aren't arguments of its class."""
+    values = OmegaConf.to_container(node)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items() if key not in without}
+
+
+def _available_cpus() -> int:
+    """How many CPUs this process may use, but no more than are worth it to read files."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _MOST_WORKERS)
+
+
+def _memory_format(config: DictConfig) -> torch.memory_format:
+    return torch.channels_last if config.channels_last else torch.contiguous_format

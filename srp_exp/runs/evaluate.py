@@ -1,0 +1,62 @@
+"""What a checkpoint holds, evaluated and measured."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from srp_exp.datasets import DataSet
+from srp_exp.evaluation import Evaluation, evaluate
+from srp_exp.evaluation.evaluators import Subject, measure
+from srp_exp.runs.build import Data, build_data, build_device, build_model
+from srp_exp.runs.read import leave_out_weights
+from srp_exp.training.checkpoints import load, model_state
+from srp_exp.training.distributed import connected
+from srp_exp.training.learner import autocast
+
+
+def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
+    device = build_device(config.device)
+    with connected(device) as processes:
+        data = build_data(config, device, processes)
+        model, _ = build_model(config, data.dataset, device)
+        model.load_state_dict(model_state(load(checkpoint)))
+        evaluation = evaluate_on(config, model, data, config.split)
+        if processes.writes:
+            evaluation.save(folder)
+    if processes.writes:
+        measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
+    return evaluation.details()
+
+
+def measure_checkpoint(
+    config: DictConfig, checkpoint: Path, split: str, evaluators: Sequence[str], folder: Path
+) -> None:
+    """Let `evaluators`, by name, measure a checkpoint on a split, into `folder`; for one process."""
+    if evaluators:
+        measure(restore(config, checkpoint, split)[0], evaluators, folder)
+
+
+def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:
+    """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
+    device = build_device(config.device)
+    data = build_data(config, device)
+    plain = config.copy()
+    leave_out_weights(plain)
+    model, _ = build_model(plain, data.dataset, device)
+    model.load_state_dict(model_state(load(checkpoint)))
+    batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
+    context = autocast(device, config.precision)
+    return Subject(model.eval(), batches, data.dataset.class_names, context, config.seed), data.dataset
+
+
+def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
+    """Evaluate `model`, in evaluation mode, on a split of `data`; every process gets the evaluation of all."""
+    batches = data.evaluation_batches(split, config.recipe.batch_size)
+    data.processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
+    context = autocast(data.device, config.precision)
+    return evaluate(model, batches, data.dataset.class_names, context, data.processes)

@@ -1,0 +1,36 @@
+"""A run tried out: whether its data, network and settings go together, and how long it takes."""
+
+import time
+
+import torch
+from omegaconf import DictConfig
+
+from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+
+_IMAGES = 16  # of the batch
+_TIMED = 3  # steps
+
+
+def rehearse(config: DictConfig) -> float:
+    """Take one small batch of the run of `config` through a step of training; return the seconds of all its steps.
+
+    They are estimated from the fastest step after the first, the images of a step counting alike. Nothing is written.
+    Raises what the run would raise: ValueError, OSError.
+    """
+    device = build_device(config.device)
+    data = build_data(config, device)
+    model, _ = build_model(config, data.dataset, device)
+    steps_per_epoch = data.training_batches(config.recipe.batch_size, config.seed).steps_per_epoch
+    learner = build_learner(config, model, data, steps_per_epoch)
+    parts = config.recipe.accumulate_steps
+    size = parts * max(1, min(config.recipe.batch_size, _IMAGES) // parts)
+    batch = next(data.training_batches(size, config.seed).epoch(0))
+    seconds = []
+    for _ in range(1 + _TIMED):
+        started = time.perf_counter()
+        learner.train_step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    images: int = steps_per_epoch * config.recipe.epochs * config.recipe.batch_size
+    return min(seconds[1:]) / len(batch.images) * images

@@ -1,0 +1,288 @@
+"""Exports of small trained runs: what plain timm, onnxruntime and torch compute from the files, and what is refused."""
+
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from srp_exp.datasets.sets.synthetic import Synthetic
+from srp_exp.export import checked, graphs, weights
+
+TINY = (
+    "dataset=synthetic", "dataset.num_classes=4", "dataset.train_size=32", "dataset.test_size=12",
+    "dataset.image_size=[32,32]", "recipe.batch_size=16", "recipe.epochs=1", "recipe.warmup_epochs=0", "device=cpu",
+)  # fmt: skip
+FILES = {
+    "timm": "timm.pt", "safetensors": "model.safetensors", "onnx": "model.onnx", "torch_export": "model.pt2",
+}  # fmt: skip
+
+
+def train(command_line: Any, output_dir: Path, *overrides: str) -> Path:
+    outcome = command_line(*TINY, *overrides, f"output_dir={output_dir}")
+    assert outcome.code == 0, outcome.err
+    (folder,) = (output_dir / "runs").glob("*-*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(command_line, tmp_path_factory) -> Path:
+    """A finished run of timm's smallest network with squeeze-and-excitation, with SRP."""
+    return train(command_line, tmp_path_factory.mktemp("run"), "backbone=timm", "backbone.model=test_byobnet")
+
+
+@pytest.fixture(scope="module")
+def run_of_ours(command_line, tmp_path_factory) -> Path:
+    """A finished run of a network that timm doesn't have."""
+    return train(command_line, tmp_path_factory.mktemp("ours"), "backbone.depth=8")
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    """The test images (12, 3, 32, 32) of the runs, normalised by hand."""
+    pixels = Synthetic(0, 4, 32, 12, (32, 32), 3, 3, 8, crop_padding=0, flip=False).test.images
+    return (pixels.double() / 255).sub(0.5).div(0.12).float()
+
+
+@pytest.fixture(scope="module")
+def logits(run, images) -> Tensor:
+    """What the run's final weights answer in timm's own network, which never had SRP."""
+    model = timm.create_model("test_byobnet", num_classes=4)
+    model.load_state_dict(torch.load(run / "checkpoints" / "final.pt", weights_only=True)["model"])
+    with torch.no_grad():
+        answer: Tensor = model.eval()(images)
+    return answer
+
+
+def export(command_line: Any, run: Path, form: str) -> Path:
+    outcome = command_line("mode=export", f"run={run}", f"format={form}")
+    assert outcome.code == 0, outcome.err
+    file = run / "export" / FILES[form]
+    assert f"exported  {file}" in outcome.out
+    return file
+
+
+def description(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.with_name(f"{file.name}.json").read_text())
+    return content
+
+
+def assert_refused(outcome: Any, *parts: str) -> None:
+    assert outcome.code == 1
+    assert outcome.err.count("\n") == 1, outcome.err
+    for part in parts:
+        assert part in outcome.err
+
+
+# --- The four formats -----------------------------------------------------------------------------
+
+
+def test_timm_loads_its_form_in_a_process_that_knows_nothing_of_us(command_line, run, images, logits, tmp_path) -> None:
+    file = export(command_line, run, "timm")
+    torch.save(images, tmp_path / "images.pt")
+    script = f"""
+import json, sys, timm, torch
+torch.set_num_threads(1)
+facts = json.load(open({str(file) + ".json"!r}))
+model = timm.create_model(facts["architecture"], **facts["kwargs"]).eval()
+model.load_state_dict(torch.load({str(file)!r}, weights_only=True))
+assert not [name for name in sys.modules if name.startswith("srp_exp")]
+with torch.no_grad():
+    torch.save(model(torch.load("images.pt")), "logits.pt")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(torch.load(tmp_path / "logits.pt"), logits)
+
+
+def test_safetensors_holds_the_weights_and_what_they_are(command_line, run) -> None:
+    file = export(command_line, run, "safetensors")
+    final = torch.load(run / "checkpoints" / "final.pt", weights_only=True)["model"]
+    found = load_file(file)
+    assert found.keys() == final.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in final.items())
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    assert metadata["checkpoint"] == f"{run.name}/final.pt"
+    assert json.loads(metadata["class_names"]) == [f"class {label}" for label in range(4)]
+
+
+def test_onnx_computes_the_same_for_any_batch(command_line, run, images, logits) -> None:
+    file = export(command_line, run, "onnx")
+    session = onnxruntime.InferenceSession(file)
+    for batch in (1, 5, 12):
+        (found,) = session.run(None, {"images": images[:batch].numpy()})
+        np.testing.assert_allclose(found, logits[:batch].numpy(), atol=1e-5)
+    assert [path.name for path in file.parent.iterdir() if "data" in path.name] == []  # the weights are inside
+    assert description(file)["checked"]["largest_difference"] <= 1e-4
+    assert description(file)["opset"] >= 18
+
+
+def test_torch_export_computes_the_same_bits_for_any_batch_and_draws_no_region(
+    command_line, run, images, logits
+) -> None:
+    program = torch.export.load(export(command_line, run, "torch_export"))
+    module = program.module()
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        assert torch.equal(module(images), logits)
+        assert module(images[:1]).shape == (1, 4)
+        torch.testing.assert_close(module(images[:1]), logits[:1])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [node.name for node in program.graph.nodes if "rand" in str(node.target)] == []
+
+
+def test_the_description_says_how_images_become_input(command_line, run) -> None:
+    content = description(export(command_line, run, "safetensors"))
+    assert content["images"] == {"channels": 3, "height": 32, "width": 32, "mean": [0.5] * 3, "std": [0.12] * 3}
+    assert content["backbone"] == "test_byobnet"
+    assert content["checked"] == {"batch_sizes": [8, 1], "largest_difference": 0.0}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "onnx", "torch_export"])
+def test_a_network_of_ours_is_exported(command_line, run_of_ours, form) -> None:
+    assert export(command_line, run_of_ours, form).is_file()
+
+
+def test_a_checkpoint_file_is_exported_beside_itself(command_line, run, tmp_path) -> None:
+    file = tmp_path / "sent.pt"
+    file.write_bytes((run / "checkpoints" / "final.pt").read_bytes())
+    outcome = command_line("mode=export", f"checkpoint={file}", "format=safetensors")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "export-sent" / "model.safetensors").is_file()
+
+
+# --- timm's form with another attention -----------------------------------------------------------
+
+
+def test_timm_loads_an_attention_that_it_builds_the_same(command_line, tmp_path) -> None:
+    run = train(command_line, tmp_path, "backbone=timm", "backbone.model=test_resnet", "attention=eca")
+    file = export(command_line, run, "timm")
+    facts = description(file)
+    assert facts["kwargs"] == {"num_classes": 4, "in_chans": 3, "block_args": {"attn_layer": "eca"}}
+    model = timm.create_model(facts["architecture"], **facts["kwargs"])
+    model.load_state_dict(torch.load(file, weights_only=True))
+
+
+def test_an_attention_that_timm_builds_otherwise_is_refused(command_line, tmp_path) -> None:
+    run = train(
+        command_line, tmp_path, "backbone=timm", "backbone.model=test_resnet", "attention=se", "attention.rd_ratio=0.5"
+    )
+    outcome = command_line("mode=export", f"run={run}", "format=timm")
+    assert_refused(outcome, "format=timm", "test_resnet has other parameters", "attention=se", "safetensors")
+    assert not (run / "export").exists()
+
+
+# --- Refused --------------------------------------------------------------------------------------
+
+
+def damaged_state(network: Any) -> dict[str, Tensor]:
+    state = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+    state["head.fc.bias"][0] += 1e-3
+    return state
+
+
+@pytest.mark.parametrize("form", ["timm", "safetensors"])
+def test_weights_that_differ_are_refused(command_line, run, tmp_path, monkeypatch, form) -> None:
+    monkeypatch.setattr(weights, "_state", damaged_state)
+    outcome = command_line("mode=export", f"checkpoint={copy_of(run, tmp_path)}", f"format={form}")
+    assert_refused(outcome, f"format={form}: refused", "batch of 8", "0.001, and 0 is allowed")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.pt"]
+
+
+@pytest.mark.parametrize(("form", "write"), [("onnx", "write_onnx"), ("torch_export", "write_program")])
+def test_a_graph_that_differs_is_refused(command_line, run_of_ours, tmp_path, monkeypatch, form, write) -> None:
+    original = getattr(graphs, write)
+
+    def damaged(network: Any, file: Path) -> dict[str, Any]:
+        with torch.no_grad():
+            next(network.model.parameters()).mul_(1.01)
+        facts: dict[str, Any] = original(network, file)
+        return facts
+
+    replace_writer(monkeypatch, form, damaged)
+    outcome = command_line("mode=export", f"checkpoint={copy_of(run_of_ours, tmp_path)}", f"format={form}")
+    assert_refused(outcome, f"format={form}: refused", "differ from the run's")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.pt"]
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_a_file_cut_short_is_refused(command_line, run, tmp_path, monkeypatch, form) -> None:
+    original = checked.FORMATS[form].write
+
+    def cut(network: Any, file: Path) -> dict[str, Any]:
+        facts = original(network, file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        return facts
+
+    replace_writer(monkeypatch, form, cut)
+    outcome = command_line("mode=export", f"checkpoint={copy_of(run, tmp_path)}", f"format={form}")
+    assert_refused(outcome, f"format={form}: refused, the file written can't be used")
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.pt"]
+
+
+def test_a_refused_export_leaves_an_earlier_one_alone(command_line, run, monkeypatch) -> None:
+    file = export(command_line, run, "safetensors")
+    before = file.read_bytes()
+    monkeypatch.setattr(weights, "_state", damaged_state)
+    assert_refused(command_line("mode=export", f"run={run}", "format=safetensors"), "refused")
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_network_that_cannot_be_traced_is_one_line(command_line, run, monkeypatch, tmp_path) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("could not guard on data-dependent expression\nand more lines")
+
+    monkeypatch.setattr(torch.export, "export", fails)
+    outcome = command_line("mode=export", f"checkpoint={copy_of(run, tmp_path)}", "format=torch_export")
+    assert_refused(outcome, "format=torch_export: this network can't be written so", "data-dependent")
+
+
+def test_timm_has_no_network_of_ours(command_line, run_of_ours) -> None:
+    outcome = command_line("mode=export", f"run={run_of_ours}", "format=timm")
+    assert_refused(outcome, "format=timm", "take one of safetensors, onnx, torch_export")
+
+
+def test_a_missing_package_is_one_line(command_line, run_of_ours, monkeypatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(checked, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
+    outcome = command_line("mode=export", f"run={run_of_ours}", "format=onnx")
+    assert_refused(outcome, "format=onnx needs onnxruntime: pip install 'srp-exp[export]'")
+
+
+def test_an_export_of_nothing(command_line, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_refused(command_line("mode=export", "run=missing"), "run=missing")
+    assert_refused(command_line("mode=export", "run=missing", "format=caffe"), "format")
+    assert list(tmp_path.iterdir()) == []
+    assert_refused(command_line("mode=export"), "mode=export needs one of run=FOLDER")
+
+
+def test_an_export_is_the_work_of_one_process(command_line, run, monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert_refused(command_line("mode=export", f"run={run}"), "mode=export", "without torchrun")
+
+
+def copy_of(run: Path, folder: Path) -> Path:
+    """A copy of the run's final checkpoint, in a folder that shows what is left behind."""
+    file = folder / "copy.pt"
+    file.write_bytes((run / "checkpoints" / "final.pt").read_bytes())
+    return file
+
+
+def replace_writer(monkeypatch: pytest.MonkeyPatch, form: str, write: Any) -> None:
+    monkeypatch.setitem(checked.FORMATS, form, dataclasses.replace(checked.FORMATS[form], write=write))

@@ -1,0 +1,133 @@
+"""srp-report: studies, lists of runs and comparisons of two, from what lies in the run folders."""
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from planned_grids import TINY, begin, contents, fail, finish, plan
+
+from srp_exp.commands.report import main
+
+
+def report(*arguments: str) -> tuple[int, list[str], str]:
+    """Exit code, printed lines and the one line of an error of `srp-report <arguments>`."""
+    out, code, error = io.StringIO(), 0, ""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(sys, "argv", ["srp-report", *arguments])
+        try:
+            main()
+        except SystemExit as exit_:
+            code, error = int(exit_.code != 0), str(exit_.code)
+    return code, out.getvalue().splitlines(), error
+
+
+@pytest.fixture
+def outputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """outputs/ in the current folder with six runs: two finished, one failed, one interrupted, two absent."""
+    monkeypatch.chdir(tmp_path)
+    runs = plan("seed=0,1", output_dir=Path("outputs")).runs
+    finish(runs[0], 0.5)
+    finish(runs[1], 0.75)
+    fail(runs[2], "no space left")
+    begin(runs[3])
+    return tmp_path / "outputs"
+
+
+def names(lines: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(line.split()[:3]) for line in lines[1:-1]]
+
+
+def test_help_is_printed_without_arguments() -> None:
+    for arguments in ((), ("--help",), ("-h",)):
+        code, lines, _ = report(*arguments)
+        assert code == 0
+        assert lines[0].startswith("usage: srp-report ")
+        assert {"study=demo", "runs", "compare"} <= {
+            line.split()[1] for line in lines if line.startswith("srp-report ")
+        }
+
+
+def test_all_runs_are_listed(outputs) -> None:
+    code, lines, _ = report("runs")
+    assert code == 0
+    assert sorted(state for _, state, _ in names(lines)) == ["failed", "finished", "finished", "interrupted"]
+    assert lines[-1] == "4 runs: 2 finished, 1 interrupted, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        (["srp=gap"], 2),
+        (["srp=fixed", "seed=1"], 1),
+        (["state=finished", "seed=1"], 1),
+        (["srp.scale=0.50"], 2),
+        (["dataset.image_size=[16,16]"], 4),
+        (["rerun=False"], 4),
+        (["recipe.label_smoothing=0"], 4),
+        (["srp=scheduled"], 0),
+        (["output_dir=outputs", "state=failed"], 1),
+    ],
+)
+def test_filters_choose_runs_by_their_settings(filters, count, outputs) -> None:
+    code, lines, error = report("runs", *filters)
+    assert code == 0, error
+    assert len(names(lines)) == count
+    assert lines[-1].startswith(f"{count} run")
+
+
+def test_a_study_is_reported_as_far_as_its_runs_are_there_and_no_run_is_touched(outputs) -> None:
+    before = contents(outputs / "runs")
+    code, lines, error = report("study=demo", *TINY, "seed=0,1")
+    assert code == 0, error
+    assert contents(outputs / "runs") == before
+    assert any("62.50 ± 17.68" in line for line in lines)
+    assert any("Partial: 2 of 6 runs have finished." in line for line in lines)
+    wrote = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
+    assert len(wrote) == 5
+    assert all(Path(path).is_file() for path in wrote)
+
+
+def test_two_runs_are_compared(outputs) -> None:
+    first, second = sorted((outputs / "runs").glob("*-gap-*"))
+    code, lines, error = report("compare", str(first), str(second))
+    assert code == 0, error
+    assert any(line.split()[:1] == ["seed"] for line in lines)
+    assert any(line.split()[:1] == ["top1"] and line.split()[-1] in ("+0.25", "-0.25") for line in lines)
+
+
+WRONG = {
+    "study=demp": ["study=demp", "demo?"],
+    "demo": ["demo"],
+    "recipe.epochs=3": ["no study is named", "demo", "main_cifar"],
+    "study=demo srp=gap": ["srp=gap", "study=demo compares srp"],
+    "study=demo study.columns=[datset]": ["study.columns", "datset", "dataset?"],
+    "runs dataset": ["dataset is not a filter", "setting=value"],
+    "runs datset=synthetic": ["datset", "dataset?"],
+    "runs state=finishd": ["state=finishd", "finished?"],
+    "runs output_dir=nowhere": ["nowhere", "output_dir"],
+    "compare": ["name two run folders"],
+    "compare outputs/runs/a": ["name two run folders"],
+    "compare nowhere outputs": ["nowhere", "no finished run"],
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_command_is_one_line(line, outputs) -> None:
+    before = contents(outputs)
+    code, lines, error = report(*line.split())
+    assert (code, lines) == (1, [])
+    assert error.startswith("srp-report: ")
+    assert "\n" not in error
+    assert [part for part in WRONG[line] if part not in error] == [], error
+    assert contents(outputs) == before
+
+
+def test_an_unfinished_run_can_not_be_compared(outputs) -> None:
+    finished = str(next((outputs / "runs").glob("*-gap-*")))
+    for folder in (outputs / "runs").glob("*-fixed-*"):
+        code, _, error = report("compare", finished, str(folder))
+        assert code == 1
+        assert str(folder) in error
+        assert ("failed" in error) or ("interrupted" in error)

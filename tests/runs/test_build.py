@@ -1,0 +1,333 @@
+"""Every file of conf/ composes, builds and trains a step; SRP changes no evaluation, whatever it is put into.
+
+The tests are parametrised over the files, so that a new one is tested without a line here. Every backbone is tested at
+its full depth with the attention that it comes with, and all backbones that differ in more than their depth at two
+blocks per stage with every attention; SRP_EXP_FULL_TESTS=1 takes all files at full depth there too: four minutes more.
+"""
+
+import functools
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from srp_exp.config import CONF_DIR
+from srp_exp.config.explain import explain
+from srp_exp.config.identity import plain_values
+from srp_exp.config.validate import validate
+from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.srp import Linear, apply_srp
+
+CPU = torch.device("cpu")
+TIMM = "srp_exp.backbones.timm_models.build"
+TIMM_RESNETS = {"resnet50", "resnet101", "resnext50_32x4d", "seresnet50", "timm"}  # in which attention can be chosen
+MODEL_OF_TIMM = "backbone.model=seresnet18"  # timm.yaml leaves it open
+NO_AVERAGE_POOLING = {"none", "gc"}
+DEEPER = {"resnet101", "seresnet50"}  # networks of timm that only repeat the blocks of another file's
+FULL_DEPTH = os.environ.get("SRP_EXP_FULL_TESTS") == "1"
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def two_blocks_per_stage(backbone: DictConfig) -> int:
+    """The depth of a small-image network with two blocks (dense layers) in each stage."""
+    family = backbone._target_.split(".")[-2]
+    if family == "resnext" or backbone.get("bottleneck"):
+        return 20  # 9n + 2
+    return {"resnet": 14, "preresnet": 14, "wrn": 16, "densenet": 16}[family]  # 6n + 2 and 6n + 4
+
+
+FILES = sorted(path.relative_to(CONF_DIR).with_suffix("").as_posix() for path in CONF_DIR.glob("*/*.yaml"))
+
+
+def of_different_blocks() -> list[str]:
+    """The files of conf/backbone, and of those that differ in nothing but their depth the first one."""
+    kept: dict[str, str] = {}
+    for name in names("backbone"):
+        file = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml"))
+        assert isinstance(file, dict)
+        blocks = sorted((key, str(value)) for key, value in file.items() if key not in ("name", "depth", "defaults"))
+        if name not in DEEPER:
+            kept.setdefault(str(blocks) if "depth" in file else name, name)
+    return names("backbone") if FULL_DEPTH else sorted(kept.values())
+
+
+COMBINATIONS = [(backbone, attention) for backbone in of_different_blocks() for attention in names("attention")]
+SHORTENED = [
+    name
+    for name in names("backbone")
+    if name not in of_different_blocks() or "depth" in OmegaConf.load(CONF_DIR / "backbone" / f"{name}.yaml")
+]
+WITH_AVERAGE_POOLING = [name for name in names("attention") if name not in {*NO_AVERAGE_POOLING, "native"}]
+
+
+@pytest.fixture(scope="module")
+def part(compose):
+    """`part(group, name)`: the composed node of one file of conf/, composed once."""
+
+    @functools.cache
+    def compose_part(group: str, name: str) -> DictConfig:
+        extra = [MODEL_OF_TIMM] if (group, name) == ("backbone", "timm") else []
+        node = compose(f"{group}={name}", *extra)
+        assert isinstance(node, DictConfig)
+        return node
+
+    return compose_part
+
+
+@pytest.fixture(scope="module")
+def config_of(part):
+    """`config_of(backbone, attention)`: the plain configuration of a combination, without SRP."""
+
+    def combine(backbone: str, attention: str, full_depth: bool = FULL_DEPTH) -> DictConfig:
+        config = part("srp", "gap").copy()
+        config.backbone = part("backbone", backbone).backbone
+        config.attention = part("attention", attention).attention
+        if not full_depth and config.backbone._target_.startswith("srp_exp.backbones.") and "depth" in config.backbone:
+            config.backbone.depth = min(config.backbone.depth, two_blocks_per_stage(config.backbone))
+        plain = OmegaConf.create(plain_values(config))
+        assert isinstance(plain, DictConfig)
+        return plain
+
+    return combine
+
+
+# --- Every file ----------------------------------------------------------------------------------
+
+
+def tiny(compose, file: str) -> DictConfig:
+    """A configuration with one file of conf/, and the smallest that there is of all else."""
+    group, name = file.split("/")
+    overrides = [f"{group}={name}"]
+    if group != "dataset":
+        overrides += ["dataset=synthetic", "dataset.train_size=10", "dataset.test_size=10"]
+        overrides += ["dataset.image_size=[32,32]", "dataset.num_classes=4"]
+    if file == "backbone/timm":
+        overrides.append(MODEL_OF_TIMM)
+    if file == "attention/native":
+        overrides += ["backbone=timm", MODEL_OF_TIMM, file.replace("/", "=")]
+    probe = compose(*overrides)
+    if group != "backbone" and "depth" in probe.backbone:
+        overrides.append("backbone.depth=8")
+    if not probe.attention.average_pooling:
+        overrides.append("srp=gap")
+    if "pretrained" in probe.recipe:
+        overrides.append("recipe.pretrained=false")  # nothing is downloaded
+    if group != "recipe":
+        overrides += ["recipe.warmup_epochs=0", "recipe.batch_size=2"]
+    else:
+        overrides.append("recipe.batch_size=4")
+    return compose(*overrides)
+
+
+@pytest.fixture
+def cifar_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Both CIFAR folders with two images per file, and torchvision's MD5 sums of them; returns their root."""
+    import torchvision
+
+    random = np.random.default_rng(0)
+    for official, key, classes in (
+        (torchvision.datasets.CIFAR10, "labels", 10),
+        (torchvision.datasets.CIFAR100, "fine_labels", 100),
+    ):
+        folder = tmp_path / official.base_folder
+        folder.mkdir()
+        (tmp_path / official.__name__.lower()).touch()  # says which sets are here
+
+        def write(folder: Path, name: str, content: object) -> str:
+            data = pickle.dumps(content)
+            (folder / name).write_bytes(data)
+            return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+        for files in ("train_list", "test_list"):
+            sums = []
+            for name, _ in getattr(official, files):
+                pixels = random.integers(0, 256, (2, 3072), dtype=np.uint8)
+                sums.append([name, write(folder, name, {"data": pixels, key: [0, classes - 1]})])
+            monkeypatch.setattr(official, files, sums)
+        class_names = {official.meta["key"]: [f"name{label}" for label in range(classes)]}
+        md5 = write(folder, official.meta["filename"], class_names)
+        monkeypatch.setattr(official, "meta", {**official.meta, "md5": md5})
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, file) -> None:
+    config = tiny(compose, file)
+    config.data_root = str(cifar_files)
+    validate(config)
+    config = OmegaConf.create(plain_values(config))
+    if "root" in config.dataset and not (cifar_files / config.dataset.name).exists():
+        pytest.skip(f"{config.dataset.name} is read from files: composed and validated only")
+    device = build_device("cpu")
+    data = build_data(config, device)
+    model, records = build_model(config, data.dataset, device)
+    assert bool(records) == (config.srp._target_ is not None)
+    batches = data.training_batches(config.recipe.batch_size, config.seed)
+    learner = build_learner(config, model, data, batches.steps_per_epoch)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = max(group["lr"], 1e-3)  # a warm-up begins at 0, where nothing could be seen to move
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    learner.train_step(next(batches.epoch(0)))
+    totals = learner.totals.read(learner.processes)
+    assert learner.step == 1
+    assert totals["samples"] == config.recipe.batch_size
+    assert totals["bad_step"] == 0
+    after = list(model.parameters())
+    assert all(parameter.isfinite().all() for parameter in after)
+    moved = sum(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert moved > len(after) / 2
+
+
+def test_every_group_of_the_defaults_has_files() -> None:
+    groups = {file.partition("/")[0] for file in FILES}
+    assert groups >= {"attention", "backbone", "dataset", "lr_schedule", "mixing", "optimizer", "recipe", "srp"}
+
+
+# --- Every backbone x attention ------------------------------------------------------------------
+
+
+def problem(config: DictConfig, brings_its_own: bool) -> str | None:
+    """What makes a combination impossible, as this test knows it; None: it can be built."""
+    backbone, attention = config.backbone, config.attention.name
+    chosen = attention not in ("none", "native")
+    if chosen and backbone._target_ == TIMM and backbone.model not in {*TIMM_RESNETS, "seresnet18"}:
+        return "timm's ResNet family"
+    if attention == "none" and brings_its_own:
+        return "attention=native"
+    if attention == "native" and not brings_its_own:
+        return "attention=se"
+    return None
+
+
+def dataset_of(config: DictConfig) -> SimpleNamespace:
+    """What build_model asks of a data set. timm's networks are made for larger images: 16 x 16 leaves them nothing."""
+    side = 32 if config.backbone._target_ == TIMM else 16
+    return SimpleNamespace(num_classes=10, channels=3, image_size=(side, side))
+
+
+def randomise(model: nn.Module) -> None:
+    """Random norm weights and statistics: the zeros that some networks begin with would hide what attention does."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                if tensor is not None:
+                    tensor.data.uniform_(0.5, 1.0, generator=generator)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits in evaluation mode; fails where a random number is drawn."""
+    model.eval()
+    state = torch.random.get_rng_state()
+    logits: Tensor = model(images)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    return logits
+
+
+@pytest.mark.parametrize(("backbone", "attention"), COMBINATIONS)
+def test_srp_changes_no_evaluation(config_of, part, backbone, attention) -> None:
+    config = config_of(backbone, attention)
+    dataset = dataset_of(config)
+    expected_problem = problem(config, part("backbone", backbone).attention.name == "native")
+    if expected_problem is not None:
+        with pytest.raises((ValueError, InstantiationException)) as error:
+            build_model(config, dataset, CPU)
+        line = explain(error.value)
+        assert "\n" not in line
+        assert expected_problem in line
+        return
+    check_evaluation(config)
+
+
+def check_evaluation(config: DictConfig) -> None:
+    """Evaluation before and after apply_srp: the same bits, keys and parameters, and no random number."""
+    dataset = dataset_of(config)
+    model, records = build_model(config, dataset, CPU)
+    assert records == []
+    randomise(model)
+    images = torch.randn(2, 3, *dataset.image_size, generator=torch.Generator().manual_seed(0))
+    plain, keys = evaluate(model, images), list(model.state_dict())
+    assert plain.isfinite().all()
+    assert plain.std() > 0
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if config.attention.name in NO_AVERAGE_POOLING:
+        with pytest.raises(ValueError, match="no channel attention with average pooling"):
+            apply_srp(model, Linear(1.0, 0.5), example_input=images)
+        return
+    found = apply_srp(model, Linear(1.0, 0.5), example_input=images)
+    assert found[0].scale == 1.0
+    assert found[-1].scale == 0.5
+    assert torch.equal(evaluate(model, images), plain)
+    assert list(model.state_dict()) == keys
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("backbone", SHORTENED)
+def test_srp_changes_no_evaluation_at_full_depth(config_of, part, backbone) -> None:
+    """With the attention that comes with the backbone's file; at less depth the test above has every attention."""
+    attention = part("backbone", backbone).attention.name
+    check_evaluation(config_of(backbone, attention, full_depth=True))
+
+
+@pytest.mark.parametrize("attention", WITH_AVERAGE_POOLING)
+def test_srp_changes_training(config_of, attention) -> None:
+    """Else the equality above would show nothing. With scale 1 the training is that of the plain network too."""
+    config = config_of("resnet20", attention)
+    outputs = {}
+    for scale in (None, 1.0, 0.3):
+        model, _ = build_model(config, dataset_of(config), CPU)
+        randomise(model)
+        images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        if scale is not None:
+            apply_srp(model, scale, example_input=images)
+        torch.manual_seed(0)
+        outputs[scale] = model.train()(images)
+    assert torch.equal(outputs[1.0], outputs[None])
+    assert not torch.equal(outputs[0.3], outputs[None])
+
+
+# --- What is built -------------------------------------------------------------------------------
+
+
+def test_the_seed_decides_the_initial_weights_and_srp_does_not(compose) -> None:
+    def weights(*overrides: str) -> list[Tensor]:
+        config = OmegaConf.create(plain_values(compose("backbone.depth=8", *overrides)))
+        return list(build_model(config, dataset_of(config), CPU)[0].parameters())
+
+    first, again, gap, other = weights(), weights(), weights("srp=gap"), weights("seed=1")
+    assert all(map(torch.equal, first, again))
+    assert all(map(torch.equal, first, gap))  # so that SRP and GAP are compared from the same start
+    assert not all(map(torch.equal, first, other))
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    for name in ("gpu", "cpuu", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device={name} can't be used here .*try device=auto"):
+            build_device(name)
+
+
+def test_channels_last_gives_the_same_numbers(compose) -> None:
+    outputs = []
+    for flag in ("false", "true"):
+        config = OmegaConf.create(plain_values(compose("backbone.depth=8", f"channels_last={flag}")))
+        model, _ = build_model(config, dataset_of(config), CPU)
+        outputs.append(evaluate(model, torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))))
+    torch.testing.assert_close(*outputs)
+
+
+def test_the_schedule_reaches_every_module(compose) -> None:
+    config = OmegaConf.create(plain_values(compose("backbone.depth=8", "srp.first=0.9", "srp.last=0.3")))
+    _, records = build_model(config, dataset_of(config), CPU)
+    assert [round(record.scale, 9) for record in records] == [0.9, 0.6, 0.3]

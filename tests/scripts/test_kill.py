@@ -1,0 +1,31 @@
+"""The short form of scripts/kill_harness.py, which says what is compared; and that it would see a difference."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.long
+HARNESS = Path(__file__).resolve().parents[2] / "scripts" / "kill_harness.py"
+
+
+def harness(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HARNESS.parents[1]), "TMPDIR": str(folder)}
+    return subprocess.run([sys.executable, str(HARNESS), *arguments], env=variables, capture_output=True, text=True)
+
+
+def test_killed_runs_end_with_the_bits_of_undisturbed_ones(tmp_path) -> None:
+    done = harness(tmp_path, "--kills", "3", "--only", "mixup", "amid saving")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r" 3 kills over \d+ runs? .*: same bits$", done.stdout, re.MULTILINE)) == 2
+    assert "6 kills over 2 configurations: all the same" in done.stdout
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")] == []
+
+
+def test_the_harness_sees_another_order_of_the_data_and_a_changed_bit(tmp_path) -> None:
+    done = harness(tmp_path, "--control", "--only", "every two steps")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"(another_order|one_bit) +seen: ", done.stdout)) == 2
