@@ -21,7 +21,8 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.datasets import Batch, TrainingBatches
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.learner import Learner
 

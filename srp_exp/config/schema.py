@@ -118,6 +118,8 @@ class Config:
     precision: Precision = Precision.fp32  # autocast for bf16 and fp16
     channels_last: bool = False
     compile: bool = False  # torch.compile
+    tf32: bool = False  # a GPU's products of float32 with ten bits of precision instead of 23, several times faster
+    cudnn_benchmark: bool = False  # the algorithm of a convolution by trying, on a GPU: faster, and not always the same
     deterministic: bool = False  # kernels that give the same bits every time, slower on a GPU; a CPU needs no asking
     sync_batch_norm: bool = False  # statistics over the batch of all processes; CUDA devices only
 
@@ -142,7 +144,7 @@ class Config:
     trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
-    workers: int | None = field(  # processes that read image files; None: one for each CPU, at most 16
+    workers: int | None = field(  # of a machine, to read image files; None: one for each CPU, at most 16 a process
         default=None, metadata={"within": "[0, inf)", "identity": False}
     )
     log_every_steps: int = field(default=10, metadata={"within": "[1, inf)", "identity": False})

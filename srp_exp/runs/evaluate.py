@@ -11,24 +11,26 @@ from omegaconf import DictConfig
 from srp_exp.datasets import DataSet
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.runs.build import Data, build_data, build_device, build_model
+from srp_exp.runs.build import Data, build_data, build_model
+from srp_exp.runs.device import build_device, use_kernels
 from srp_exp.runs.folder import EVALUATION
 from srp_exp.runs.lock import only_writer
 from srp_exp.runs.read import leave_out_weights
 from srp_exp.training.checkpoints import FINAL, load, model_state
-from srp_exp.training.distributed import connected
+from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.learner import autocast
 from srp_exp.training.logs import log_to
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
+    use_kernels(config)
     device = build_device(config.device)
     with connected(device) as processes:
         data = build_data(config, device, processes)
         model, _ = build_model(config, data.dataset, device)
         model.load_state_dict(model_state(load(checkpoint)))
-        evaluation = evaluate_on(config, model, data, config.split)
+        evaluation = evaluate_on(config, model, data, config.split, processes)
         if processes.writes:
             evaluation.save(folder)
     if processes.writes:
@@ -52,6 +54,7 @@ def measure_run(config: DictConfig, folder: Path, evaluators: Sequence[str]) -> 
 
 def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:
     """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
+    use_kernels(config)
     device = build_device(config.device)
     data = build_data(config, device)
     plain = config.copy()
@@ -63,9 +66,8 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     return Subject(model.eval(), batches, data.dataset.class_names, context, config.seed), data.dataset
 
 
-def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
+def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Evaluation:
     """Evaluate `model`, in evaluation mode, on a split of `data`; every process gets the evaluation of all."""
     batches = data.evaluation_batches(split, config.recipe.batch_size)
-    data.processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
-    context = autocast(data.device, config.precision)
-    return evaluate(model, batches, data.dataset.class_names, context, data.processes)
+    processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
+    return evaluate(model, batches, data.dataset.class_names, autocast(data.device, config.precision), processes)

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srp_exp.files import write_atomically
-from srp_exp.runs.folder import CONFIG, RESULTS, failure_files
+from srp_exp.runs.folder import CONFIG, RESULTS, failure_files, read_starts
 from srp_exp.runs.lock import is_held
 
 JOB = "slurm_job.txt"
@@ -69,8 +69,14 @@ class Run:
         return dict(json.loads((self.folder / RESULTS).read_text()))
 
     @cached_property
+    def starts(self) -> list[dict[str, Any]]:
+        """Where each start of the run came from, in their order."""
+        return read_starts(self.folder)
+
+    @property
     def provenance(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / "provenance.json").read_text()))
+        """Where its last start came from."""
+        return self.starts[-1]
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:

@@ -23,7 +23,8 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device
 from srp_exp.srp import Linear, apply_srp
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srp_exp.runs.build import build_device
+from srp_exp.runs.device import build_device
 from srp_exp.runs.free_device import free_cuda, take_first_free
 from srp_exp.studies.objective import objective
 
