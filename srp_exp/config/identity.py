@@ -13,12 +13,26 @@ from srp_exp.config.fields import settings
 
 
 def run_folder(config: DictConfig) -> Path:
-    """Folder of a run: <output_dir>/runs/<run id>; in evaluation the folder that `run` or `checkpoint` names."""
+    """Folder of a run: <output_dir>/runs/<run id>; in evaluation the folder that `run` or `checkpoint` names.
+
+    Where the same training lies there already under other names of its choices (srp=ramped, or its values written
+    out), it is that folder. The data set's name has to agree: it stands for the data, whose place doesn't count.
+    """
     if config.run is not None:
         return Path(config.run)
     if isinstance(config.checkpoint, str):
         return Path(config.checkpoint).parent
-    return Path(config.output_dir) / "runs" / run_id(config)
+    folder = Path(config.output_dir) / "runs" / run_id(config)
+    if folder.exists():
+        return folder
+    dataset, digest = same_training(folder)
+    alike = (f for f in folder.parent.glob(f"{dataset}-*-{digest}") if f.is_dir())
+    return min(alike, default=folder)
+
+
+def same_training(folder: Path) -> tuple[str, str]:
+    """What two run folders of one training have in common, however their choices are named: data set and hash."""
+    return folder.name.partition("-")[0], folder.name.rpartition("-")[2]
 
 
 def job_folder(config: DictConfig) -> Path:
@@ -36,12 +50,20 @@ def run_id(config: DictConfig) -> str:
     names = [config[group].name for group in ("dataset", "backbone", "attention", "srp")]
     identity = json.dumps(identity_of(config), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-    return re.sub(r"[^\w.-]", "_", "-".join([*names, digest]))
+    return re.sub(r"[^\w.-]", "_", "-".join([names[0].replace("-", "_"), *names[1:], digest]))
 
 
 def identity_of(config: DictConfig) -> dict[str, Any]:
-    """The part of the resolved configuration that the hash covers; fields made by `not_identity` are left out."""
-    return _without_settings(config, plain_values(config))
+    """The part of the resolved configuration that the hash covers.
+
+    Left out are the fields that can't change the result (srp_exp.config.fields), and the names of the choices, which
+    nothing reads.
+    """
+    identity = _without_settings(config, plain_values(config))
+    for group in identity.values():
+        if isinstance(group, dict):
+            group.pop("name", None)
+    return identity
 
 
 def sha256_of_file(path: str | None) -> str | None:
@@ -65,12 +87,24 @@ def _sha256(file: Path, _mtime_ns: int, _size: int) -> str:
 def plain_values(config: DictConfig) -> dict[str, Any]:
     """The configuration of a run resolved to plain values, without Hydra's part and the study that it may be for.
 
-    Enumerations become their names.
+    Enumerations become their names. Floats are rounded to 12 digits, so that what is computed, such as
+    0.30000000000000004, trains and is named as what is written, 0.3.
     """
     own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")])
     resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True, enum_to_str=True)
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    return {str(key): _rounded(value) for key, value in resolved.items()}
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.12g}") + 0.0  # -0.0 is 0.0
+        case dict():
+            return {key: _rounded(child) for key, child in value.items()}
+        case list():
+            return [_rounded(child) for child in value]
+    return value
 
 
 def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, Any]:
@@ -83,7 +117,7 @@ def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, A
 
 
 def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
-    """The identity as one level of plain values under dotted names, such as {"recipe.lr": 0.1}, without classes."""
+    """The identity in one level under dotted names, such as {"optimizer.lr": 0.1}: without classes, with names."""
     flat: dict[str, str | float | bool] = {}
 
     def add(prefix: str, values: dict[str, Any]) -> None:
@@ -93,5 +127,5 @@ def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
             elif value is not None and not key.startswith("_"):
                 flat[f"{prefix}{key}"] = value if isinstance(value, str | float | int | bool) else str(value)
 
-    add("", identity_of(config))
+    add("", _without_settings(config, plain_values(config)))
     return flat
