@@ -25,12 +25,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from srp_exp.datasets import Placement
-from srp_exp.datasets.decode import Picture, decode
-from srp_exp.datasets.file_set import FileSet
-from srp_exp.datasets.file_split import FileSplit
-from srp_exp.datasets.pack import PackSettings, pack
-from srp_exp.datasets.packed import open_packed
-from srp_exp.datasets.transforms import Augmentation, EvalTransform, window_of
+from srp_exp.datasets.files.decode import Picture, decode
+from srp_exp.datasets.files.file_set import FileSet
+from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.files.packed import open_packed
+from srp_exp.datasets.files.transforms import Augmentation, EvalTransform, window_of
+from srp_exp.datasets.prepare.pack import PackSettings, pack
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LARGE = ((1000, 1500), (1536, 2048), (2000, 3000), (3072, 4096))  # height, width

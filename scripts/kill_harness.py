@@ -80,7 +80,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 IMPORTED_LATE = (
     "pandas", "pyarrow.parquet", "timm", "torchvision.transforms.v2", "srp_exp.backbones.resnet",
-    "srp_exp.run", "srp_exp.datasets.cub200", "srp_exp.datasets.synthetic", "srp_exp.training.lr_schedule",
+    "srp_exp.run", "srp_exp.datasets.sets.cub200", "srp_exp.datasets.sets.synthetic", "srp_exp.training.lr_schedule",
 )  # fmt: skip
 BY_THE_CLOCK = ("images_per_second", "data_wait")
 
@@ -287,7 +287,7 @@ def another_order(checkpoints: Path) -> Change:
 
     def change() -> None:
         mock.patch(
-            "srp_exp.datasets.loader.training_rows",
+            "srp_exp.datasets.memory.loader.training_rows",
             lambda samples, batch_size, seed, epoch: training_rows(samples, batch_size, seed + 1, epoch),
         ).start()
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from srp_exp.datasets.file_split import FileSplit
-from srp_exp.datasets.source import FolderSource
+from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.files.source import FolderSource
 
 
 def natural_picture(seed: int, height: int, width: int) -> Image.Image:

@@ -30,10 +30,10 @@ from srp_exp.config.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
-from srp_exp.datasets.extract import Advance
-from srp_exp.datasets.file_set import FileSet
-from srp_exp.datasets.pack import PackSettings
-from srp_exp.datasets.prepare import MakeSet, Preparation, Report, make_copy, unpack
+from srp_exp.datasets.files.file_set import FileSet
+from srp_exp.datasets.prepare.extract import Advance
+from srp_exp.datasets.prepare.pack import PackSettings
+from srp_exp.datasets.prepare.prepare import MakeSet, Preparation, Report, make_copy, unpack
 
 
 @dataclass

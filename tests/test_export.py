@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from srp_exp.datasets.synthetic import Synthetic
+from srp_exp.datasets.sets.synthetic import Synthetic
 from srp_exp.export import checked, graphs, weights
 
 TINY = (

@@ -59,7 +59,7 @@ class OnCorrupt(Enum):
 class AugmentationConfig:
     """How pictures become squares, for training and evaluation."""
 
-    _target_: str = "srp_exp.datasets.transforms.Augmentation"
+    _target_: str = "srp_exp.datasets.files.transforms.Augmentation"
     crop: CropName = CropName.random_resized  # random: the shorter side to `resize` pixels, then a random square
     resize: int = within("[1, inf)", 256)  # pixels of the shorter side before the middle square is evaluated
     crop_size: int = within("[1, inf)", 224)  # side in pixels

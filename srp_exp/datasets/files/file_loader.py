@@ -1,0 +1,202 @@
+"""Batches for training and evaluation whose images are read from files and decoded by worker processes.
+
+They are those of loader.py in all else: the same order, the same ranks. A worker makes a whole batch as uint8, which
+crosses to the device through pinned memory while the batch before it is computed on; there it is normalised. What a
+sample looks like is a pure function of (seed, epoch, its position in the split), whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import shared_cache
+from torch.utils.data import DataLoader, Dataset
+
+from srp_exp.datasets.batches import (
+    Batch,
+    Normalisation,
+    Placement,
+    check_training_batch,
+    evaluation_rows,
+    training_rows,
+)
+from srp_exp.datasets.files.decode import Picture
+from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, seeded, window_of
+from srp_exp.seeding import derive
+
+if TYPE_CHECKING:
+    from srp_exp.datasets.files.file_set import FileSet
+
+_Request = tuple[int, list[int]]
+"""An epoch, and the positions in the split of the samples of a batch."""
+
+_BATCHES_AHEAD = 2  # of each worker
+
+
+class FileBatchLoader:
+    """Training batches: a new order and new augmentation every epoch, whole batches only.
+
+    `batch_size` counts the images of all processes together. The workers stay from epoch to epoch; one pass over
+    an epoch at a time. Raises ValueError where the split is smaller than one batch, and where the processes
+    cannot share a batch evenly.
+    """
+
+    def __init__(self, dataset: FileSet, split: FileSplit, *, batch_size: int, seed: int, placement: Placement):
+        check_training_batch(len(split), batch_size, placement.world_size)
+        self.batch_size = batch_size
+        self.steps_per_epoch = len(split) // batch_size
+        self._num_samples, self._seed, self._placement = len(split), seed, placement
+        transform = TrainTransform(dataset.augmentation, dataset.mean)
+        self._reader = _Reader(dataset, split, transform, seed, placement)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of steps first_step, first_step + 1, ... of an epoch, as this rank sees them.
+
+        The batches are those that a full pass over the epoch gives at these steps. Raises CorruptImageError or
+        OSError, with the path, where an image can't be read.
+        """
+        steps = training_rows(self._num_samples, self.batch_size, self._seed, epoch)[first_step:]
+        return self._reader.batches(epoch, [rows[self._placement.rank :: self._placement.world_size] for rows in steps])
+
+
+class FileEvalLoader:
+    """Evaluation batches: every sample once, in the order of the split, without augmentation.
+
+    Who gets which sample: `evaluation_rows`, which also says what is raised.
+    """
+
+    def __init__(self, dataset: FileSet, split: FileSplit, *, batch_size: int, placement: Placement):
+        self._rows = evaluation_rows(len(split), batch_size, placement.rank, placement.world_size)
+        self._reader = _Reader(dataset, split, EvalTransform(dataset.augmentation), None, placement)
+
+    def __len__(self) -> int:
+        """The number of batches of this rank."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._reader.batches(0, self._rows)
+
+
+class _Reader:
+    """Turns rows of a split into batches on the device. seed: of the transform's draws; None: it draws nothing."""
+
+    def __init__(
+        self, dataset: FileSet, split: FileSplit, transform: Transform, seed: int | None, placement: Placement
+    ):
+        self._device = torch.device(placement.device)
+        self._labels, self._index = split.labels, split.index
+        self._normalise = Normalisation(dataset.mean, dataset.std, self._device, placement.memory_format)
+        self._requests: list[_Request] = []
+        workers = placement.workers
+        self._loader: DataLoader[Tensor | Exception] = DataLoader(
+            _Images(split, transform, seed),
+            batch_size=None,  # a request is a batch already
+            sampler=self._requests,
+            num_workers=workers,
+            worker_init_fn=_start_worker,
+            prefetch_factor=_BATCHES_AHEAD if workers else None,
+            # Evaluation makes a loader each time, and would leave its workers idle meanwhile.
+            persistent_workers=workers > 0 and seed is not None,
+            pin_memory=self._device.type == "cuda",
+            generator=torch.Generator(),  # the DataLoader draws from it, and would from torch's own
+        )
+
+    def batches(self, epoch: int, steps: list[Tensor]) -> Iterator[Batch]:
+        """The batches of `steps`, the rows of one each. All that a worker raises is raised here."""
+        self._requests[:] = [(epoch, rows.tolist()) for rows in steps]
+        if not steps:
+            return
+        for rows, images in zip(steps, _on_device(self._images(), self._device), strict=True):
+            labels, index = (values[rows].to(self._device) for values in (self._labels, self._index))
+            yield Batch(self._normalise(images), labels, index)
+
+    def _images(self) -> Iterator[Tensor]:
+        for images in self._loader:
+            if isinstance(images, Exception):
+                raise images
+            yield images
+            # torch remembers the last 128 batches that it received, in a few bytes each, which lie between the large
+            # blocks of the heap and keep these from being used again: gigabytes, where batches live on the CPU.
+            shared_cache.free_dead_references()
+
+
+class _Images(Dataset[Tensor | Exception]):
+    """What a worker does: a request in, its images out, (B, 3, S, S) uint8.
+
+    An exception is returned, since the DataLoader would wrap a raised one into a message of many lines.
+    """
+
+    def __init__(self, split: FileSplit, transform: Transform, seed: int | None):
+        self._source, self._rows, self._boxes = split.source, split.rows, split.boxes
+        self._transform, self._seed = transform, seed
+
+    def __getitem__(self, request: _Request) -> Tensor | Exception:
+        epoch, positions = request
+        try:
+            images = [self._image(epoch, position) for position in positions]
+        except (ValueError, OSError) as error:
+            return error
+        # In memory they are H, W, C, as the decoders and the resizing leave them: stacked so, whole lines are copied.
+        return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+    def _image(self, epoch: int, position: int) -> Tensor:
+        row = int(self._rows[position])
+        picture = Picture(self._source.read(row), self._source.name(row))
+        window = window_of(picture, None if self._boxes is None else self._boxes[position])
+        if self._seed is None:
+            return self._transform(picture, window)
+        with seeded(derive(self._seed, "augment", epoch, position)):
+            return self._transform(picture, window)
+
+
+def _start_worker(worker: int) -> None:
+    """Obey only the main process: a cluster sends its signals to all, and batches are needed until training stops.
+
+    SIGTERM is how multiprocessing ends its workers at exit, so it may not be ignored whoever sends it.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    """Wait for SIGTERM from the parent, and swallow those of others."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+def _on_device(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """The batches on `device`; on a GPU the next one is copied on a stream of its own meanwhile."""
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    stream = torch.cuda.Stream(device)
+
+    def start_copy(batch: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            copy = batch.to(device, non_blocking=True)
+            return copy, stream.record_event()
+
+    def finish_copy(copy: Tensor, arrived: torch.cuda.Event) -> Tensor:
+        current = torch.cuda.current_stream(device)
+        current.wait_event(arrived)
+        copy.record_stream(current)  # its memory is in use on this stream too
+        return copy
+
+    ahead = None
+    for batch in batches:
+        behind, ahead = ahead, start_copy(batch)
+        if behind is not None:
+            yield finish_copy(*behind)
+    if ahead is not None:
+        yield finish_copy(*ahead)

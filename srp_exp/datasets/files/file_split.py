@@ -1,0 +1,55 @@
+"""A part of a data set whose images are read from files when they are needed."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from srp_exp.datasets.files.source import ImageSource
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """N images in a source, with their labels.
+
+    rows: (N,) int64, their positions in `source`. labels: (N,) int64. index: (N,) int64, which sample of the
+    original set each one is; it stays with the sample when the split is divided. boxes: (N, 4) float32, left,
+    top, right and bottom in pixels of the whole picture as it is shown, to which every picture is cut before all
+    else; None: pictures stay whole. skipped: how many samples were left out as corrupt. Raises ValueError where
+    the lengths or the types differ, and where a row isn't in the source.
+    """
+
+    source: ImageSource
+    rows: Tensor
+    labels: Tensor
+    index: Tensor
+    boxes: Tensor | None = None
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]]
+        wanted = {name: (torch.int64, (len(self),)) for name in ("rows", "labels", "index")}
+        if self.boxes is not None:
+            wanted["boxes"] = (torch.float32, (len(self), 4))
+        for name, (dtype, shape) in wanted.items():
+            tensor = getattr(self, name)
+            if tensor.dtype != dtype or tensor.shape != shape:
+                raise ValueError(f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give {dtype} {shape}")
+        if len(self) and not 0 <= int(self.rows.min()) <= int(self.rows.max()) < len(self.source):
+            raise ValueError(
+                f"rows of a split: {int(self.rows.min())} to {int(self.rows.max())}; choose 0 to {len(self.source) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+    def take(self, positions: Tensor) -> "FileSplit":
+        """The samples at `positions`, (M,) int64, in that order; `skipped` stays that of the whole."""
+        return FileSplit(
+            self.source,
+            self.rows[positions],
+            self.labels[positions],
+            self.index[positions],
+            None if self.boxes is None else self.boxes[positions],
+            self.skipped,
+        )

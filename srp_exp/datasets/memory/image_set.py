@@ -1,0 +1,73 @@
+"""What every data set held in memory offers: its splits, and the facts that training needs about them."""
+
+from dataclasses import dataclass
+
+from srp_exp.datasets.batches import Placement
+from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
+from srp_exp.datasets.split import Split
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """An image classification data set. A subclass reads or makes the splits and passes them on.
+
+    train, test: the published division. class_names: one per label. mean, std: one per channel, of the
+    training images, in units of the pixel range [0, 1]. crop_padding: pixels of zeros around an image before
+    a random crop back to its size, 0 for none. flip: whether training mirrors half of the images left to
+    right.
+
+    Raises ValueError where crop_padding is negative or not smaller than the image.
+    """
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_padding: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        side = min(self.image_size)
+        if not 0 <= self.crop_padding < side:
+            raise ValueError(
+                f"dataset.crop_padding={self.crop_padding}: choose 0 to {side - 1} pixels, "
+                f"less than the smaller side of the image"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        height, width = self.train.images.shape[2:]
+        return height, width
+
+    def training_batches(self, split: Split, batch_size: int, seed: int, placement: Placement) -> BatchLoader:
+        return BatchLoader(
+            self,
+            split,
+            batch_size=batch_size,
+            seed=seed,
+            device=placement.device,
+            memory_format=placement.memory_format,
+            rank=placement.rank,
+            world_size=placement.world_size,
+        )
+
+    def evaluation_batches(self, split: Split, batch_size: int, placement: Placement) -> EvalLoader:
+        return EvalLoader(
+            self,
+            split,
+            batch_size=batch_size,
+            device=placement.device,
+            memory_format=placement.memory_format,
+            rank=placement.rank,
+            world_size=placement.world_size,
+        )

@@ -1,0 +1,117 @@
+"""Batches for training and evaluation, cut out of a split that lives on the device as uint8.
+
+There are no worker processes: gathering, augmenting and normalising a batch of small images takes a few
+milliseconds on one CPU core and less on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from srp_exp.datasets.batches import Batch, Normalisation, check_training_batch, evaluation_rows, training_rows
+from srp_exp.datasets.memory.augment import crop_and_flip, draw
+from srp_exp.datasets.split import Split
+
+if TYPE_CHECKING:
+    from srp_exp.datasets.memory.image_set import ImageSet
+
+
+class _DeviceSplit:
+    """A split on the device, and the normalisation of its images."""
+
+    def __init__(self, dataset: ImageSet, split: Split, device: torch.device | str, memory_format: torch.memory_format):
+        self._images = split.images.to(device)
+        self._labels = split.labels.to(device)
+        self._index = split.index.to(device)
+        self._normalise = Normalisation(dataset.mean, dataset.std, device, memory_format)
+
+    def images(self, rows: Tensor) -> Tensor:
+        """The uint8 images at `rows`, (B,) int64 on the device."""
+        return self._images.index_select(0, rows)
+
+    def batch(self, images: Tensor, rows: Tensor) -> Batch:
+        """Normalise `images`, (B, C, H, W) uint8, and join the labels and indices at `rows`."""
+        return Batch(self._normalise(images), self._labels.index_select(0, rows), self._index.index_select(0, rows))
+
+
+class BatchLoader:
+    """Training batches: a new order and new augmentation every epoch, whole batches only.
+
+    The order is a pure function of (seed, epoch), the augmentation of a sample of (seed, epoch, its position
+    in the split). `batch_size` counts the images of all processes together. Raises ValueError where the split
+    is smaller than one batch, and where the processes cannot share a batch evenly.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageSet,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.contiguous_format,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        check_training_batch(len(split), batch_size, world_size)
+        self.batch_size = batch_size
+        self.steps_per_epoch = len(split) // batch_size
+        self._num_samples = len(split)
+        self._padding, self._flip = dataset.crop_padding, dataset.flip
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._device = torch.device(device)
+        self._data = _DeviceSplit(dataset, split, device, memory_format)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of steps first_step, first_step + 1, ... of an epoch, as this rank sees them.
+
+        The batches are those that a full pass over the epoch gives at these steps.
+        """
+        # Transfers happen here and not in the steps, where they would make a GPU wait for the CPU.
+        steps = training_rows(self._num_samples, self.batch_size, self._seed, epoch)[first_step:]
+        if not steps:
+            return
+        local_size = self.batch_size // self._world_size
+        local_rows = torch.cat([rows[self._rank :: self._world_size] for rows in steps]).to(self._device)
+        draws = draw(self._num_samples, self._padding, self._flip, self._seed, epoch)
+        offsets, flips = draws.offsets.to(self._device), draws.flips.to(self._device)
+        augments = self._padding > 0 or self._flip
+        for rows in local_rows.split(local_size):
+            images = self._data.images(rows)
+            if augments:
+                images = crop_and_flip(images, offsets[rows], flips[rows], self._padding)
+            yield self._data.batch(images, rows)
+
+
+class EvalLoader:
+    """Evaluation batches: every sample once, in the order of the split, without augmentation.
+
+    Who gets which sample: `evaluation_rows`, which also says what is raised.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageSet,
+        split: Split,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.contiguous_format,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self._rows = [rows.to(device) for rows in evaluation_rows(len(split), batch_size, rank, world_size)]
+        self._data = _DeviceSplit(dataset, split, device, memory_format)
+
+    def __len__(self) -> int:
+        """The number of batches of this rank."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self._rows:
+            yield self._data.batch(self._data.images(rows), rows)

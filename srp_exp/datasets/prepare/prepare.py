@@ -1,0 +1,142 @@
+"""Preparation of a data set: from its archives to a checked folder, and from that to a compact copy.
+
+Each of the two is put into its place whole, by a rename at its end. What an interrupt or a kill left stays in
+`<folder>.partial`, and the same command goes on from there.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+from srp_exp.datasets.files.file_set import FileSet
+from srp_exp.datasets.files.packed import is_packed, read_facts
+from srp_exp.datasets.prepare.extract import Advance, FolderWriter, extract, unpacked_bytes
+from srp_exp.datasets.prepare.imagenet_archives import extract_imagenet
+from srp_exp.datasets.prepare.official_files import archive_files, checksum_fault
+from srp_exp.datasets.prepare.pack import PackSettings, pack
+from srp_exp.files import write_atomically
+
+LOG = logging.getLogger("srp_exp")
+
+_EXTRACTORS: dict[str, Callable[[Sequence[Path], FolderWriter, Advance], None]] = {"imagenet": extract_imagenet}
+_CHECKED_FILE = ".checked.json"  # in the partial folder: which archives have been checked
+
+MakeSet = Callable[[Path, str | None], FileSet]
+"""Opens the set in a folder, and checks its facts; the text is a folder for its index, None: the usual one."""
+
+
+class Report(Protocol):
+    """Tells the user what goes on."""
+
+    def say(self, text: str) -> None: ...
+
+    def track(self, title: str, total: int) -> Advance:
+        """Begin to show progress towards `total`; what is returned takes the steps."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is to be prepared. name: of the set, as "cub200". root: the folder of the set, existing or to be.
+
+    archives: files, or folders that hold the official ones; empty: root is there already. strict: whether an official
+    file with another checksum is refused.
+    """
+
+    name: str
+    root: Path
+    archives: tuple[Path, ...]
+    strict: bool
+
+
+def unpack(job: Preparation, make_set: MakeSet, report: Report) -> None:
+    """Verify and extract the archives, check the facts, and put the folder at `root`. A folder that is there stays.
+
+    Raises ValueError and FileNotFoundError, in one line, where an archive is damaged or refused, or the facts are off.
+    """
+    if not job.archives:
+        return
+    if job.root.is_dir() and any(job.root.iterdir()):
+        report.say(f"{job.root}: is there already, nothing is extracted")
+        return
+    archives = archive_files(job.name, job.archives)
+    partial = job.root.with_name(f"{job.root.name}.partial")
+    with _exclusive(partial):
+        _check_archives(job, archives, partial, report)
+        sizes = json.loads((partial / _CHECKED_FILE).read_text())
+        advance = report.track(f"extracting to {partial}", sum(size for *_, size in sizes.values()))
+        _EXTRACTORS.get(job.name, extract)(archives, FolderWriter(partial), advance)
+        with TemporaryDirectory() as cache:
+            make_set(partial, cache)
+        (partial / _CHECKED_FILE).unlink()
+        os.sync()  # a crash after the rename must not leave a folder that only looks whole
+        partial.rename(job.root)
+
+
+def make_copy(dataset: FileSet, folder: Path, settings: PackSettings, report: Report) -> None:
+    """Write the compact copy of a set to `folder`, go on with one, or leave a finished one as it is.
+
+    Raises ValueError where something else is at `folder`, and as `pack` does.
+    """
+    splits = {"train": dataset.train, "test": dataset.test}
+    if is_packed(folder):
+        facts = read_facts(folder)
+        there = tuple(facts[key] for key in ("name", "resize", "quality"))
+        if there != (settings.name, settings.resize, settings.quality):
+            raise ValueError(
+                f"output={folder}: holds a copy of {there[0]} with resize={there[1]} quality={there[2]}; "
+                f"choose another folder, or delete that one"
+            )
+        report.say(f"{folder}: is finished already")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"output={folder}: is there and no prepared copy; choose another folder")
+    with _exclusive(folder.with_name(f"{folder.name}.partial")):
+        pack(splits, folder, settings, report.track(f"writing {folder}", sum(len(split) for split in splits.values())))
+
+
+def _check_archives(job: Preparation, archives: Sequence[Path], partial: Path, report: Report) -> None:
+    """Compare checksums and pass over every entry, before anything is written; once for every archive."""
+    record = partial / _CHECKED_FILE
+    checked = json.loads(record.read_text()) if record.exists() else {}
+    for archive in archives:
+        status = archive.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        if checked.get(str(archive), [])[:2] == stamp:
+            continue
+        fault = checksum_fault(job.name, archive, report.track(f"verifying {archive.name}", status.st_size))
+        if fault is not None and job.strict:
+            raise ValueError(f"{fault}; fetch it again, or accept it with dataset.verify=warn")
+        if fault is not None:
+            report.say(f"{fault}; taken as it is, as dataset.verify=warn")
+        checked[str(archive)] = [*stamp, unpacked_bytes(archive)]
+        write_atomically(record, json.dumps(checked).encode())
+        needed, free = sum(size for *_, size in checked.values()), shutil.disk_usage(partial).free
+        if needed > free:
+            raise ValueError(f"{partial}: the archives need {needed:,} bytes, and {free:,} are free; make room")
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Make `folder`, and keep other processes from preparing into it. Where nothing came of it, it is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another process is preparing it; wait for it, or end it") from None
+        except OSError:
+            LOG.warning("%s: its file system has no locks; see that no other process prepares it", folder)
+        yield
+    finally:
+        os.close(descriptor)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,105 @@
+"""Stanford Dogs: 12,000 training and 8,580 test photographs of 120 breeds, with bounding boxes.
+
+Source: Khosla, Jayadevaprakash, Yao and Fei-Fei, "Novel Dataset for Fine-Grained Image Categorization", FGVC 2011;
+http://vision.stanford.edu/aditya86/ImageNetDogs/.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp_exp.datasets.sets.catalogue import Catalogue, Facts, first_few, listing
+from srp_exp.datasets.sets.matlab import load_mat
+from srp_exp.datasets.sets.official_set import OfficialSet, require, with_subfolders
+
+_LISTS = ("train_list.mat", "test_list.mat")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class Dogs(OfficialSet):
+    """Images/<wnid>-<breed>/, and train_list.mat and test_list.mat in lists/ or beside Images.
+
+    Annotation/<wnid>-<breed>/<image> (XML) is needed for the crop only. A picture with several dogs has several boxes:
+    it is cut to the smallest box around all of them. Labels are counted from 1 in the lists; class_names are the
+    folders.
+    """
+
+    set_name = "dogs"
+    facts = Facts(
+        train_size=12_000,
+        test_size=8_580,
+        num_classes=120,
+        remedy="fetch images.tar, lists.tar and annotation.tar from http://vision.stanford.edu/aditya86/ImageNetDogs/ "
+        "and give them to scripts/prepare_data.py dataset=dogs",
+    )
+    folders: ClassVar = ("stanford_dogs", "dogs")
+    marks: ClassVar = ("Images", "train_list.mat", "lists")
+
+    @classmethod
+    def stamped(cls, home: Path) -> list[Path]:
+        lists = [home / folder / name for folder in ("", "lists") for name in _LISTS]
+        return [*lists, home / "Annotation", *with_subfolders(home / "Images")]
+
+    @classmethod
+    def read(cls, home: Path) -> Catalogue:
+        require(home, ("Images",), cls.facts)
+        lists = home / "lists" if (home / "lists").is_dir() else home
+        require(lists, _LISTS, cls.facts)
+        splits = []
+        for name in _LISTS:
+            files, labels = load_mat(lists / name, ("file_list", "labels"))
+            splits.append(([str(file) for file in files], labels.astype(np.int64) - 1))
+        class_names = _class_names(splits, lists)
+        train, test = (
+            listing([f"Images/{file}" for file in files], labels, _boxes(home / "Annotation", files))
+            for files, labels in splits
+        )
+        return Catalogue(train, test, class_names)
+
+    @classmethod
+    def _has_boxes(cls, home: Path) -> bool:
+        return (home / "Annotation").is_dir()
+
+
+def _class_names(splits: Sequence[tuple[list[str], NDArray[np.int64]]], lists: Path) -> tuple[str, ...]:
+    """The folder of each label. Raises ValueError unless labels and folders belong together one to one."""
+    pairs = {
+        (int(label), file.partition("/")[0])
+        for files, labels in splits
+        for file, label in zip(files, labels, strict=True)
+    }
+    folders = {folder for _, folder in pairs}
+    if len(pairs) != len(folders):
+        several = sorted(folder for folder in folders if sum(folder == other for _, other in pairs) > 1)
+        raise ValueError(
+            f"{lists}: folders with more than one label in the lists ({first_few(several)}); fetch the lists again"
+        )
+    return tuple(folder for _, folder in sorted(pairs))
+
+
+def _boxes(annotations: Path, files: Sequence[str]) -> NDArray[np.float32] | None:
+    """The smallest box around all objects of each image, (N, 4) left, top, right, bottom; None without annotations."""
+    if not annotations.is_dir():
+        return None
+    return np.array([_box(annotations / file.rpartition(".")[0]) for file in files], np.float32).reshape(-1, 4)
+
+
+def _box(path: Path) -> tuple[float, float, float, float]:
+    remedy = "fetch annotation.tar again, or remove the folder Annotation, which only dataset.crop_to_box needs"
+    try:
+        objects = [
+            [float(box.findtext(corner) or "nan") for corner in _CORNERS]
+            for box in ElementTree.fromstring(path.read_bytes()).iter("bndbox")
+        ]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: this annotation is missing; {remedy}") from None
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(f"{path}: not a readable annotation ({error}); {remedy}") from None
+    if not objects or np.isnan(objects).any():
+        raise ValueError(f"{path}: has no complete bounding box; {remedy}")
+    lefts, tops, rights, bottoms = zip(*objects, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)

@@ -1,0 +1,180 @@
+"""Transforms: what torchvision's own pipelines make of the same draws, and nothing but the seed decides."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from srp_exp.datasets.files.decode import Picture, Region, decode
+from srp_exp.datasets.files.transforms import (
+    Augmentation,
+    EvalTransform,
+    TrainTransform,
+    Transform,
+    resized,
+    seeded,
+    window_of,
+)
+
+MEAN = (0.5, 0.4, 0.3)
+SIZES = [(90, 120), (120, 90), (64, 64), (65, 200), (40, 50)]
+PLAIN = Augmentation(resize=64, crop_size=56)
+
+
+def encoded_picture(height: int, width: int, grain: int = 8) -> bytes:
+    """A PNG, or a JPEG where it is large, of random blobs of `grain` pixels: neither flat nor noise."""
+    shape = (height // grain + 1, width // grain + 1, 3)
+    coarse = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    image.save(file, "PNG" if height * width < 200_000 else "JPEG", quality=95)
+    return file.getvalue()
+
+
+def see(transform: Transform, encoded: bytes, seed: int = 0, window: Region | None = None) -> Tensor:
+    picture = Picture(encoded, "x")
+    with seeded(seed):
+        return transform(picture, window or window_of(picture, None))
+
+
+def reference(pipeline: v2.Transform, encoded: bytes, seed: int = 0) -> Tensor:
+    torch.manual_seed(seed)
+    image: Tensor = pipeline(decode(encoded, "x"))
+    return image
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_evaluation_is_torchvisions_resize_and_centre_crop(size) -> None:
+    encoded = encoded_picture(*size)
+    image = see(EvalTransform(PLAIN), encoded)
+    assert image.shape == (3, 56, 56)
+    pipeline = v2.Compose([v2.Resize(64, antialias=True), v2.CenterCrop(56)])
+    assert torch.equal(image, reference(pipeline, encoded))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("seed", range(5))
+def test_training_is_torchvisions_pipeline_with_the_same_draws(size, seed) -> None:
+    encoded = encoded_picture(*size)
+    flip = v2.RandomHorizontalFlip()
+    pipelines = {
+        "random_resized": v2.Compose([v2.RandomResizedCrop(56, scale=(0.2, 1.0), antialias=True), flip]),
+        "random": v2.Compose([v2.Resize(64, antialias=True), v2.RandomCrop(56), flip]),
+    }
+    for crop, pipeline in pipelines.items():
+        augmentation = Augmentation(crop=crop, resize=64, crop_size=56, min_area=0.2)
+        image = see(TrainTransform(augmentation, MEAN), encoded, seed)
+        assert torch.equal(image, reference(pipeline, encoded, seed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_choices_are_torchvisions_operations_in_its_order(seed) -> None:
+    encoded = encoded_picture(90, 120)
+    augmentation = Augmentation(
+        resize=64, crop_size=56, color_jitter=0.4, rand_augment=9, random_erasing=0.5, flip=False, min_area=0.08
+    )
+    operations = [
+        v2.RandomResizedCrop(56, antialias=True),
+        v2.ColorJitter(0.4, 0.4, 0.4),
+        v2.RandAugment(num_ops=2, magnitude=9),
+        v2.RandomErasing(0.5, value=[127.5, 102.0, 76.5]),
+    ]
+    image = see(TrainTransform(augmentation, MEAN), encoded, seed)
+    assert image.dtype == torch.uint8
+    assert torch.equal(image, reference(v2.Compose(operations), encoded, seed))
+
+
+def test_a_large_picture_shows_the_same_region_when_it_is_decoded_small() -> None:
+    """The same draw, with edges rounded to 8 pixels of 16 that make one; the blobs of the picture have 100."""
+    encoded = encoded_picture(900, 1200, grain=100)
+    pipeline = v2.RandomResizedCrop(56, scale=(0.5, 1.0), antialias=True)
+    transform = TrainTransform(Augmentation(resize=64, crop_size=56, min_area=0.5, flip=False), MEAN)
+    exact, small = (
+        torch.stack([each(encoded, seed).int() for seed in range(4)])
+        for each in (lambda *draw: reference(pipeline, *draw), lambda *draw: see(transform, *draw))
+    )
+    distances = (exact[:, None] - small[None]).abs().float().mean((2, 3, 4))
+    assert distances.diagonal().max() < 6
+    assert (distances + 100 * torch.eye(4)).min() > 25  # to the regions of other draws
+
+
+def test_a_box_is_cut_out_before_all_else() -> None:
+    encoded = encoded_picture(90, 120)
+    box = torch.tensor([10.2, 20.0, 80.5, 89.9])
+    window = window_of(Picture(encoded, "x"), box)
+    assert window == Region(20, 10, 70, 71)
+    cut = Image.fromarray(decode(encoded, "x")[:, 20:90, 10:81].permute(1, 2, 0).numpy())
+    file = io.BytesIO()
+    cut.save(file, "PNG")
+    for transform in (EvalTransform(PLAIN), TrainTransform(PLAIN, MEAN)):
+        assert torch.equal(see(transform, encoded, 4, window), see(transform, file.getvalue(), 4))
+
+
+@pytest.mark.parametrize(
+    "box, window",
+    [
+        ((0, 0, 120, 90), Region(0, 0, 90, 120)),
+        ((-5.5, -1, 300, 400), Region(0, 0, 90, 120)),
+        ((119.5, 89.5, 119.9, 89.9), Region(89, 119, 1, 1)),
+    ],
+)
+def test_a_box_is_widened_to_whole_pixels_of_the_picture(box, window) -> None:
+    assert window_of(Picture(encoded_picture(90, 120), "x"), torch.tensor(box)) == window
+
+
+@pytest.mark.parametrize("box", [(120.0, 0.0, 130.0, 9.0), (5.0, 5.0, 5.0, 9.0), (9.0, 9.0, 5.0, 5.0)])
+def test_a_box_without_pixels_is_refused(box) -> None:
+    with pytest.raises(ValueError, match=r"bird.jpg: the box .* has no pixel of the 90 x 120 picture"):
+        window_of(Picture(encoded_picture(90, 120), "bird.jpg"), torch.tensor(box))
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 375), (333, 333), (7, 1000)])
+def test_the_shorter_side_becomes_what_torchvision_makes_it(size) -> None:
+    assert resized(*size, 256) == tuple(v2.functional.resize(torch.zeros(1, *size), [256]).shape[1:])
+
+
+def test_draws_inside_leave_those_outside_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    first = torch.rand(1)
+    with seeded(7):
+        inside = torch.rand(3)
+    assert torch.equal(torch.cat([first, torch.rand(1)]), expected)
+    assert torch.equal(inside, torch.rand(3, generator=torch.Generator().manual_seed(7)))
+
+
+def test_evaluation_draws_nothing() -> None:
+    state = torch.get_rng_state()
+    picture = Picture(encoded_picture(90, 120), "x")
+    EvalTransform(PLAIN)(picture, window_of(picture, None))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_transforms_can_be_handed_to_another_process() -> None:
+    augmentation = Augmentation(resize=64, crop_size=56, color_jitter=0.4, rand_augment=9, random_erasing=0.5)
+    transform = TrainTransform(augmentation, MEAN)
+    encoded = encoded_picture(90, 120)
+    assert torch.equal(see(pickle.loads(pickle.dumps(transform)), encoded), see(transform, encoded))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"crop": "centre"}, "crop=centre: choose random_resized or random"),
+        ({"crop_size": 300}, "crop_size=300: choose 1 to resize=256 pixels"),
+        ({"crop_size": 0}, "crop_size=0: choose 1 to"),
+        ({"min_area": 0.0}, "min_area=0.0: choose a part"),
+        ({"color_jitter": 1.5}, "color_jitter=1.5: choose a strength"),
+        ({"rand_augment": 31}, "rand_augment=31: choose a magnitude"),
+        ({"random_erasing": -0.1}, "random_erasing=-0.1: choose a probability"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message) -> None:
+    with pytest.raises(ValueError, match=rf"^dataset\.augmentation\.{message}"):
+        Augmentation(**changes)

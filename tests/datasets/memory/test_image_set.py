@@ -1,0 +1,34 @@
+"""The facts that a set states, and that every file of conf/dataset/ fits the class it names."""
+
+import inspect
+from pathlib import Path
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from srp_exp.datasets import ImageSet
+
+FILES = sorted((Path(__file__).parents[3] / "conf" / "dataset").glob("*.yaml"))
+CONFIGS = [path for path in FILES if "crop_padding" in OmegaConf.load(path)]  # of the sets held in memory
+
+
+def test_facts_follow_from_images_and_names(make_set):
+    dataset = make_set()
+    assert (dataset.num_classes, dataset.channels, dataset.image_size) == (3, 3, (5, 7))
+
+
+@pytest.mark.parametrize("crop_padding", [-1, 5])
+def test_padding_as_large_as_the_image_is_refused(make_set, crop_padding):
+    with pytest.raises(ValueError, match=f"dataset.crop_padding={crop_padding}: choose 0 to 4 pixels"):
+        make_set(crop_padding=crop_padding)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_file_gives_its_class_every_argument(path):
+    config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    target = hydra.utils.get_class(config["_target_"])
+    assert issubclass(target, ImageSet)
+    assert config["name"] == path.stem
+    not_for_the_class = {"defaults", "name", "_target_", "val_fraction"}
+    assert set(config) - not_for_the_class == set(inspect.signature(target).parameters)

@@ -1,0 +1,150 @@
+"""What the loaders yield: which samples, how augmented and normalised, on one process and on several."""
+
+import pytest
+import torch
+
+from srp_exp.datasets import BatchLoader, EvalLoader
+from srp_exp.datasets.memory.augment import draw
+
+
+def normalised(dataset, images):
+    """Pixel by pixel, as the statistics are published: first to [0, 1], then mean and std."""
+    mean, std = torch.tensor(dataset.mean).view(-1, 1, 1), torch.tensor(dataset.std).view(-1, 1, 1)
+    return (images / 255 - mean) / std
+
+
+def batches_of(loader, epoch, first_step=0):
+    return list(loader.epoch(epoch, first_step))
+
+
+def assert_same(batch, other):
+    assert torch.equal(batch.images, other.images)
+    assert torch.equal(batch.labels, other.labels)
+    assert torch.equal(batch.index, other.index)
+
+
+@pytest.mark.parametrize("crop_padding, flip", [(2, True), (2, False), (0, True), (0, False)])
+def test_a_batch_holds_its_samples_augmented_and_normalised(make_set, slow_crop_and_flip, crop_padding, flip):
+    dataset = make_set(crop_padding=crop_padding, flip=flip)
+    loader = BatchLoader(dataset, dataset.train, batch_size=5, seed=3)
+    draws = draw(len(dataset.train), crop_padding, flip, seed=3, epoch=2)
+    batches = batches_of(loader, 2)
+    assert len(batches) == loader.steps_per_epoch == 4
+    for batch in batches:
+        rows = batch.index - 100
+        sample = dataset.train.take(rows)
+        images = slow_crop_and_flip(sample.images, draws.offsets[rows], draws.flips[rows], crop_padding)
+        assert batch.images.dtype == torch.float32
+        torch.testing.assert_close(batch.images, normalised(dataset, images), rtol=0, atol=1e-5)
+        assert torch.equal(batch.labels, sample.labels)
+
+
+def test_an_epoch_shows_no_sample_twice_and_epochs_differ(make_set):
+    dataset = make_set()
+    loader = BatchLoader(dataset, dataset.train, batch_size=5, seed=0)
+    orders = [torch.cat([batch.index for batch in loader.epoch(epoch)]).tolist() for epoch in (0, 1, 0)]
+    assert len(set(orders[0])) == 20
+    assert orders[0] != orders[1]
+    assert orders[0] == orders[2]
+
+
+def test_a_resumed_epoch_goes_on_with_the_same_batches(make_set):
+    dataset = make_set()
+    loader = BatchLoader(dataset, dataset.train, batch_size=5, seed=0)
+    rest = batches_of(loader, 4, first_step=2)
+    for batch, other in zip(batches_of(loader, 4)[2:], rest, strict=True):
+        assert_same(batch, other)
+    assert batches_of(loader, 4, first_step=4) == []
+
+
+def test_a_sample_looks_the_same_whatever_the_batch_size(make_set):
+    dataset = make_set(train=24)
+    seen = []
+    for batch_size in (4, 6):
+        batches = batches_of(BatchLoader(dataset, dataset.train, batch_size=batch_size, seed=0), 1)
+        index = torch.cat([batch.index for batch in batches])
+        seen.append(torch.cat([batch.images for batch in batches])[index.argsort()])
+    assert torch.equal(*seen)
+
+
+def test_ranks_together_see_the_batches_of_one_process(make_set):
+    dataset = make_set()
+    alone = BatchLoader(dataset, dataset.train, batch_size=6, seed=0)
+    ranks = [BatchLoader(dataset, dataset.train, batch_size=6, seed=0, rank=rank, world_size=3) for rank in range(3)]
+    steps = zip(batches_of(alone, 1), *(batches_of(loader, 1) for loader in ranks), strict=True)
+    for whole, *parts in steps:
+        for rank, part in enumerate(parts):
+            assert torch.equal(part.index, whole.index[rank::3])
+            assert torch.equal(part.images, whole.images[rank::3])
+
+
+def test_evaluation_gives_every_sample_once_in_order(make_set):
+    dataset = make_set(test=7)
+    loader = EvalLoader(dataset, dataset.test, batch_size=3)
+    batches = list(loader)
+    assert [len(batch.labels) for batch in batches] == [3, 3, 1]
+    assert len(loader) == 3
+    assert torch.equal(torch.cat([batch.index for batch in batches]), dataset.test.index)
+    assert torch.equal(torch.cat([batch.labels for batch in batches]), dataset.test.labels)
+    images = torch.cat([batch.images for batch in batches])
+    torch.testing.assert_close(images, normalised(dataset, dataset.test.images), rtol=0, atol=1e-5)
+    assert_same(batches[1], list(loader)[1])
+
+
+@pytest.mark.parametrize("size, batch_size, world_size", [(7, 3, 2), (7, 4, 3), (9, 4, 4), (2, 5, 5), (1, 2, 2)])
+def test_evaluation_on_many_processes_counts_each_sample_once(make_set, size, batch_size, world_size):
+    dataset = make_set(test=size)
+    index = []
+    for rank in range(world_size):
+        loader = EvalLoader(dataset, dataset.test, batch_size=batch_size, rank=rank, world_size=world_size)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        assert all(len(batch.labels) > 0 for batch in batches)
+        index += [number for batch in batches for number in batch.index.tolist()]
+    assert sorted(index) == dataset.test.index.tolist()
+
+
+@pytest.mark.parametrize("size, batch_size, world_size", [(7, 3, 2), (12, 2, 4), (7, 4, 3), (2, 5, 5), (7, 2, 5)])
+def test_evaluation_gives_whole_batches_to_one_process_each(make_set, size, batch_size, world_size):
+    dataset = make_set(test=size)
+    alone = list(EvalLoader(dataset, dataset.test, batch_size=batch_size))
+    for rank in range(world_size):
+        shared = EvalLoader(dataset, dataset.test, batch_size=batch_size, rank=rank, world_size=world_size)
+        for batch, other in zip(shared, alone[rank::world_size], strict=True):
+            assert_same(batch, other)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_images_have_the_memory_format_asked_for(make_set, memory_format):
+    dataset = make_set()
+    loaders = (
+        BatchLoader(dataset, dataset.train, batch_size=5, seed=0, memory_format=memory_format).epoch(0),
+        EvalLoader(dataset, dataset.test, batch_size=5, memory_format=memory_format),
+    )
+    plain = (
+        BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(0),
+        EvalLoader(dataset, dataset.test, batch_size=5),
+    )
+    for loader, reference in zip(loaders, plain, strict=True):
+        for batch, other in zip(loader, reference, strict=True):
+            assert batch.images.is_contiguous(memory_format=memory_format)
+            assert torch.equal(batch.images, other.images)
+
+
+def test_sizes_that_cannot_work_are_refused(make_set):
+    dataset = make_set(train=23)
+    with pytest.raises(ValueError, match="batch size 24: the training part has 23 samples; choose 1 to 23"):
+        BatchLoader(dataset, dataset.train, batch_size=24, seed=0)
+    with pytest.raises(ValueError, match="batch size 8 on 3 processes: choose a multiple of 3"):
+        BatchLoader(dataset, dataset.train, batch_size=8, seed=0, world_size=3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_sees_the_batches_of_the_cpu(make_set):
+    dataset = make_set()
+    on_cpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(1)
+    on_gpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0, device="cuda").epoch(1)
+    for batch, other in zip(on_cpu, on_gpu, strict=True):
+        assert other.images.is_cuda and other.labels.is_cuda and other.index.is_cuda
+        torch.testing.assert_close(batch.images, other.images.cpu(), rtol=0, atol=1e-5)
+        assert torch.equal(batch.index, other.index.cpu())
