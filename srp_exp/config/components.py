@@ -93,7 +93,7 @@ class AttentionConfig:
     _target_: str | None = None  # called with the channels of the map
     _partial_: bool = True
     replaces_conv: bool = False  # true: stands in for a convolution, and is called as one
-    average_pooling: bool = not_identity(True)  # false: there is no pooling for SRP to stand in front of
+    average_pooling: bool = True  # false: there is no pooling for SRP to stand in front of
 
 
 @dataclass
