@@ -15,7 +15,7 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
-from srp_exp.config.validate import validate
+from srp_exp.config.validate import not_read, validate
 from srp_exp.errors import STOPPED, USER_ERRORS
 from srp_exp.files import FAILURE, write_atomically
 from srp_exp.runs.lock import InUseError
@@ -35,6 +35,9 @@ def run(config: DictConfig) -> float | None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         validate(config)
+        unread = [] if in_sweep else not_read(config, HydraConfig.get().overrides.task)
+        if unread:  # a grid has been checked as one
+            raise ValueError(unread[0])
         MODES[config.mode.name](config)
         return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,12 @@ def run_folder(config: DictConfig) -> Path:
     folder = Path(config.output_dir) / "runs" / run_id(config)
     if folder.exists():
         return folder
-    dataset, digest = same_training(folder)
-    alike = (f for f in folder.parent.glob(f"{dataset}-*-{digest}") if f.is_dir())
-    return min(alike, default=folder)
+    return min((f for f in folder.parent.glob(same_training(folder)) if f.is_dir()), default=folder)
 
 
-def same_training(folder: Path) -> tuple[str, str]:
-    """What two run folders of one training have in common, however their choices are named: data set and hash."""
-    return folder.name.partition("-")[0], folder.name.rpartition("-")[2]
+def same_training(folder: Path) -> str:
+    """The pattern that the names of all run folders of one training fit, however its choices are named."""
+    return f"{folder.name.partition('-')[0]}-*-{folder.name.rpartition('-')[2]}"
 
 
 def job_folder(config: DictConfig) -> Path:
@@ -90,10 +89,15 @@ def plain_values(config: DictConfig) -> dict[str, Any]:
     Enumerations become their names. Floats are rounded to 12 digits, so that what is computed, such as
     0.30000000000000004, trains and is named as what is written, 0.3.
     """
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")])
-    resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True, enum_to_str=True)
-    assert isinstance(resolved, dict)
-    return {str(key): _rounded(value) for key, value in resolved.items()}
+    keys = [str(key) for key in config if key not in ("hydra", "study")]
+    return {key: _rounded(_plain(config, key)) for key in keys}
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    value = config[key]  # a copy of the configuration without the other keys would take longer than all the rest
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True, enum_to_str=True)
+    return value.name if isinstance(value, Enum) else value
 
 
 def _rounded(value: Any) -> Any:
