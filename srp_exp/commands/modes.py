@@ -50,14 +50,12 @@ def train(config: DictConfig) -> None:
 
 
 def _try_out(config: DictConfig) -> None:
-    from rich.console import Console
-
     from srp_exp.studies.grid import Grid, PlannedRun
-    from srp_exp.studies.listing import dry_run
+    from srp_exp.studies.listing import dry_run, terminal
     from srp_exp.studies.store import find_run
 
     run = PlannedRun("", (), config.seed, (), config, find_run(run_folder(config)))
-    dry_run(Grid((run,), ()), Console())
+    dry_run(Grid((run,), ()), terminal())
 
 
 def evaluate(config: DictConfig) -> None:

@@ -21,7 +21,7 @@ from srp_exp.config.explain import explain, nearest
 from srp_exp.config.register import register
 from srp_exp.errors import USER_ERRORS
 from srp_exp.studies.grid import Grid, plan
-from srp_exp.studies.listing import count_states, runs_table
+from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
 from srp_exp.studies.store import Run, State, all_runs, find_run
 
@@ -108,7 +108,7 @@ def main() -> None:
     if not arguments:
         parser.print_help()
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
     try:
         match arguments:
