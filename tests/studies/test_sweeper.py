@@ -2,12 +2,14 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from planned_grids import TINY, contents, fail, finish, plan
 
 from srp_exp.studies import slurm
+from srp_exp.studies.grid import Grid
 from srp_exp.studies.listing import print_grid, terminal
 from srp_exp.training.reporter import Reporter
 
@@ -181,10 +183,10 @@ def test_what_some_runs_of_a_grid_read_may_be_given_to_all(in_folder) -> None:
 
 
 def test_two_methods_that_are_one_training_have_one_folder(in_folder) -> None:
-    methods = "study.methods={a: [srp=ramped], b: [srp=scheduled, srp.ramp_until=0.5]}"
-    grid = plan("seed=0", methods, "study.comparisons=[]", output_dir=Path("outputs"))
-    assert [planned.method for planned in grid.runs] == ["a", "b"]
-    assert len(grid.distinct()) == 1
+    methods = "+study.methods={ramped:['srp=ramped'],written:['srp=scheduled','srp.ramp_until=0.5']}"
+    *_, ramped, written = plan("seed=0", methods, output_dir=Path("outputs")).runs
+    assert (ramped.method, written.method) == ("ramped", "written")
+    assert ramped.run.folder == written.run.folder
 
 
 def test_squeue_is_asked_once_a_poll_however_many_runs_wait(in_folder, command_line, monkeypatch) -> None:
@@ -207,8 +209,9 @@ def test_squeue_is_asked_once_a_poll_however_many_runs_wait(in_folder, command_l
 
 
 def test_brackets_stand_in_the_table_as_they_were_written(in_folder, capsys) -> None:
-    methods = "study.methods={with [gates]: [srp=gap], '[/]': [srp=fixed]}"
-    print_grid(plan("seed=0", methods, "study.comparisons=[]", output_dir=Path("outputs")), terminal())
+    grid = plan("seed=0", output_dir=Path("outputs"))
+    named = [replace(planned, method=f"{planned.method} [gates] [/]") for planned in grid.runs]
+    print_grid(Grid(tuple(named), ("evaluators=[gates]",)), terminal())
     printed = capsys.readouterr().out
-    assert "with [gates]" in printed
-    assert "[/]" in printed
+    assert printed.count("[gates] [/]") == len(named)
+    assert "all with evaluators=[gates]" in printed
