@@ -20,6 +20,7 @@ from srp_exp.config.fields import settings
 from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.study import StudyConfig
 from srp_exp.config.validate import not_read, validate
+from srp_exp.errors import UserError
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
@@ -103,7 +104,7 @@ def plan(
     (combinations,) = BasicSweeper.split_arguments(given, None)
     if not combinations:
         sweeps = {o.get_key_element(): str(o.input_line) for o in given if o.is_sweep_override()}
-        raise ValueError(f"{' '.join(sweeps.values())}: no run is in this grid")
+        raise UserError(f"{' '.join(sweeps.values())}: no run is in this grid")
     swept = {o.get_key_element() for o in given if o.is_sweep_override()} | set(parameters)
     fixed = {SEED, *settings(config)}
     if config.study is not None:
@@ -133,7 +134,7 @@ def plan(
             run = find_run(folder, queue)
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
     for line in set.intersection(*map(set, unread)):  # where some of the runs read it, all may be given it
-        raise ValueError(line)
+        raise UserError(line)
     of_all = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
     return Grid(tuple(runs), tuple(o.input_line for o in of_all if o.input_line is not None))
 
@@ -145,7 +146,7 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
     for override in overrides:
         for name, changes in methods.items():
             if any(change.partition("=")[0] == override.key_or_group for change in changes):
-                raise ValueError(
+                raise UserError(
                     f"{override.input_line}: study={study.name} compares {override.key_or_group} (method {name}); "
                     f"leave it out, or change the method: \"study.methods.{name}=['{override.key_or_group}=...']\""
                 )
@@ -159,16 +160,16 @@ def _check_sweeps(given: Sequence[Override], methods: int) -> None:
     for override in sweeps:
         key, line = override.key_or_group, override.input_line
         if key == "study":
-            raise ValueError(f"{line}: a study is a grid of its own; give a command for each, as srp-exp study=demo")
+            raise UserError(f"{line}: a study is a grid of its own; give a command for each, as srp-exp study=demo")
         if key in ("mode", "dry", "rerun", "wait"):
-            raise ValueError(f"{line}: {key} is for the whole command; give one value")
+            raise UserError(f"{line}: {key} is for the whole command; give one value")
         if override.is_interval_sweep():
-            raise ValueError(
+            raise UserError(
                 f"{line}: a grid takes values, as {key}=0.3,0.5; an interval is searched by hydra/sweeper=search"
             )
     if methods * math.prod(map(_length, sweeps)) > MOST_RUNS:
         lines = " ".join(str(override.input_line) for override in sweeps)
-        raise ValueError(f"{lines}: more than {MOST_RUNS:,} runs; give a part of them at a time")
+        raise UserError(f"{lines}: more than {MOST_RUNS:,} runs; give a part of them at a time")
 
 
 def _length(sweep: Override) -> int:
@@ -178,7 +179,7 @@ def _length(sweep: Override) -> int:
         values = value.range() if isinstance(value, RangeSweep) else sweep.sweep_iterator()
         return sum(1 for _ in itertools.islice(values, MOST_RUNS + 1))
     except (ValueError, HydraException) as error:
-        raise ValueError(f"{sweep.input_line}: no range of numbers: {str(error).lower()}") from None
+        raise UserError(f"{sweep.input_line}: no range of numbers: {str(error).lower()}") from None
 
 
 def _check_copy(first: Cell, cell: Cell) -> None:
@@ -186,12 +187,12 @@ def _check_copy(first: Cell, cell: Cell) -> None:
     if first != cell:
         pairs = [(a, b) for a, b in itertools.zip_longest(first, cell) if a != b]
         one, other = (" ".join("=".join(pair) for pair in side if pair) for side in zip(*pairs, strict=True))
-        raise ValueError(f"{one} and {other} are one training: what they set isn't read, or can't change it")
+        raise UserError(f"{one} and {other} are one training: what they set isn't read, or can't change it")
 
 
 def _seed(value: str) -> int:
     if not value.isdecimal():
-        raise ValueError(f"seed={value} is not a whole number from 0 on")
+        raise UserError(f"seed={value} is not a whole number from 0 on")
     return int(value)
 
 
@@ -216,7 +217,7 @@ def _validate(config: DictConfig, overrides: list[str]) -> None:
     try:
         validate(config)
     except ValueError as error:
-        raise ValueError(f"{' '.join(overrides)}: {error}") from None
+        raise UserError(f"{' '.join(overrides)}: {error}") from None
 
 
 METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
@@ -253,4 +254,4 @@ def _check_metric(metric: str) -> None:
 def _demand(name: str, valid: Iterable[str], place: str, problem: str) -> None:
     names = list(valid)
     if name not in names:
-        raise ValueError(f"{place}: {name}: {problem}{nearest(name, names)}")
+        raise UserError(f"{place}: {name}: {problem}{nearest(name, names)}")
