@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from srp_exp.commands import command
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import check_command_line
 from srp_exp.config.faults import describe, is_one_line, is_users
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
@@ -73,6 +74,7 @@ def main() -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print over several lines
     try:
+        check_command_line(sys.argv[1:])
         execute()
     except KeyboardInterrupt:
         print("srp-exp: stopped; the same command goes on", file=sys.stderr)
