@@ -37,9 +37,8 @@ def execute(config: DictConfig) -> float | None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         validate(config)
-        unread = [] if in_sweep else not_read(config, HydraConfig.get().overrides.task)
-        if unread:  # a grid has been checked as one
-            raise UserError(unread[0])
+        if not in_sweep:  # a grid has been checked as one
+            _check_single(config)
         command(config.mode.name)(config)
         return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:
@@ -53,6 +52,19 @@ def execute(config: DictConfig) -> float | None:
     finally:
         if not names_a_run(config) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # made by Hydra for a run that did not begin
+
+
+def _check_single(config: DictConfig) -> None:
+    """Raise UserError for settings that a single run would pass over."""
+    if config.study is not None:
+        raise UserError(
+            f"study={config.study.name} is a grid: write `hydra: {{mode: MULTIRUN}}` into its file, or give -m"
+        )
+    for choice, only in (("hydra/launcher", "basic"), ("hydra/sweeper", "grid")):
+        if (chosen := HydraConfig.get().runtime.choices[choice]) != only:
+            raise UserError(f"{choice}={chosen}: it is for sweeps, and this is one run; give -m before it")
+    for line in not_read(config, HydraConfig.get().overrides.task):
+        raise UserError(line)
 
 
 def _note_failure(folder: Path, why: str, always: bool) -> None:

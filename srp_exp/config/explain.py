@@ -17,6 +17,7 @@ from omegaconf.errors import (
     ConfigAttributeError,
     ConfigIndexError,
     ConfigKeyError,
+    ConfigTypeError,
     InterpolationKeyError,
     InterpolationResolutionError,
     InterpolationToMissingValueError,
@@ -29,6 +30,7 @@ from yaml import YAMLError
 from srp_exp.config.register import SCHEMAS
 from srp_exp.config.schema import Config
 from srp_exp.config.training import RecipeConfig
+from srp_exp.errors import UserError
 
 LONGEST = 300
 """Characters of a line: what is longer is no longer read."""
@@ -37,6 +39,7 @@ _SHOWN = 160
 """Characters of choices that are listed where none resembles the wrong one."""
 
 _TOLD = {
+    r"Missing mandatory value: ([\w.]+)": "{0} has no value: give one, as {0}=...",
     r"Could not delete from config\. '(.*)' does not exist": "{0} is not a setting{near}",
     r"Could not delete from config\. The value of '(.*)' is": "~{0}: {0} has another value; give yours, as {0}=...",
     r"Error merging override ~([^=]*)": "~{0}: it can't be deleted, as every setting has a value; give another",
@@ -45,23 +48,24 @@ _TOLD = {
     r"Multiple values for (\S*)\. ": "{0} is chosen twice: leave out the +, or in a file write `override /{0}: CHOICE`",
     r"Sweep parameters '(.*)' requires --multirun": "{0}: several values are a sweep, which needs -m before it",
     r"Ambiguous value for argument '(.*)'": "{0}: several values are a sweep, which needs -m; a list is in []",
+    r"Could not override '(\w+)@\w+\.\w+'\.": "{0}: write `override /{0}@_global_.{0}: CHOICE`",
     r"Could not override '([^']*)'\.": "{0} is not a setting{near}",
     r"Additional config directory '(.*)' not found": "--config-dir={0}: there is no such folder",
 }
 """What Hydra says in more than one line, or without a remedy: pattern -> what is said of it."""
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str], listed: bool = True) -> str:
     """ "; did you mean ..." with up to three choices that resemble `name`, else "; valid are ..." with all, if any."""
     valid = sorted({str(choice) for choice in choices if not str(choice).startswith("_")})
     similar = difflib.get_close_matches(name, valid, n=3, cutoff=0.7)
     similar = similar or [choice for choice in valid if choice.lower() == name.lower()]
-    if similar:
-        return f"; did you mean {' or '.join(similar)}?"
-    listed = ", ".join(valid)
-    if len(listed) > _SHOWN:
-        listed = f"{listed[:_SHOWN].rpartition(',')[0]} and others: srp-exp --help"
-    return f"; valid are {listed}" if valid else ""
+    if similar or not listed:
+        return f"; did you mean {' or '.join(similar)}?" if similar else ""
+    text = ", ".join(valid)
+    if len(text) > _SHOWN:
+        text = f"{text[:_SHOWN].rpartition(',')[0]} and others: srp-exp --help"
+    return f"; valid are {text}" if valid else ""
 
 
 def explain(error: BaseException) -> str:
@@ -82,11 +86,15 @@ def shortened(line: str) -> str:
 
 def _explain(chain: list[BaseException]) -> str:
     message = str(chain[0])
+    if isinstance(chain[0], UserError):
+        return message
     file = re.match(r"In '([^']*)': ", message)
     override = re.match(r"Error merging override ([^~\n]*)", message)
-    place = f" (in {file[1]}.yaml)" if file and not file[1].startswith("hydra/") else ""
+    place = f" (in {file[1]}.yaml)" if file and "/" in file[1] and not file[1].startswith("hydra/") else ""
     for cause in chain:
         line = _of_key(cause)
+        if line and file and line.startswith(("experiment is not", "study.study is not", "study.hydra is not")):
+            return f"{file[1]}.yaml: its first line has to be `# @package _global_`"
         if line:
             return line + place
     for pattern, told in _TOLD.items():
@@ -132,12 +140,16 @@ def _of_value(cause: BaseException, override: str) -> str:
         case ValidationError(full_key=str(key)) if key:
             if cause.value == {} and override.startswith(f"{key}."):
                 return f"{override}: {key} is a single value, and has no settings"
+            if "is not a ListConfig" in str(cause):
+                return f"{override or f'{key}={cause.value}'}: a list is written in brackets, as {key}=[{cause.value}]"
             return f"{override or f'{key}={cause.value}'}: {_first_line(cause)}"
         case ConfigIndexError() if override:
             return f"{override}: {_first_line(cause)}; give the whole list, as [a,b]"
         case InterpolationKeyError():
             name = _first_line(cause).split("'")[1]
-            return f"{cause.full_key}: there is no {name} to refer to{nearest(name, _all_settings())}"
+            return f"{cause.full_key}: there is no {name} to refer to{nearest(name, _all_settings(), listed=False)}"
+        case ConfigTypeError(full_key=str(key)) if key:
+            return f"{key}: {_first_line(cause)}"
         case InterpolationResolutionError() if not isinstance(cause.__cause__, OmegaConfBaseException):
             return f"{cause.full_key}: {_first_line(cause)}"
     return ""

@@ -47,7 +47,8 @@ def names_a_run(config: DictConfig) -> bool:
 
 def run_id(config: DictConfig) -> str:
     """<dataset>-<backbone>-<attention>-<srp>-<hash>, the hash being ten hexadecimal digits."""
-    names = [config[group].name for group in ("dataset", "backbone", "attention", "srp")]
+    groups = ("dataset", "backbone", "attention", "srp")
+    names = [OmegaConf.select(config, f"{group}.name", default="unnamed") for group in groups]  # for `validate` to say
     identity = json.dumps(identity_of(config), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
     return re.sub(r"[^\w.-]", "_", "-".join([names[0].replace("-", "_"), *names[1:], digest]))
