@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srp_exp.datasets import Batch
+from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
 from srp_exp.training.distributed import SINGLE, Processes
 
@@ -98,7 +99,7 @@ def evaluate(
     """Evaluate `model` on every sample of `batches` in evaluation mode, and leave it in the mode it was in.
 
     Of several processes each passes its own batches, every N-th, and gets the evaluation of all. What was answered
-    stays on the device until the end, N x classes float32: nothing waits for it before. Raises ValueError where the
+    stays on the device until the end, N x classes float32: nothing waits for it before. Raises UserError where the
     answer to a sample isn't a number.
     """
     parts: list[tuple[Tensor, ...]] = []
@@ -116,7 +117,7 @@ def evaluate(
     evaluation = Evaluation(class_names, *(torch.cat(column) for column in zip(*in_order, strict=True)))
     unanswered = evaluation.index[evaluation.losses.isnan()]
     if len(unanswered):
-        raise ValueError(
+        raise UserError(
             f"the network's answer isn't a number for {len(unanswered)} of {len(evaluation.index)} samples, the first "
             f"of them number {int(unanswered[0])}: a value in it left the range; with precision=fp16 take bf16"
         )
