@@ -17,12 +17,11 @@ from hydra.core.override_parser.types import Override
 from rich.console import Console
 
 from srp_exp.errors import STOPPED
-from srp_exp.launch import launched_as
 from srp_exp.studies.grid import Grid, PlannedRun, plan
-from srp_exp.studies.listing import count_states
-from srp_exp.studies.outcome import show_outcome
+from srp_exp.studies.listing import count_states, print_grid
 from srp_exp.studies.store import State, find_run, note_job
 from srp_exp.training.interruption import EXIT_CODE, Interruption
+from srp_exp.training.launch import launched_as
 
 
 class GridSweeper(BasicSweeper):
@@ -39,9 +38,9 @@ class GridSweeper(BasicSweeper):
         console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width
         grid = self._plan(arguments)
         if config.dry:
-            from srp_exp.studies.dry import show
+            from srp_exp.studies.listing import dry_run
 
-            show(grid, console)
+            dry_run(grid, console)
             return None
         to_do = [planned for planned in grid.distinct() if config.rerun or planned.is_left]
         try:
@@ -50,7 +49,11 @@ class GridSweeper(BasicSweeper):
             console.print(f"stopped; {count_states(p.run for p in grid.looked_up().runs)}; the same command goes on")
             sys.exit(STOPPED)
         grid = grid.looked_up()
-        show_outcome(grid, config, console)
+        print_grid(grid, console)
+        if config.study is not None and config.wait:  # on a cluster there is nothing to report yet
+            from srp_exp.studies.report import show_report  # scipy takes a second to import
+
+            show_report(grid, config, console)
         if any(planned.run.state == State.failed for planned in grid.runs):
             sys.exit(1)
         return None

@@ -17,12 +17,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from srp_exp.build import build_data, build_device, build_learner, build_model
 from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.datasets import Batch, TrainingBatches
-from srp_exp.provenance import device_name
+from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs.provenance import device_name
 from srp_exp.training.learner import Learner
 
 CIFAR_SHAPED = ["dataset=synthetic", "dataset.train_size=10000", "dataset.test_size=100", "dataset.crop_padding=4"]

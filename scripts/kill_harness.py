@@ -80,7 +80,8 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 IMPORTED_LATE = (
     "pandas", "pyarrow.parquet", "timm", "torchvision.transforms.v2", "srp_exp.backbones.resnet",
-    "srp_exp.run", "srp_exp.datasets.sets.cub200", "srp_exp.datasets.sets.synthetic", "srp_exp.training.lr_schedule",
+    "srp_exp.runs.complete", "srp_exp.datasets.sets.cub200", "srp_exp.datasets.sets.synthetic",
+    "srp_exp.training.lr_schedule",
 )  # fmt: skip
 BY_THE_CLOCK = ("images_per_second", "data_wait")
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from srp_exp.config.study import Expectation
-from srp_exp.studies.results import Cell, Entry, StudyResults
+from srp_exp.studies.grid import Cell
+from srp_exp.studies.results import Entry, StudyResults
 from srp_exp.studies.statistics import McNemar, Paired, Pooled, holm, mcnemar, paired, pooled
 from srp_exp.studies.store import State
 

@@ -7,17 +7,19 @@ decides about light and dark; markers and dashes tell the series apart without c
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from srp_exp.studies.plot_data import GAP, Point
-from srp_exp.studies.units import Unit
+from srp_exp.studies.results import Unit
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.container import Container
+
+GAP = "gap"
+"""Series of the baseline without SRP, as conf/srp names it."""
 
 INK = "#010203"
 """Stands for the text's colour until the figure is SVG."""
@@ -44,6 +46,21 @@ STYLE: dict[Any, Any] = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
     ),
 }
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean at x, and from where to where its error bar or band goes."""
+
+    x: float
+    mean: float
+    low: float
+    high: float
+    label: str = ""
+
+
+Panels: TypeAlias = dict[str, dict[str, list[Point]]]
+"""Panel -> series -> points in the order of x."""
 
 Draw = Callable[["Axes", str, Sequence[Point], int], "Artist | Container"]
 """Draws a series: name, points in the unit shown, number among the series; returns what stands in the legend."""

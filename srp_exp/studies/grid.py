@@ -5,21 +5,27 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TypeAlias
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.config.evaluators import not_measured
+from srp_exp.config.evaluators import EVALUATORS, not_measured
+from srp_exp.config.explain import nearest
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import run_folder
 from srp_exp.config.study import StudyConfig
 from srp_exp.config.validate import validate
-from srp_exp.studies.checks import check_study
-from srp_exp.studies.results import Cell
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
+
+METHOD = "method"
+"""The name that the methods of a study have among the axes of its table."""
+
+Cell: TypeAlias = tuple[tuple[str, str], ...]
+"""What an entry was run with besides its method and seed: ((axis, value), ...) in the order of the grid."""
 
 
 @dataclass(frozen=True)
@@ -157,3 +163,40 @@ def _validate(config: DictConfig, overrides: list[str]) -> None:
         validate(config)
     except ValueError as error:
         raise ValueError(f"{' '.join(overrides)}: {error}") from None
+
+
+METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
+"""Metrics of results.json; those of an evaluator are written <evaluator>.<measure>."""
+
+
+def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str]) -> None:
+    """Raise ValueError, in one line, where `study` names a method, axis or metric that its grid doesn't have.
+
+    `methods` are its methods; `axes` is what the grid runs over besides method and seed.
+    """
+    for place in ("rows", "columns"):
+        for name in getattr(study, place):
+            _demand(name, [METHOD, *axes], f"study.{place}", "the grid runs over no such axis")
+    for comparison in study.comparisons:
+        for name in (comparison.method, comparison.baseline):
+            _demand(name, methods, "study.comparisons", "the study has no such method")
+    for number in study.published:
+        _demand(number.method, methods, "study.published", "the study has no such method")
+        for name in number.cell:
+            _demand(name, axes, "study.published.cell", "the grid runs over no such axis")
+    for metric in (study.metric, *(c.metric for c in study.comparisons if c.metric is not None)):
+        _check_metric(metric)
+
+
+def _check_metric(metric: str) -> None:
+    evaluator, dot, _ = metric.rpartition(".")
+    if not dot:
+        _demand(metric, METRICS, "study", "no such metric, and that of an evaluator is <evaluator>.<measure>")
+    elif "." not in evaluator:  # with a dot it is a user's own
+        _demand(evaluator, EVALUATORS, f"metric {metric}", "no such evaluator")
+
+
+def _demand(name: str, valid: Iterable[str], place: str, problem: str) -> None:
+    names = list(valid)
+    if name not in names:
+        raise ValueError(f"{place}: {name}: {problem}{nearest(name, names)}")

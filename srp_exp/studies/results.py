@@ -1,17 +1,17 @@
 """What a study has measured so far: the entries of its table."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
+from omegaconf import OmegaConf
+
+from srp_exp.config.study import StudyConfig
+from srp_exp.studies.grid import Cell, Grid
+from srp_exp.studies.statistics import Paired, Pooled, Summary
 from srp_exp.studies.store import Run, State
-
-METHOD = "method"
-"""The name that the methods of a study have among the axes of its table."""
-
-Cell: TypeAlias = tuple[tuple[str, str], ...]
-"""What an entry was run with besides its method and seed: ((axis, value), ...) in the order of the grid."""
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,95 @@ class StudyResults:
 def counted(values: Counter[str]) -> str:
     """The values with the number of their runs, the most frequent first: "2.15.0 (8 runs), 2.14.1 (1 run)"."""
     return ", ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in values.most_common())
+
+
+ACCURACIES = ("top1", "top5")
+"""Metrics in [0, 1] that are shown in percent, their differences in percentage points."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the values of a metric are shown: accuracies in percent with two decimals, others with four digits."""
+
+    name: str
+    factor: float
+    decimals: int
+
+    def show(self, value: float, signed: bool = False) -> str:
+        return f"{value * self.factor:{'+' if signed else ''},.{self.decimals}f}"
+
+
+def unit_of(metric: str, values: Iterable[float]) -> Unit:
+    """The unit of `metric`; `values` are those shown together, whose largest decides how many decimals."""
+    if metric in ACCURACIES:
+        return Unit(f"{metric[:3]}-{metric[3:]} (%)", 100, 2)
+    largest = max((abs(value) for value in values), default=0.0)
+    digits = math.floor(math.log10(largest)) if largest > 0 else 0
+    return Unit(metric, 1, max(0, 3 - digits))
+
+
+def unit_of_study(results: StudyResults) -> Unit:
+    return unit_of(results.study["metric"], (v for entry in results.entries for v in entry.values.values()))
+
+
+def interval(statistics: Summary | Paired | Pooled | None, unit: Unit, signed: bool = False) -> str:
+    """The 95 % interval of a mean; empty where it has none."""
+    if statistics is None or statistics.low is None or statistics.high is None:
+        return ""
+    return f"[{unit.show(statistics.low, signed)}, {unit.show(statistics.high, signed)}]"
+
+
+def collect(grid: Grid, study: StudyConfig) -> StudyResults:
+    """The entries of `grid` with the metric of `study` where a run is finished."""
+    plain = OmegaConf.to_container(OmegaConf.create(study), resolve=True, enum_to_str=True)  # type: ignore[call-overload]
+    assert isinstance(plain, dict)
+    groups: dict[tuple[str, Cell], dict[int, Run]] = {}
+    for planned in grid.runs:
+        groups.setdefault((planned.method, planned.cell), {})[planned.seed] = planned.run
+    entries = []
+    for (method, cell), runs in groups.items():
+        measured = {s: r.value(study.metric) for s, r in runs.items() if r.state == State.finished}
+        values = {seed: value for seed, value in measured.items() if value is not None}
+        entries.append(Entry(method, cell, runs, values))
+    finished = {run.folder: run for runs in groups.values() for run in runs.values() if run.state == State.finished}
+    warnings = [*_differences(finished.values()), *_unmeasured(finished.values(), _metrics(plain))]
+    return StudyResults({str(k): v for k, v in plain.items()}, tuple(entries), grid.fixed, tuple(warnings))
+
+
+def _differences(runs: Iterable[Run]) -> list[str]:
+    """In what the runs of a table differ besides their configurations, one line each: code, versions, device."""
+    origins = [_origin(run.provenance) for run in runs]
+    lines = []
+    for name in origins[0] if origins else ():
+        counts = Counter(origin[name] for origin in origins)
+        if len(counts) > 1:
+            lines.append(f"runs of different {name} in one table: {counted(counts)}")
+    return lines
+
+
+def _origin(provenance: dict[str, Any]) -> dict[str, str]:
+    packages = provenance["packages"]
+    commit = (provenance["commit"] or "unknown")[:10]
+    return {
+        "commit": f"{commit} with uncommitted changes" if provenance["diff"] else commit,
+        "torch": packages.get("torch", "unknown"),
+        "timm": packages.get("timm", "unknown"),
+        "device": provenance["device"],
+        "number of processes": str(provenance["processes"]),
+        "number of threads": str(provenance["threads"]),
+    }
+
+
+def _metrics(study: dict[Any, Any]) -> list[str]:
+    return list(dict.fromkeys([study["metric"], *(c["metric"] for c in study["comparisons"] if c["metric"])]))
+
+
+def _unmeasured(runs: Iterable[Run], metrics: list[str]) -> list[str]:
+    lines = []
+    for metric in metrics:
+        missing = sum(run.value(metric) is None for run in runs)
+        if missing:
+            evaluator, dot, _ = metric.rpartition(".")
+            remedy = f": evaluators=[{evaluator}] measures it" if dot else ""
+            lines.append(f"{missing} finished run{'s have' if missing > 1 else ' has'} no {metric}{remedy}")
+    return lines

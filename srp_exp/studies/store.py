@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srp_exp.files import FAILURE, RESULTS, write_atomically
-from srp_exp.training.lock import is_held
+from srp_exp.runs.lock import is_held
 
 JOB = "slurm_job.txt"
 """In a run folder: the SLURM job that was last submitted for it, as squeue prints it."""

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from srp_exp.config.study import Expectation
-from srp_exp.studies import reasons
 from srp_exp.studies.comparisons import CellResult, ComparisonResult
-from srp_exp.studies.power import POWER, fewest_seeds, seeds_needed
-from srp_exp.studies.statistics import ALPHA, pooled
+from srp_exp.studies.results import ACCURACIES, interval, unit_of
+from srp_exp.studies.statistics import ALPHA, POWER, fewest_seeds, pooled, seeds_needed
 
 STRUCTURAL = frozenset({"parameters", "cost.parameters", "cost.macs"})
 """Metrics that the network's structure alone sets: no seed changes them, so that one run of each method decides."""
@@ -79,28 +78,28 @@ def judge(result: ComparisonResult, comparisons: int = 1) -> Verdict:
     verdict = _judge(result, comparisons)
     if not result.unfinished:
         return verdict
-    return replace(verdict, reason=f"{verdict.reason} {reasons.note_unfinished(result.unfinished)}", preliminary=True)
+    return replace(verdict, reason=f"{verdict.reason} {note_unfinished(result.unfinished)}", preliminary=True)
 
 
 def _judge(result: ComparisonResult, comparisons: int) -> Verdict:
     gains = result.gains
     if result.pooled is None:
-        reason = f"{reasons.question(result)}: no seed has finished for both."
+        reason = f"{question(result)}: no seed has finished for both."
         return Verdict(Outcome.undecided, reason, fewest_seeds(max(1, len(result.cells))))
     if result.metric in STRUCTURAL and all(len(set(of_cell)) == 1 for of_cell in gains):
-        return Verdict(_compare_structure(result), reasons.of_structure(result))
+        return Verdict(_compare_structure(result), of_structure(result))
     if result.pooled.low is None:
         fewest = fewest_seeds(len(gains))
-        return Verdict(Outcome.undecided, reasons.of_one_seed(result, fewest), fewest)
+        return Verdict(Outcome.undecided, of_one_seed(result, fewest), fewest)
     if _fails(gains, result.expect, result.margin, ALPHA / comparisons):
-        return Verdict(Outcome.contradicted, reasons.evidence(result))
+        return Verdict(Outcome.contradicted, evidence(result))
     opposed = [cell for cell in result.cells if len(gains) > 1 and _opposes(cell, result)]
     if opposed:
-        return Verdict(Outcome.undecided, reasons.of_opposition(result, opposed))
+        return Verdict(Outcome.undecided, of_opposition(result, opposed))
     if _holds(gains, result.expect, result.margin):
-        return Verdict(Outcome.supported, reasons.evidence(result))
+        return Verdict(Outcome.supported, evidence(result))
     seeds = _seeds(result, comparisons)
-    return Verdict(Outcome.undecided, reasons.of_indecision(result, seeds), seeds)
+    return Verdict(Outcome.undecided, of_indecision(result, seeds), seeds)
 
 
 def _holds(gains: Sequence[Sequence[float]], expect: Expectation, margin: float) -> bool:
@@ -164,3 +163,68 @@ def _seeds(result: ComparisonResult, comparisons: int) -> int | None:
     needed = seeds_needed(distance, result.pooled.sd, cells, 1 if hopeful else comparisons, power=power)
     now = min(len(of_cell) for of_cell in result.gains)
     return None if needed is None else max(needed, now + 1)
+
+
+EXPECTED = {
+    Expectation.better: "expected better than",
+    Expectation.not_worse: "expected not worse than",
+    Expectation.equal: "expected equal to",
+}
+
+
+def question(result: ComparisonResult) -> str:
+    """What is compared, and what is expected of it."""
+    return f"{result.method}, {EXPECTED[result.expect]} {result.baseline} in {result.metric}"
+
+
+def evidence(result: ComparisonResult) -> str:
+    """The mean difference with its interval, p-value (of no difference, so without a margin), and number of pairs."""
+    total = result.pooled
+    assert total is not None
+    bounds = [bound for bound in (total.difference, total.low, total.high) if bound is not None]
+    unit = unit_of(result.metric, bounds)
+    points = " points" if result.metric in ACCURACIES else ""
+    parts = [f"{question(result)}: {unit.show(total.difference, signed=True)}{points}"]
+    if total.low is not None:
+        parts.append(f"95 % interval {interval(total, unit, signed=True)}")
+    if result.margin:
+        parts.append(f"margin {unit.show(result.margin)}{points}")
+    elif total.low is not None:
+        parts.append(f"p = {total.p:.2g}")
+    over = f" over {total.cells} cells" if total.cells > 1 else ""
+    parts.append(f"{total.pairs} {'pair' if total.pairs == 1 else 'pairs'}{over}")
+    return f"{', '.join(parts)}."
+
+
+def of_structure(result: ComparisonResult) -> str:
+    """The differences of a metric that no seed changes."""
+    differences = [difference for cell in result.cells for difference in cell.differences]
+    low, high = (f"{bound:+,.0f}" for bound in (min(differences), max(differences)))
+    return f"{question(result)}: {low if low == high else f'{low} to {high}'}, whatever the seed."
+
+
+def of_one_seed(result: ComparisonResult, seeds: int) -> str:
+    """Why one seed per cell decides nothing; `seeds` would be the fewest."""
+    tests = [cell.mcnemar for cell in result.cells if cell.mcnemar is not None]
+    mcnemar = f" (McNemar on their predictions: p = {tests[0].p:.2g})" if len(tests) == 1 else ""
+    return (
+        f"{evidence(result)} One seed compares two trained networks{mcnemar}, not the methods; "
+        f"at least {seeds} seeds per cell are needed."
+    )
+
+
+def of_opposition(result: ComparisonResult, cells: Sequence[CellResult]) -> str:
+    """In which cells it isn't as expected."""
+    names = "; ".join(" ".join(f"{axis}={value}" for axis, value in cell.cell) for cell in cells)
+    return f"{evidence(result)} It comes out otherwise in {names} (Holm-adjusted p <= {ALPHA})."
+
+
+def of_indecision(result: ComparisonResult, seeds: int | None) -> str:
+    """How many seeds per cell would decide."""
+    if seeds is None:
+        return f"{evidence(result)} It lies so near the threshold that no feasible number of seeds would decide."
+    return f"{evidence(result)} About {seeds:,} seeds per cell would decide (power {POWER * 100:.0f} %)."
+
+
+def note_unfinished(count: int) -> str:
+    return f"Preliminary: {count} planned {'run has' if count == 1 else 'runs have'} no value yet."

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from srp_exp.launch import launched_as
+from srp_exp.training.launch import launched_as
 
 
 @dataclass(frozen=True)

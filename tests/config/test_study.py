@@ -5,8 +5,8 @@ import re
 
 import pytest
 
+from srp_exp.commands.report import plan_study
 from srp_exp.config import CONF_DIR
-from srp_exp.studies.command import plan_study
 from srp_exp.studies.results import METHOD
 from srp_exp.studies.store import State
 

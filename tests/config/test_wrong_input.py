@@ -94,7 +94,7 @@ WRONG = {
 def no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In an empty folder, where importing what needs torch fails with an error that no user ever sees."""
     monkeypatch.chdir(tmp_path)
-    for module in ("srp_exp.run", "srp_exp.evaluate_run", "srp_exp.build"):
+    for module in ("srp_exp.runs.complete", "srp_exp.runs.read", "srp_exp.runs.build"):
         monkeypatch.setitem(sys.modules, module, None)
 
 

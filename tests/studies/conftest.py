@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from srp_exp.studies.results import Cell, Entry, StudyResults
+from srp_exp.studies.grid import Cell
+from srp_exp.studies.results import Entry, StudyResults
 from srp_exp.studies.store import Run, State
 
 MakeResults = Callable[..., StudyResults]

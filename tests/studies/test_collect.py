@@ -4,9 +4,8 @@ import json
 
 from planned_grids import begin, fail, finish
 
-from srp_exp.studies.collect import collect
-from srp_exp.studies.command import plan_study
-from srp_exp.studies.results import StudyResults
+from srp_exp.commands.report import plan_study
+from srp_exp.studies.results import StudyResults, collect
 from srp_exp.studies.store import State
 
 TOP1 = {"gap": 0.5, "fixed": 0.625, "scheduled": 0.75}

@@ -6,11 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from srp_exp.studies.comparison_table import comparison_table
 from srp_exp.studies.comparisons import compare
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import Run, State
-from srp_exp.studies.tables import Table
+from srp_exp.studies.tables import Table, comparison_table
 from srp_exp.studies.verdict import Outcome, Verdict
 
 

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from srp_exp.config.study import ComparisonConfig, Expectation, StudyConfig
 from srp_exp.evaluation import Evaluation
 from srp_exp.studies.comparisons import compare
-from srp_exp.studies.results import Cell, Entry, StudyResults
+from srp_exp.studies.grid import Cell
+from srp_exp.studies.results import Entry, StudyResults
 from srp_exp.studies.statistics import holm, mcnemar, paired, pooled
 from srp_exp.studies.store import Run, State
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from srp_exp.studies.csv_files import entries_csv, runs_csv
+from srp_exp.studies.report import entries_csv, runs_csv
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
 

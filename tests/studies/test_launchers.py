@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from srp_exp.build import build_device
+from srp_exp.runs.build import build_device
+from srp_exp.runs.free_device import free_cuda, take_first_free
 from srp_exp.studies.objective import objective
-from srp_exp.training.free_device import free_cuda, take_first_free
 
 TINY = (
     "dataset=synthetic", "dataset.train_size=40", "dataset.test_size=20", "dataset.image_size=[16,16]",
@@ -21,7 +21,7 @@ TINY = (
 )  # fmt: skip
 TAKE = """
 import sys, time
-from srp_exp.training.free_device import take_first_free
+from srp_exp.runs.free_device import take_first_free
 print(take_first_free(["one", "two"]), flush=True)
 sys.stdin.read()
 """

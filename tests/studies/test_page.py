@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srp_exp.studies.contents import contents
-from srp_exp.studies.page import page
+from srp_exp.studies.report import contents, page
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
 

@@ -8,7 +8,7 @@ import pytest
 from hydra.utils import instantiate
 
 from srp_exp.srp.schedule import Depth
-from srp_exp.studies.plot_data import Panels, mean_scale, over_epochs, over_parameters, over_scale
+from srp_exp.studies.plots import Panels, mean_scale, over_epochs, over_parameters, over_scale
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from srp_exp.studies.power import MOST_SEEDS, fewest_seeds, seeds_needed
-from srp_exp.studies.statistics import pooled
+from srp_exp.studies.statistics import MOST_SEEDS, fewest_seeds, pooled, seeds_needed
 
 
 # Sizes of a paired t-test, two-sided 0.05, that G*Power 3 (Faul et al. 2007) gives for Cohen's three effect sizes.

@@ -8,8 +8,7 @@ import pytest
 from rich.console import Console
 
 from srp_exp.studies import report
-from srp_exp.studies.contents import contents
-from srp_exp.studies.report import print_report, write_report
+from srp_exp.studies.report import contents, print_report, write_report
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
 

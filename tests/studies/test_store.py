@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.studies.store import JOB, Run, State, all_runs, find_run, note_job, slurm_jobs
-from srp_exp.training.lock import LOCK, only_writer
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from srp_exp.studies.results import StudyResults
+from srp_exp.studies.results import StudyResults, unit_of
 from srp_exp.studies.store import State
 from srp_exp.studies.tables import Table, best, entries_table, results_table
-from srp_exp.studies.units import unit_of
 
 
 def texts(table: Table) -> list[list[str]]:

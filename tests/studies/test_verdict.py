@@ -8,8 +8,7 @@ import pytest
 
 from srp_exp.config.study import Expectation
 from srp_exp.studies.comparisons import CellResult, ComparisonResult, adjust
-from srp_exp.studies.power import seeds_needed
-from srp_exp.studies.statistics import McNemar, paired, pooled
+from srp_exp.studies.statistics import McNemar, paired, pooled, seeds_needed
 from srp_exp.studies.verdict import Outcome, conclude, judge
 
 BETTER, NOT_WORSE, EQUAL = Expectation.better, Expectation.not_worse, Expectation.equal

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from srp_exp.launch import Launch, launched_as
 from srp_exp.training.distributed import SINGLE, connected
+from srp_exp.training.launch import Launch, launched_as
 
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 

@@ -22,7 +22,7 @@ from srp_exp.config.register import register
 from srp_exp.errors import USER_ERRORS
 from srp_exp.studies.grid import Grid, plan
 from srp_exp.studies.listing import count_states, runs_table
-from srp_exp.studies.outcome import show_report
+from srp_exp.studies.report import show_report
 from srp_exp.studies.store import Run, State, all_runs, find_run
 
 

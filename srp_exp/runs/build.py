@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
-from srp_exp.launch import launched_as
+from srp_exp.runs.free_device import FREE_CUDA, free_cuda
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
-from srp_exp.training.free_device import FREE_CUDA, free_cuda
+from srp_exp.training.launch import launched_as
 from srp_exp.training.learner import Learner, Mix, StepSettings
 from srp_exp.training.optimizer import parameter_groups
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from planned_grids import TINY, begin, contents, fail, finish, plan
 
-from srp_exp.studies.command import main
+from srp_exp.commands.report import main
 
 
 def report(*arguments: str) -> tuple[int, list[str], str]:

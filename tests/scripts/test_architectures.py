@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from architectures import architectures, page, table_row, versions  # noqa: E402

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from srp_exp.build import Data, build_data, build_device, build_model
 from srp_exp.datasets import DataSet
-from srp_exp.evaluate_run import leave_out_weights
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.evaluation.evaluators import Subject, measure
+from srp_exp.runs.build import Data, build_data, build_device, build_model
+from srp_exp.runs.read import leave_out_weights
 from srp_exp.training.checkpoints import load, model_state
 from srp_exp.training.distributed import connected
 from srp_exp.training.learner import autocast

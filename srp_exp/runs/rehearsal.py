@@ -5,7 +5,7 @@ import time
 import torch
 from omegaconf import DictConfig
 
-from srp_exp.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs.build import build_data, build_device, build_learner, build_model
 
 _IMAGES = 16  # of the batch
 _TIMED = 3  # steps

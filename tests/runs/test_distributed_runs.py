@@ -17,7 +17,7 @@ import torch
 from srp_exp.training.interruption import EXIT_CODE
 from srp_exp.training.reporter import Reporter
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "dataset=synthetic", "dataset.train_size=88", "dataset.test_size=44", "dataset.image_size=[16,16]",
     "dataset.crop_padding=2", "dataset.flip=true", "recipe.batch_size=8", "recipe.epochs=2", "recipe.warmup_epochs=0",

@@ -19,11 +19,11 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from srp_exp.build import build_data, build_device, build_learner, build_model
 from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
+from srp_exp.runs.build import build_data, build_device, build_learner, build_model
 from srp_exp.srp import Linear, apply_srp
 
 CPU = torch.device("cpu")

@@ -14,20 +14,20 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
-from srp_exp.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
-from srp_exp.checkpoint_run import evaluate_on, measure_checkpoint
 from srp_exp.datasets import TrainingBatches
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import FAILURE, RESULTS, TEMPORARY, write_atomically
-from srp_exp.provenance import provenance
+from srp_exp.runs.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
+from srp_exp.runs.evaluate import evaluate_on, measure_checkpoint
+from srp_exp.runs.lock import LOCK, only_writer
+from srp_exp.runs.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
 from srp_exp.training.checkpoints import FINAL, Checkpoints
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.lock import LOCK, only_writer
 from srp_exp.training.logs import LOG, log_to
 from srp_exp.training.loop import LoopSettings, Training, fit
 from srp_exp.training.pictures import regions_on_images

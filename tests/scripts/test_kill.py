@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.long
-HARNESS = Path(__file__).resolve().parents[1] / "scripts" / "kill_harness.py"
+HARNESS = Path(__file__).resolve().parents[2] / "scripts" / "kill_harness.py"
 
 
 def harness(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from srp_exp.config.evaluators import not_measured
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder, run_id
 from srp_exp.files import RESULTS
-from srp_exp.launch import launched_as
+from srp_exp.training.launch import launched_as
 
 
 def train(config: DictConfig) -> None:
@@ -39,7 +39,7 @@ def train(config: DictConfig) -> None:
         print(f"finished already: {folder} (rerun=true trains it afresh)")
         _measure_missing(config, folder)
     else:
-        from srp_exp import run  # torch and timm take seconds to import
+        from srp_exp.runs import complete as run  # torch and timm take seconds to import
 
         results = run.train(OmegaConf.create(plain_values(config)), folder, flat_identity(config))
     if launched_as().rank == 0:
@@ -52,17 +52,17 @@ def train(config: DictConfig) -> None:
 def _try_out(config: DictConfig) -> None:
     from rich.console import Console
 
-    from srp_exp.studies.dry import show
     from srp_exp.studies.grid import Grid, PlannedRun
+    from srp_exp.studies.listing import dry_run
     from srp_exp.studies.store import find_run
 
     run = PlannedRun("", (), config.seed, (), config, find_run(run_folder(config)))
-    show(Grid((run,), ()), Console())
+    dry_run(Grid((run,), ()), Console())
 
 
 def evaluate(config: DictConfig) -> None:
     """Evaluate what a run or a checkpoint holds."""
-    from srp_exp.evaluate_run import evaluate_run
+    from srp_exp.runs.read import evaluate_run
 
     plain, overrides = OmegaConf.create(plain_values(config)), list(HydraConfig.get().overrides.task)
     folder, details = evaluate_run(plain, settings(config), overrides)
@@ -76,7 +76,7 @@ def _measure_missing(config: DictConfig, run: Path) -> None:
     folder = run / "evaluation" / "test"
     missing = not_measured(folder, config.evaluators)
     if missing and launched_as().rank == 0:
-        from srp_exp.checkpoint_run import measure_checkpoint
+        from srp_exp.runs.evaluate import measure_checkpoint
         from srp_exp.training.checkpoints import FINAL
 
         plain = OmegaConf.create(plain_values(config))
@@ -86,7 +86,7 @@ def _measure_missing(config: DictConfig, run: Path) -> None:
 
 def compare(config: DictConfig) -> None:
     """Compare two runs on the same images."""
-    from srp_exp.compare_run import compare_runs
+    from srp_exp.commands.compare import compare_runs
 
     plain, overrides = OmegaConf.create(plain_values(config)), list(HydraConfig.get().overrides.task)
     table, folder = compare_runs(plain, settings(config), overrides)
@@ -96,7 +96,7 @@ def compare(config: DictConfig) -> None:
 def export(config: DictConfig) -> None:
     """Write the network of a run in another format."""
     _refuse_several_processes("export")
-    from srp_exp.export_run import export_run
+    from srp_exp.commands.export import export_run
 
     plain, overrides = OmegaConf.create(plain_values(config)), list(HydraConfig.get().overrides.task)
     file, difference = export_run(plain, settings(config), overrides)
@@ -112,7 +112,7 @@ def cost(config: DictConfig) -> None:
     plain = OmegaConf.create(plain_values(config))
     if plain.srp._target_ is not None:
         choices[plain.srp.name] = plain.srp
-    from srp_exp.cost_run import measure_cost
+    from srp_exp.commands.cost import measure_cost
 
     print(f"measured  {measure_cost(plain, choices, run_id(config))}")
 

@@ -7,11 +7,11 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.backbones import timm_models
-from srp_exp.build import build_model
-from srp_exp.checkpoint_run import restore
 from srp_exp.datasets import DataSet
-from srp_exp.evaluate_run import beside, read_run
 from srp_exp.export import Network, check_possible, export
+from srp_exp.runs.build import build_model
+from srp_exp.runs.evaluate import restore
+from srp_exp.runs.read import beside, read_run
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import load
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.checkpoint_run import evaluate_checkpoint, measure_checkpoint, restore
 from srp_exp.config.evaluators import measured_file, not_measured
 from srp_exp.config.identity import flat_identity
-from srp_exp.evaluate_run import beside, read_run
 from srp_exp.files import RESULTS, write_atomically
+from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
+from srp_exp.runs.read import beside, read_run
 
 METRICS = ("top1", "top5", "loss")
 SAME_IMAGES = {

@@ -21,7 +21,7 @@ def evaluate_run(config: DictConfig, settings: set[str], overrides: list[str]) -
 
     The configuration is that of `read_run`.
     """
-    from srp_exp.checkpoint_run import evaluate_checkpoint
+    from srp_exp.runs.evaluate import evaluate_checkpoint
 
     trained, checkpoint = read_run(config, settings, overrides)
     folder = beside(checkpoint, config.run, "evaluation") / config.split

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from srp_exp import provenance as module
-from srp_exp.provenance import device_name, provenance
+from srp_exp.runs import provenance as module
+from srp_exp.runs.provenance import device_name, provenance
 
 CPU = torch.device("cpu")
-SOURCE = Path("srp_exp") / "provenance.py"
+SOURCE = Path("srp_exp") / "runs" / "provenance.py"
 
 
 def git(folder: Path, *arguments: str, stdin: str | None = None) -> str:

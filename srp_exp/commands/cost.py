@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from srp_exp.build import build_data, build_device, build_model
 from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
-from srp_exp.provenance import device_name
+from srp_exp.runs.build import build_data, build_device, build_model
+from srp_exp.runs.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.learner import autocast
 

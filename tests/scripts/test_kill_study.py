@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.long
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "kill_study.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kill_study.py"
 
 
 def kill_study(folder: Path, *arguments: str) -> str:

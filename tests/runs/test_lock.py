@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from srp_exp.training.lock import LOCK, only_writer
+from srp_exp.runs.lock import LOCK, only_writer
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from srp_exp.training.lock import only_writer
+from srp_exp.runs.lock import only_writer
 with only_writer(Path(sys.argv[1])) as died:
     child = os.fork() if sys.argv[2] == "fork" else None
     if child == 0:

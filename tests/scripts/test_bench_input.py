@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.long
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_input.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_input.py"
 
 
 def test_reading_is_faster_than_torchvisions_preset_and_does_not_fill_the_memory() -> None:

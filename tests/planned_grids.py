@@ -5,8 +5,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from srp_exp.commands.report import plan_study
 from srp_exp.config.identity import plain_values
-from srp_exp.studies.command import plan_study
 from srp_exp.studies.grid import Grid, PlannedRun
 
 TINY = (

@@ -1,0 +1,1 @@
+"""What each mode does: train, evaluate, export, compare, cost; and report, the command srp-report."""
