@@ -61,7 +61,9 @@ def describe(config: DictConfig) -> str | None:
         return None
     dataset, augmentation = config.dataset, config.dataset.augmentation
     wanted = {name: (dataset[name], facts[name]) for name in ("mean", "std") if dataset[name] is not None}
-    wanted |= {name: (augmentation[name], facts[name]) for name in ("interpolation", "eval_crop") if name in augmentation}
+    wanted |= {
+        name: (augmentation[name], facts[name]) for name in ("interpolation", "eval_crop") if name in augmentation
+    }
     if "eval_crop_size" in augmentation:
         size = augmentation.eval_crop_size
         wanted["eval_crop_size"] = (size, facts["crop_size"])

@@ -64,6 +64,7 @@ class FileAugmentation(Augmentation):
     eval_crop: str = "center"
     interpolation: str = "bilinear"
     min_area: float = 0.08
+    flip: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

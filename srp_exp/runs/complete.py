@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
+from srp_exp.config.preprocessing import describe
 from srp_exp.datasets import TrainingBatches
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
@@ -151,6 +152,8 @@ def _write_origin(folder: Path, yaml: str, data: Data) -> None:
     write_atomically(folder / "config.yaml", yaml.encode())
     write_atomically(folder / "provenance.json", json.dumps(provenance(data.device, size), indent=1).encode())
     LOG.info("run %s on %s", folder, f"{size} x {data.device.type}" if size > 1 else data.device)
+    if wanted := describe(OmegaConf.create(yaml)):
+        LOG.info("%s", wanted)
 
 
 def _results(built: _Built, evaluation: Evaluation) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from srp_exp.datasets.augmentation import FileAugmentation, mean_colour
 from srp_exp.datasets.files.decode import Picture, Region
@@ -53,26 +55,25 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """The middle square, after the picture has been resized: timm's evaluation, to 1 of 255. Draws nothing.
+    """The middle square, after the picture has been resized, as timm's evaluation transform has it. Draws nothing.
 
-    Pictures are decoded at their full size, however large they are: at a reduced one they would differ by more.
+    Pictures are decoded at full size and resized by Pillow, as timm does both: torchvision's resizing of uint8, in a
+    quarter of the time, differs from Pillow's by up to 2 of 255, and a reduced decoding by more.
     """
 
     def __init__(self, augmentation: FileAugmentation):
-        self._size, self._resize, self._interpolation = (
-            augmentation.eval_crop_size,
-            augmentation.resize,
-            augmentation.interpolation,
-        )
-        self._squash = augmentation.eval_crop == "squash"
+        self._settings = augmentation
 
     def __call__(self, picture: Picture, window: Region) -> Tensor:
-        height, width = resized(window.height, window.width, self._resize)
-        if self._squash:
-            height = width = self._resize
-        whole = picture.pixels(window, window.height, window.width)
-        image: Tensor = F.center_crop(_resize(whole, height, width, self._interpolation), [self._size])
-        return image
+        a = self._settings
+        height, width = resized(window.height, window.width, a.resize)
+        if a.eval_crop == "squash":
+            height = width = a.resize
+        pixels = picture.pixels(window, window.height, window.width).permute(1, 2, 0)
+        image = Image.fromarray(pixels.contiguous().numpy())
+        image = image.resize((width, height), Image.Resampling[a.interpolation.upper()])
+        square: Tensor = F.center_crop(torch.from_numpy(np.array(image)).permute(2, 0, 1), [a.eval_crop_size])
+        return square
 
 
 class Cutout:

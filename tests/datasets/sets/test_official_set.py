@@ -16,8 +16,8 @@ from official_copies import (
     make_parquet,
 )
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.prepare.pack import PackSettings, pack
 from srp_exp.datasets.sets.cars import Cars
 from srp_exp.datasets.sets.catalogue import Facts
@@ -37,7 +37,7 @@ COPIES = {
 
 
 def open_set(kind, root, verify="warn", on_corrupt="stop", **others):
-    arguments = {"cache_dir": None, "copy_side": None, "augmentation": Augmentation()} | others
+    arguments = {"cache_dir": None, "copy_side": None, "augmentation": FileAugmentation()} | others
     return kind(str(root), verify=verify, on_corrupt=on_corrupt, **arguments)
 
 
