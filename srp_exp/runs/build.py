@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
@@ -20,7 +21,8 @@ from srp_exp.srp import SrpRecord, apply_srp, find_attention
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.launch import launched_as
-from srp_exp.training.learner import Learner, Mix, StepSettings
+from srp_exp.training.learner import Learner, StepSettings, check_parts
+from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
 
 _MOST_WORKERS = 16
@@ -114,16 +116,19 @@ def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> t
 def build_learner(
     config: DictConfig, model: nn.Module, data: Data, steps_per_epoch: int, processes: Processes = SINGLE
 ) -> Learner:
-    """The learner of `model`. Raises ValueError for synchronised batch norm on a CPU, where torch has none."""
+    """The learner of `model`.
+
+    Raises ValueError for synchronised batch norm on a CPU, where torch has none, and for a batch that the processes
+    can't divide.
+    """
     recipe, device = config.recipe, data.device
+    check_parts(recipe.batch_size, recipe.accumulate_steps, processes.size, config.mixing._target_ is not None)
     if config.sync_batch_norm:
         if device.type != "cuda":
             raise ValueError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
     if config.activation_checkpointing and not checkpoint_activations(model):
         raise ValueError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
-    if config.compile:
-        model.compile()
     groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
     make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
     optimizer = make_optimizer(groups)
@@ -137,7 +142,9 @@ def build_learner(
         accumulate_steps=recipe.accumulate_steps,
         clip_norm=recipe.clip_norm,
         ema_decay=recipe.ema_decay,
+        ema_warmup=recipe.ema_warmup,
         ramp_until=config.srp.get("ramp_until"),
+        compile=config.compile,
     )
     mix = _build_mix(config.mixing, data.dataset.num_classes)
     return Learner(model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes)
