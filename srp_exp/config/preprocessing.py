@@ -34,7 +34,7 @@ def facts_of(model: str) -> dict[str, Any]:
 
     Raises ValueError for weights that aren't for squares.
     """
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
     from timm.models import get_pretrained_cfg
 
     try:
@@ -59,15 +59,12 @@ def describe(config: DictConfig) -> str | None:
     """
     if not _begins_with_weights(config) or not (facts := facts_of(config.backbone.model)):
         return None
-    dataset, augmentation = config.dataset, config.dataset.augmentation
+    dataset, augmentation = config.dataset, config.dataset.get("augmentation") or {}
     wanted = {name: (dataset[name], facts[name]) for name in ("mean", "std") if dataset[name] is not None}
-    wanted |= {
-        name: (augmentation[name], facts[name]) for name in ("interpolation", "eval_crop") if name in augmentation
-    }
     if "eval_crop_size" in augmentation:
-        size = augmentation.eval_crop_size
-        wanted["eval_crop_size"] = (size, facts["crop_size"])
-        wanted["resize"] = (augmentation.resize, math.floor(size / facts["crop_pct"]))
+        size, part = augmentation.eval_crop_size, facts["crop_pct"]
+        wanted |= {name: (augmentation[name], facts[name]) for name in ("interpolation", "eval_crop")}
+        wanted |= {"eval_crop_size": (size, facts["crop_size"]), "resize": (augmentation.resize, int(size / part))}
     taken = [f"{name}={value}" for name, (value, fact) in wanted.items() if value == fact]
     other = [f"{name}={value} (not {fact})" for name, (value, fact) in wanted.items() if value != fact]
     return f"as the weights of {config.backbone.model} want pictures: {', '.join(taken) or 'nothing'}" + (

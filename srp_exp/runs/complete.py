@@ -113,6 +113,8 @@ def _train(
     reporter: Reporter = SilentReporter()
     if processes.writes:
         _write_origin(folder, yaml, data)
+        if wanted := describe(config):
+            LOG.info("%s", wanted)
         introduce = partial(_introduce, built=built, yaml=yaml)
         reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
     selects = config.recipe.selection == "best"
@@ -152,8 +154,6 @@ def _write_origin(folder: Path, yaml: str, data: Data) -> None:
     write_atomically(folder / "config.yaml", yaml.encode())
     write_atomically(folder / "provenance.json", json.dumps(provenance(data.device, size), indent=1).encode())
     LOG.info("run %s on %s", folder, f"{size} x {data.device.type}" if size > 1 else data.device)
-    if wanted := describe(OmegaConf.create(yaml)):
-        LOG.info("%s", wanted)
 
 
 def _results(built: _Built, evaluation: Evaluation) -> dict[str, Any]:

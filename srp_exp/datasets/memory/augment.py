@@ -32,10 +32,11 @@ class EpochAugmentation:
         device: torch.device,
     ):
         a = augmentation
-        self._padding, self._crops = a.crop_padding, list[Tensor]()
+        self._padding, self._crops = a.crop_padding, None
         if a.crop_padding or a.flip:
+            drawn = draw(num_samples, a.crop_padding, a.flip, seed, epoch)
             # Transfers happen here and not in the steps, where they would make a GPU wait for the CPU.
-            self._crops = [drawn.to(device) for drawn in draw(num_samples, a.crop_padding, a.flip, seed, epoch)]
+            self._crops = AugmentationDraws(drawn.offsets.to(device), drawn.flips.to(device))
         self._policies = [
             (policy, policy.draw(num_samples, generator(seed, purpose, epoch)))
             for purpose, policy in _policies(a, size).items()
@@ -51,8 +52,9 @@ class EpochAugmentation:
 
     def __call__(self, images: Tensor, rows: Tensor, rows_there: Tensor) -> Tensor:
         """Change images (B, C, H, W) uint8, which are the samples `rows`, (B,) int64, on the CPU and on the device."""
-        if self._crops:
-            images = crop_and_flip(images, *(drawn[rows_there] for drawn in self._crops), self._padding)
+        if self._crops is not None:
+            offsets, flips = self._crops
+            images = crop_and_flip(images, offsets[rows_there], flips[rows_there], self._padding)
         for policy, draws in self._policies:
             images = policy(images, draws.take(rows))
         for boxes in self._boxes:

@@ -127,7 +127,7 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _sharpened(images: Tensor, factor: Tensor) -> Tensor:
-    blurred = F.adjust_sharpness(images, 0.0)
+    blurred: Tensor = F.adjust_sharpness(images, 0.0)
     return (images + (blurred.float() - images) * (1 - factor)).clamp_(0, 255).byte()
 
 
