@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from srp_exp.errors import UserError
+
 
 def from_weights(fact: str, otherwise: Any = None, *, _root_: DictConfig) -> Any:
     """A fact of the weights that the network begins with; `otherwise` where it begins with none, or isn't timm's.
@@ -46,7 +48,7 @@ def facts_of(model: str) -> dict[str, Any]:
     stated = resolve_data_config(pretrained_cfg=weights.to_dict())
     _, height, width = stated["input_size"]
     if height != width:
-        raise ValueError(f"backbone.model={model}: its weights are for {height} x {width} pixels; only squares are cut")
+        raise UserError(f"backbone.model={model}: its weights are for {height} x {width} pixels; only squares are cut")
     facts = {name: stated[name] for name in ("crop_pct", "interpolation")}
     colours = {name: list(stated[name]) for name in ("mean", "std")}
     return facts | colours | {"eval_crop": stated["crop_mode"], "crop_size": height}

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from srp_exp.errors import UserError
+
 CROPS = ("random_resized", "random", "pad")
 EVAL_CROPS = ("center", "squash")
 INTERPOLATIONS = ("bilinear", "bicubic")
@@ -43,7 +45,7 @@ class Augmentation:
 
     def _demand(self, name: str, is_valid: bool, choices: str) -> None:
         if not is_valid:
-            raise ValueError(f"dataset.augmentation.{name}={getattr(self, name)}: choose {choices}")
+            raise UserError(f"dataset.augmentation.{name}={getattr(self, name)}: choose {choices}")
 
 
 @dataclass(frozen=True, kw_only=True)

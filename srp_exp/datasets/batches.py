@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 
@@ -102,11 +103,11 @@ class Normalisation:
 def check_training_batch(num_samples: int, batch_size: int, world_size: int) -> None:
     """Raise ValueError where the split is smaller than one batch or the processes can't share a batch evenly."""
     if not 1 <= batch_size <= num_samples:
-        raise ValueError(
+        raise UserError(
             f"batch size {batch_size}: the training part has {num_samples} samples; choose 1 to {num_samples}"
         )
     if batch_size % world_size:
-        raise ValueError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
+        raise UserError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
 
 
 def training_rows(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -137,11 +138,11 @@ def with_statistics(dataset: AnyDataSet, mean: Sequence[float] | None, std: Sequ
         if values is None:
             continue
         if len(values) != dataset.channels:
-            raise ValueError(
+            raise UserError(
                 f"dataset.{name}={list(values)}: the images have {dataset.channels} channels; give a number for each, "
                 f"or dataset.{name}=null for the set's own"
             )
         if name == "std" and min(values) <= 0:
-            raise ValueError(f"dataset.std={list(values)}: choose positive numbers")
+            raise UserError(f"dataset.std={list(values)}: choose positive numbers")
         vars(changed)[name] = tuple(values)  # a data set is frozen, and made by whichever class
     return changed

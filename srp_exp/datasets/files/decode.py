@@ -19,6 +19,8 @@ import torchvision  # noqa: F401  its operators
 from PIL import Image
 from torch import Tensor
 
+from srp_exp.errors import UserError
+
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of JPEG; its coded pixels contain neither
 _RGB = 3  # torchvision.io.ImageReadMode.RGB
@@ -27,7 +29,7 @@ _REDUCTIONS = (8, 4)  # of libjpeg's; by 2 it saves a tenth of the time only
 _SPARE = 1.5  # as large at least, times the output, stays what is reduced; with less its sharpness would show
 
 
-class CorruptImageError(ValueError):
+class CorruptImageError(UserError):
     """An image file that is cut short, damaged, or no image."""
 
 
@@ -114,10 +116,10 @@ def _decode_with_pillow(encoded: bytes, reduction: int) -> Tensor:
     image: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     if reduction > 1:
         if encoded.find(_END, encoded.rfind(_SCAN)) < 0:  # of which Pillow complains at full size only
-            raise ValueError("image file is truncated")
+            raise UserError("image file is truncated")
         image.draft("RGB", (image.width // reduction, image.height // reduction))
     if image.mode[0] in "IF":
-        raise ValueError(f"pixels of mode {image.mode} have no known range")
+        raise UserError(f"pixels of mode {image.mode} have no known range")
     # Through RGBA, as Pillow warns of a palette with alpha that loses it otherwise.
     rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)

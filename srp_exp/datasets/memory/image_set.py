@@ -6,6 +6,7 @@ from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.batches import Placement
 from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
 from srp_exp.datasets.split import Split
+from srp_exp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class ImageSet:
     def __post_init__(self) -> None:
         chosen, side = self.augmentation, min(self.image_size)
         if chosen.crop_padding >= side:
-            raise ValueError(
+            raise UserError(
                 f"dataset.augmentation.crop_padding={chosen.crop_padding}: choose 0 to {side - 1} pixels, "
                 f"less than the smaller side of the image"
             )
         if (chosen.rand_augment or chosen.trivial_augment or chosen.color_jitter) and self.channels not in (1, 3):
-            raise ValueError(
+            raise UserError(
                 f"dataset.augmentation: rand_augment, trivial_augment and color_jitter are for 1 or 3 channels, and "
                 f"the images have {self.channels}; leave them out"
             )
