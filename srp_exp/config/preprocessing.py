@@ -61,7 +61,8 @@ def describe(config: DictConfig) -> str | None:
     """
     if not _begins_with_weights(config) or not (facts := facts_of(config.backbone.model)):
         return None
-    dataset, augmentation = config.dataset, config.dataset.get("augmentation") or {}
+    dataset: Any = config.dataset
+    augmentation: Any = dataset.get("augmentation") or {}
     wanted = {name: (dataset[name], facts[name]) for name in ("mean", "std") if dataset[name] is not None}
     if "eval_crop_size" in augmentation:
         size, part = augmentation.eval_crop_size, facts["crop_pct"]
