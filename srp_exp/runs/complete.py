@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
+from srp_exp.config.preprocessing import describe
 from srp_exp.datasets import TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
@@ -116,6 +117,8 @@ def _train(
     reporter: Reporter = SilentReporter()
     if processes.writes:
         _write_origin(folder, yaml, data)
+        if wanted := describe(config):
+            LOG.info("%s", wanted)
         introduce = partial(_introduce, built=built, yaml=yaml)
         reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
     selects = config.recipe.selection == "best"

@@ -14,6 +14,7 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 
 from srp_exp.datasets import Batch, EvalLoader, ImageSet, Split
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.srp import apply_srp
 from srp_exp.training.learner import autocast
@@ -110,7 +111,7 @@ def test_a_split_is_evaluated_once_and_in_its_order(batch_size: int) -> None:
     images = torch.randint(0, 256, (7, 1, 2, 3), dtype=torch.uint8, generator=source)
     labels, index = torch.tensor([5, 0, 3, 3, 1, 2, 0]), torch.tensor([9, 8, 1, 0, 4, 77, 6])
     split = Split(images, labels, index)
-    dataset = ImageSet(split, split, names_of(6), (0.5,), (0.25,), crop_padding=0, flip=False)
+    dataset = ImageSet(split, split, names_of(6), (0.5,), (0.25,), Augmentation())
     model = Scores()
     evaluation = evaluate(model, EvalLoader(dataset, split, batch_size=batch_size), names_of(6), autocast(CPU, "fp32"))
     assert sum(model.batches) == 7
