@@ -43,13 +43,13 @@ def check_evaluators(names: Iterable[str]) -> None:
 
 
 def check_measure(metric: str, place: str) -> None:
-    """Raise ValueError, naming the `place`, where no evaluator has the measure <evaluator>.<measure>, nor a user's."""
+    """Raise ValueError, naming the `place`, where no evaluator has the measure <evaluator>.<measure>."""
     evaluator, _, measure = metric.rpartition(".")
     if "." in evaluator:  # a user's own
-        check_evaluators([evaluator])
-    elif evaluator not in EVALUATORS:
+        return
+    if evaluator not in EVALUATORS:
         raise UserError(f"{place}={metric}: there is no evaluator {evaluator}{nearest(evaluator, EVALUATORS)}")
-    elif measure not in MEASURES[evaluator]:
+    if measure not in MEASURES[evaluator]:
         raise UserError(f"{place}={metric}: {evaluator} has no {measure}{nearest(measure, MEASURES[evaluator])}")
 
 

@@ -122,7 +122,7 @@ WRONG = {
     "seed.x=2": ["seed.x=2", "single value"],
     "recipe.epochs.x=3": ["recipe.epochs.x=3", "single value"],
     "run.foo=1": ["run.foo=1", "single value"],
-    "dataset.flip.x=1": ["dataset.flip.x=1", "single value"],
+    "dataset.augmentation.flip.x=1": ["dataset.augmentation.flip.x=1", "single value"],
     "recipe.name=[1]": ["recipe.name=[1]", "string"],
     "optimizer.lr={a:1}": ["optimizer.lr={a:1}", "Float"],
     "optimizer=adamw optimizer.betas=[0.9]": ["optimizer.betas=[0.9]", "2 numbers"],
