@@ -26,8 +26,8 @@ from srp_exp.runs.device import build_device
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.learner import Learner
 
-CIFAR_SHAPED = ["dataset=synthetic", "dataset.train_size=10000", "dataset.test_size=100", "dataset.crop_padding=4"]
-CIFAR_SHAPED += ["dataset.flip=true", "recipe=cifar"]
+CIFAR_SHAPED = ["dataset=synthetic", "dataset.train_size=10000", "dataset.test_size=100", "recipe=cifar"]
+CIFAR_SHAPED += ["dataset.augmentation.crop_padding=4", "dataset.augmentation.flip=true"]
 
 
 def images_per_second(learner: Learner, batches: Iterator[Batch], steps: int) -> float:
@@ -36,7 +36,7 @@ def images_per_second(learner: Learner, batches: Iterator[Batch], steps: int) ->
     for batch in itertools.islice(batches, steps):
         learner.train_step(batch)
         images += len(batch.labels)
-    learner.totals.read(learner.processes)  # waits for the device
+    learner.totals.read()  # waits for the device
     return images / (time.perf_counter() - start)
 
 

@@ -17,12 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import check_overrides
 from srp_exp.config.explain import nearest
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
 from srp_exp.studies.grid import Grid, plan
-from srp_exp.studies.listing import count_states, runs_table
+from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
 from srp_exp.studies.store import Run, State, all_runs, find_run
 
@@ -36,6 +37,7 @@ def report_study(overrides: list[str], console: Console) -> None:
 def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
     """The configuration and the grid that `srp-exp <overrides>` has; raises ValueError where they name no study."""
     register()
+    check_overrides(overrides)
     with initialize_config_dir(str(CONF_DIR), version_base=None):
         loader = GlobalHydra.instance().config_loader()
         config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
@@ -109,7 +111,7 @@ def main() -> None:
     if not arguments:
         parser.print_help()
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
     try:
         match arguments:

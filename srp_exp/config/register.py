@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from srp_exp.config import components as c
-from srp_exp.config import identity
+from srp_exp.config import identity, preprocessing
 from srp_exp.config import schema as s
 from srp_exp.config import training as t
 
@@ -54,6 +54,18 @@ Under hydra/ they stay out of the choices that --help lists.
 """
 
 
+BASES: dict[str, type[Any]] = {
+    "dataset": c.DatasetConfig,
+    "attention": c.AttentionConfig,
+    "backbone": c.BackboneConfig,
+    "srp": s.SrpConfig,
+    "optimizer": t.OptimizerConfig,
+    "lr_schedule": t.LrScheduleConfig,
+    "mixing": t.MixingConfig,
+}
+"""What every choice of a group has; gap alone, which is none, has less."""
+
+
 @cache
 def register() -> None:
     """Make the schemas and resolvers known to Hydra and OmegaConf; calling it again does nothing."""
@@ -67,4 +79,6 @@ def register() -> None:
         "run_parent", lambda *, _root_: str(identity.job_folder(_root_).parent), replace=True
     )
     OmegaConf.register_new_resolver("sha256_of_file", identity.sha256_of_file, replace=True)
+    OmegaConf.register_new_resolver("from_weights", preprocessing.from_weights, replace=True)
+    OmegaConf.register_new_resolver("eval_resize", preprocessing.eval_resize, replace=True)
     OmegaConf.register_new_resolver("scaled_lr", lambda lr, size, per: lr * size / per, replace=True)

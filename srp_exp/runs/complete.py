@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
+from srp_exp.config.preprocessing import describe
 from srp_exp.datasets import TrainingBatches
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
@@ -35,10 +36,6 @@ from srp_exp.training.pictures import regions_on_images
 from srp_exp.training.reporter import Reporter
 from srp_exp.training.resume import load_best
 
-_LESS_MEMORY = (
-    "lower it, raise recipe.accumulate_steps (the batch stays), or set precision=bf16 or activation_checkpointing=true"
-)
-
 
 def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> None:
     """Train the run of `config` in `folder`, from its latest checkpoint where there is one, and evaluate it.
@@ -50,7 +47,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
     device = build_device(config.device)
     for name in config.evaluators:
         load_evaluator(name)  # not after hours of training
-    with connected(device) as processes, memory_suffices(device, config.recipe.batch_size, _LESS_MEMORY):
+    with connected(device) as processes, memory_suffices(device, config.recipe.batch_size, _less_memory(config)):
         data = build_data(config, device, processes)  # before the folder is touched
         model, records = build_model(config, data.dataset, device)
         batches = data.training_batches(config.recipe.batch_size, config.seed)
@@ -60,6 +57,8 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
             if processes.writes:
                 write_atomically(folder / CONFIG, OmegaConf.to_yaml(config).encode())
                 note_start(folder, device, processes.size)
+                if wanted := describe(config):
+                    LOG.info("%s", wanted)
                 introduce = partial(_introduce, config=config, data=data, learner=learner, records=records)
                 reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
             try:
@@ -73,6 +72,16 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
             finally:
                 if reporter is not None:
                     reporter.close()
+
+
+def _less_memory(config: DictConfig) -> str:
+    """What the user can do about it, but for what is done already."""
+    remedies = ["lower it", "raise recipe.accumulate_steps (the batch stays)"]
+    if config.precision == "fp32":
+        remedies.append("set precision=bf16")
+    if not config.activation_checkpointing:
+        remedies.append("set activation_checkpointing=true")
+    return f"{', '.join(remedies[:-1])} or {remedies[-1]}"
 
 
 @contextmanager

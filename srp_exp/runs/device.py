@@ -30,9 +30,9 @@ def use_kernels(config: DictConfig) -> None:
 def build_device(name: str) -> torch.device:
     """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises UserError where it isn't there.
 
-    Of several processes on a machine each takes the CUDA device of its number, or the only one that SLURM shows it; with
-    "free_cuda" every process, of whichever run, takes one that no other has taken so. A CUDA device becomes the current
-    one of the process: else what names none, such as nccl, would go to the first.
+    Of several processes on a machine each takes the CUDA device of its number, or the only one that SLURM shows it;
+    with "free_cuda" every process, of whichever run, takes one that no other has taken so. A CUDA device becomes the
+    current one of the process: else what names none, such as nccl, would go to the first.
     """
     if name == FREE_CUDA:
         name = str(free_cuda())
@@ -59,8 +59,8 @@ def _own_number(devices: int) -> int:
         return 0  # SLURM shows each task another one, as the first
     if processes.local_rank >= devices:
         raise UserError(
-            f"process {processes.rank} is number {processes.local_rank + 1} of its machine, where it sees {devices} CUDA "
-            "devices: start fewer processes on a machine, or set device=cpu"
+            f"process {processes.rank} is number {processes.local_rank + 1} of its machine, where it sees {devices} "
+            "CUDA devices: start fewer processes on a machine, or set device=cpu"
         )
     return processes.local_rank
 

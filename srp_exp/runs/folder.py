@@ -1,9 +1,14 @@
 """A run folder: what lies in it under which name, and how it looks to who passes by."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from yaml import YAMLError
+
+from srp_exp.errors import MissingFileError, UserError
 
 RESULTS = "results.json"
 """Written when everything else of the training is there: where it is, the run is finished."""
@@ -32,8 +37,11 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     The file holds the last start, and under `earlier_starts` those before.
     """
     file = folder / PROVENANCE
-    last = json.loads(file.read_text()) if file.exists() else {}
-    return [*last.pop("earlier_starts", []), *([last] if last else [])]
+    if not file.exists():
+        return []
+    with reading(file):
+        last = dict(json.loads(file.read_text()))
+        return [*last.pop("earlier_starts", []), last]
 
 
 def differences(starts: Sequence[dict[str, Any]]) -> list[str]:
@@ -50,3 +58,17 @@ def differences(starts: Sequence[dict[str, Any]]) -> list[str]:
         if len(versions) > 1:
             found.append(f"{package} {' -> '.join(versions)}")
     return found
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Name `file` where reading it fails: MissingFileError where it isn't there, UserError where it is damaged."""
+    remedy = "restore it, or remove the run folder and give the command of the run again"
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingFileError(f"{file} is not there: {remedy}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
+        said = next(iter(str(error).splitlines()), "")
+        why = f"no {said}" if isinstance(error, KeyError) else said
+        raise UserError(f"{file} is damaged ({why}): {remedy}") from error

@@ -2,25 +2,35 @@
 
 import copy
 import itertools
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.config.evaluators import EVALUATORS, not_measured
-from srp_exp.config.explain import nearest
+from srp_exp.config.command_line import check_overrides
+from srp_exp.config.evaluators import check_measure, not_measured
+from srp_exp.config.explain import explain, nearest
+from srp_exp.config.faults import is_users
 from srp_exp.config.fields import settings
-from srp_exp.config.identity import run_folder
+from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.study import StudyConfig
-from srp_exp.config.validate import validate
+from srp_exp.config.validate import not_read, validate, validate_fields
 from srp_exp.errors import UserError
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
+
+MOST_RUNS = 10_000
+"""Of a grid: planning them takes a minute."""
 
 METHOD = "method"
 """The name that the methods of a study have among the axes of its table."""
@@ -92,8 +102,11 @@ def plan(
         ValueError: a configuration of the grid can't be run, the command line sets what the study compares, or the
             study names what the grid doesn't have.
     """
+    if config.study is not None:
+        validate_fields(config.study, "study.")
     methods = _methods(config.study, overrides)
-    given = [*parse([f"{key}={value}" for key, value in parameters.items()]), *overrides]
+    given = [*parse(_swept(parameters)), *overrides]
+    _check_sweeps(given, len(methods))
     (combinations,) = BasicSweeper.split_arguments(given, None)
     if not combinations:
         sweeps = {o.get_key_element(): str(o.input_line) for o in given if o.is_sweep_override()}
@@ -108,24 +121,38 @@ def plan(
         seeds = [_seed(value) for key, value in values if key == SEED] or [config.seed]
         cells.setdefault(tuple(pair for pair in values if pair[0] != SEED), []).extend(seeds)
     runs, queue = [], cache(slurm_jobs)
+    folders: dict[tuple[Path, str], Path] = {}
+    cell_of: dict[tuple[str, Path], Cell] = {}
+    unread: list[list[str]] = []
+    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     for (pairs, seeds), (method, changes) in itertools.product(cells.items(), methods.items()):
         of_run = [*changes, *(f"{key}={value}" for key, value in pairs)]
-        composed = _without_hydra(compose(of_run))
+        composed = _composed(compose, of_run, method)
+        unread.append(not_read(composed, plain))
         cell = tuple((key.lstrip("+"), value) for key, value in pairs if key in swept)
         for seed in dict.fromkeys(seeds):
             seeded = _with_seed(composed, seed)
             if seed == seeds[0]:
                 _validate(seeded, of_run)
-            run = find_run(run_folder(seeded), queue)
+            folder = run_folder(seeded)  # of the first that names this training, which makes it
+            folder = folders.setdefault((folder.parent, same_training(folder)), folder)
+            _check_copy(cell_of.setdefault((method, folder), cell), cell)
+            run = find_run(folder, queue)
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
-    plain = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
-    return Grid(tuple(runs), tuple(o.input_line for o in plain if o.input_line is not None))
+    for line in set.intersection(*map(set, unread)):  # where some of the runs read it, all may be given it
+        raise UserError(line)
+    of_all = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
+    return Grid(tuple(runs), tuple(o.input_line for o in of_all if o.input_line is not None))
 
 
 def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[str, list[str]]:
     if study is None or not study.methods:
         return {"": []}
     methods = {str(name): list(changes) for name, changes in study.methods.items()}
+    for name, changes in methods.items():
+        for override in OverridesParser.create().parse_overrides(changes):
+            if override.is_sweep_override():
+                raise UserError(f"method {name}: {override.input_line}: a method is one choice; make it two methods")
     for override in overrides:
         for name, changes in methods.items():
             if any(change.partition("=")[0] == override.key_or_group for change in changes):
@@ -136,10 +163,65 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
     return methods
 
 
+def _check_sweeps(given: Sequence[Override], methods: int) -> None:
+    """Raise ValueError for a sweep that a grid can't have, and for more runs than can be planned, before any is."""
+    last = {override.get_key_element(): override for override in given}  # the last one of a key counts
+    sweeps = [override for override in last.values() if override.is_sweep_override()]
+    for override in sweeps:
+        key, line = override.key_or_group, override.input_line
+        if key == "study":
+            raise UserError(f"{line}: a study is a grid of its own; give a command for each, as srp-exp study=demo")
+        if key in ("mode", "dry", "rerun", "wait"):
+            raise UserError(f"{line}: {key} is for the whole command; give one value")
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{line}: a grid takes values, as {key}=0.3,0.5; an interval is searched by hydra/sweeper=search"
+            )
+    if methods * math.prod(map(_length, sweeps)) > MOST_RUNS:
+        lines = " ".join(str(override.input_line) for override in sweeps)
+        raise UserError(f"{lines}: more than {MOST_RUNS:,} runs; give a part of them at a time")
+
+
+def _length(sweep: Override) -> int:
+    """The number of values of a sweep, as far as it matters."""
+    value = sweep.value()
+    try:
+        values = value.range() if isinstance(value, RangeSweep) else sweep.sweep_iterator()
+        return sum(1 for _ in itertools.islice(values, MOST_RUNS + 1))
+    except (ValueError, HydraException) as error:
+        raise UserError(f"{sweep.input_line}: no range of numbers: {str(error).lower()}") from None
+
+
+def _check_copy(first: Cell, cell: Cell) -> None:
+    """Raise ValueError where two cells of a method are one training, which would count as two."""
+    if first != cell:
+        pairs = [(a, b) for a, b in itertools.zip_longest(first, cell) if a != b]
+        one, other = (" ".join("=".join(pair) for pair in side if pair) for side in zip(*pairs, strict=True))
+        raise UserError(f"{one} and {other} are one training: what they set isn't read, or can't change it")
+
+
 def _seed(value: str) -> int:
     if not value.isdecimal():
         raise UserError(f"seed={value} is not a whole number from 0 on")
     return int(value)
+
+
+def _swept(parameters: Mapping[str, Any]) -> list[str]:
+    """What hydra.sweeper.params says, as overrides."""
+    for key, value in parameters.items():
+        if OmegaConf.is_config(value):
+            raise UserError(f"hydra.sweeper.params.{key}={value}: write the values with commas, as {key}: 0,1")
+    return [f"{key}={value}" for key, value in parameters.items()]
+
+
+def _composed(compose: Callable[[list[str]], DictConfig], overrides: list[str], method: str) -> DictConfig:
+    try:
+        check_overrides(overrides)
+        return _without_hydra(compose(overrides))
+    except Exception as error:
+        if not method or not is_users(error):
+            raise
+        raise UserError(f"method {method}: {explain(error)}") from error
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -175,6 +257,8 @@ def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str])
 
     `methods` are its methods; `axes` is what the grid runs over besides method and seed.
     """
+    if not re.fullmatch(r"\w[\w .+-]*", study.name):
+        raise UserError(f"study.name={study.name}: it names a folder: letters, digits, blanks and . _ + - only")
     for place in ("rows", "columns"):
         for name in getattr(study, place):
             _demand(name, [METHOD, *axes], f"study.{place}", "the grid runs over no such axis")
@@ -183,6 +267,8 @@ def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str])
             _demand(name, methods, "study.comparisons", "the study has no such method")
     for number in study.published:
         _demand(number.method, methods, "study.published", "the study has no such method")
+        if study.metric in ("top1", "top5") and not 0 <= number.value <= 1:
+            raise UserError(f"study.published: {number.method}: {number.value} is no part of 1: 95.3 % is 0.953")
         for name in number.cell:
             _demand(name, axes, "study.published.cell", "the grid runs over no such axis")
     for metric in (study.metric, *(c.metric for c in study.comparisons if c.metric is not None)):
@@ -190,11 +276,10 @@ def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str])
 
 
 def _check_metric(metric: str) -> None:
-    evaluator, dot, _ = metric.rpartition(".")
-    if not dot:
+    if "." in metric:
+        check_measure(metric, "study: metric")
+    else:
         _demand(metric, METRICS, "study", "no such metric, and that of an evaluator is <evaluator>.<measure>")
-    elif "." not in evaluator:  # with a dot it is a user's own
-        _demand(evaluator, EVALUATORS, f"metric {metric}", "no such evaluator")
 
 
 def _demand(name: str, valid: Iterable[str], place: str, problem: str) -> None:

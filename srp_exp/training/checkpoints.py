@@ -49,7 +49,7 @@ class Checkpoints:
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole checkpoint by step, with its content, if there is one; damaged ones are reported."""
-        for unfinished in self.folder.glob(f".*{TEMPORARY}"):
+        for unfinished in self.folder.glob(f".*{TEMPORARY}") if self._writes else ():
             unfinished.unlink()
         for path in reversed(self._by_step()):
             try:

@@ -20,7 +20,7 @@ def resume(checkpoints: Checkpoints, learner: Learner) -> None:
 
 
 def load_best(checkpoints: Checkpoints, learner: Learner) -> None:
-    """Bring `learner` to the best epoch. Raises UserError where its file is damaged or missing in one of the processes."""
+    """Bring `learner` to the best epoch. Raises UserError where one of the processes can't load it."""
     checkpoints.wait()  # it is on the disk of rank 0, which writes it
     unsaved = learner.processes.gather(checkpoints.best_is_unsaved)[0]
     if unsaved:

@@ -180,7 +180,7 @@ def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, fi
         group["lr"] = max(group["lr"], 1e-3)  # a warm-up begins at 0, where nothing could be seen to move
     before = [parameter.detach().clone() for parameter in model.parameters()]
     learner.train_step(next(batches.epoch(0)))
-    totals = learner.totals.read(learner.processes)
+    totals = learner.totals.read()
     assert learner.step == 1
     assert totals["samples"] == config.recipe.batch_size
     assert totals["bad_step"] == 0
