@@ -19,7 +19,7 @@ from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import TEMPORARY, write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_model
-from srp_exp.runs.device import build_device, memory_suffices, use_kernels
+from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
 from srp_exp.runs.evaluate import evaluate_on
 from srp_exp.runs.folder import CONFIG, EVALUATION, RESULTS, failure_files
 from srp_exp.runs.lock import LOCK, only_writer
@@ -43,7 +43,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
     `hparams` is what TensorBoard's HParams page shows. results.json is written last: a run that has it is finished.
     Raises UserError where another process trains in the folder, or the device's memory does not suffice.
     """
-    use_kernels(config)
+    choose_kernels(config)
     device = build_device(config.device)
     for name in config.evaluators:
         load_evaluator(name)  # not after hours of training

@@ -12,17 +12,15 @@ from srp_exp.runs.free_device import FREE_CUDA, free_cuda
 from srp_exp.training.distributed import by_slurm, launched_as
 
 
-def use_kernels(config: DictConfig) -> None:
-    """Let torch use the kernels that the configuration asks for.
+def choose_kernels(config: DictConfig) -> None:
+    """Whether torch rounds fp32 in TF32, tries cuDNN's kernels, and takes those alone that repeat their bits.
 
-    deterministic: those alone that give the same bits every time; torch raises where there is none. tf32: products of
-    float32 with ten bits of precision, which torch's own default allows in convolutions. cudnn_benchmark: whichever of
-    cuDNN's algorithms is the fastest for a shape, by trying.
+    Where `deterministic` finds no such kernel torch raises.
     """
     if config.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
     torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = config.tf32
     torch.backends.cudnn.benchmark = config.cudnn_benchmark
 

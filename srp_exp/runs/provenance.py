@@ -43,7 +43,7 @@ def provenance(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "device": device_name(device),
         "driver": _driver(),
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "tf32": torch.backends.cudnn.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "host": platform.node(),
         "threads": torch.get_num_threads(),

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.runs.build import build_data, build_learner, build_model
-from srp_exp.runs.device import build_device
+from srp_exp.runs.device import build_device, choose_kernels
 
 _IMAGES = 16  # of the batch
 _TIMED = 3  # steps
@@ -21,6 +21,7 @@ def rehearse(config: DictConfig) -> float:
     """
     for name in config.evaluators:
         load_evaluator(name)
+    choose_kernels(config)
     device = build_device(config.device)
     data = build_data(config, device)
     model, _ = build_model(config, data.dataset, device)
