@@ -55,7 +55,9 @@ def test_processes_take_different_devices_until_they_die(taker) -> None:
     third, took = taker()
     assert took == ""
     error = third.communicate()[1].splitlines()[-1]
-    assert error.startswith("ValueError: device=free_cuda: other runs have taken all of the 2 CUDA devices; ")
+    assert error.startswith(
+        "srp_exp.errors.UserError: device=free_cuda: other runs have taken all of the 2 CUDA devices; "
+    )
     first[0].send_signal(signal.SIGKILL)
     first[0].wait()
     assert taker()[1] == "0"
@@ -71,6 +73,8 @@ def test_a_process_keeps_its_device(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", Properties)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch, "empty", lambda size, device: None)
     free_cuda.cache_clear()
     assert build_device("free_cuda") == build_device("free_cuda") == torch.device("cuda:0")
     free_cuda.cache_clear()
