@@ -4,6 +4,7 @@ On N processes rank r takes rows r, r + N, r + 2N, ... of each global batch, so 
 batches that a single process sees.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -50,7 +51,8 @@ class TrainingBatches(Protocol):
 class DataSet(Protocol):
     """What training needs of a data set, in memory (`ImageSet`) or in files (`FileSet`).
 
-    train, test: splits of the set's own kind, which its methods take. mean, std: one per channel.
+    train, test: splits of the set's own kind, which its methods take. mean, std: one per channel. read_from: the files
+    and folders whose change may be one of the data; None: they may change at any time.
     """
 
     @property
@@ -63,6 +65,8 @@ class DataSet(Protocol):
     def mean(self) -> tuple[float, ...]: ...
     @property
     def std(self) -> tuple[float, ...]: ...
+    @property
+    def read_from(self) -> tuple[str, ...] | None: ...
     @property
     def num_classes(self) -> int: ...
     @property
@@ -121,3 +125,11 @@ def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: in
     whatever the number of processes. The last batch may be smaller, and ranks may differ by one batch.
     """
     return list(torch.arange(num_samples).split(batch_size)[rank::world_size])
+
+
+def digests_of(dataset: DataSet) -> dict[str, str]:
+    """A digest of each part of the data, by a name for messages, such as "training labels"."""
+    found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()}
+    for name, split in (("training", dataset.train), ("test", dataset.test)):
+        found |= {f"{name} {part}": value for part, value in split.digests().items()}
+    return found

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from srp_exp.datasets.files.source import ImageSource
+from srp_exp.datasets.split import digest
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class FileSplit:
 
     def __len__(self) -> int:
         return self.rows.shape[0]
+
+    def digests(self) -> dict[str, str]:
+        """What changes when the pictures do, when labels or the order do, and when boxes do."""
+        boxes = {} if self.boxes is None else {"boxes": digest(self.boxes)}
+        return {"pictures": self.source.digest(), "labels": digest(self.rows, self.labels, self.index)} | boxes
 
     def take(self, positions: Tensor) -> "FileSplit":
         """The samples at `positions`, (M,) int64, in that order; `skipped` stays that of the whole."""

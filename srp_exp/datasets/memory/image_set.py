@@ -14,7 +14,7 @@ class ImageSet:
     train, test: the published division. class_names: one per label. mean, std: one per channel, of the
     training images, in units of the pixel range [0, 1]. crop_padding: pixels of zeros around an image before
     a random crop back to its size, 0 for none. flip: whether training mirrors half of the images left to
-    right.
+    right. read_from: as of `DataSet`.
 
     Raises ValueError where crop_padding is negative or not smaller than the image.
     """
@@ -26,6 +26,7 @@ class ImageSet:
     std: tuple[float, ...]
     crop_padding: int
     flip: bool
+    read_from: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         side = min(self.image_size)
@@ -50,24 +51,7 @@ class ImageSet:
         return height, width
 
     def training_batches(self, split: Split, batch_size: int, seed: int, placement: Placement) -> BatchLoader:
-        return BatchLoader(
-            self,
-            split,
-            batch_size=batch_size,
-            seed=seed,
-            device=placement.device,
-            memory_format=placement.memory_format,
-            rank=placement.rank,
-            world_size=placement.world_size,
-        )
+        return BatchLoader(self, split, batch_size=batch_size, seed=seed, placement=placement)
 
     def evaluation_batches(self, split: Split, batch_size: int, placement: Placement) -> EvalLoader:
-        return EvalLoader(
-            self,
-            split,
-            batch_size=batch_size,
-            device=placement.device,
-            memory_format=placement.memory_format,
-            rank=placement.rank,
-            world_size=placement.world_size,
-        )
+        return EvalLoader(self, split, batch_size=batch_size, placement=placement)
