@@ -26,6 +26,7 @@ class RecipeConfig:
     pretrained: bool = False  # start from timm's ImageNet weights; backbone.weights=FILE takes another file's
     label_smoothing: float = within("[0, 1)", 0.0)
     ema_decay: float | None = within("(0, 1)", None)  # per step; the average is what is evaluated
+    ema_warmup: bool = False  # true: a decay of at most 1 - t^(-2/3) at step t, so that a short training has an average
     clip_norm: float | None = within("(0, inf)", None)  # largest norm of the gradient over all parameters
     accumulate_steps: int = within("[1, inf)", 1)  # a batch is computed in this many parts
     selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
@@ -106,6 +107,6 @@ class MixConfig(MixingConfig):
 
 @dataclass
 class MixUpOrCutMixConfig(MixingConfig):
-    _target_: str | None = "srp_exp.training.mixing.mixup_or_cutmix"
+    _target_: str | None = "srp_exp.training.mixing.MixUpOrCutMix"
     mixup_alpha: float = within("(0, inf)", 1.0)
     cutmix_alpha: float = within("(0, inf)", 1.0)

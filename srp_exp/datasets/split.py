@@ -7,6 +7,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 
@@ -36,7 +37,7 @@ class Split:
 
     images: (N, C, H, W) uint8. labels: (N,) int64. index: (N,) int64, which sample of the original set each
     one is; it stays with the sample when the split is divided. skipped: how many samples were left out as corrupt; None
-    where that can't be. Raises ValueError where the lengths or the types differ.
+    where that can't be. Raises UserError where the lengths or the types differ.
     """
 
     images: Tensor
@@ -46,12 +47,12 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise ValueError(
+            raise UserError(
                 f"images of a split: found {self.images.dtype} {tuple(self.images.shape)}, give uint8 (N, C, H, W)"
             )
         for name, tensor in (("labels", self.labels), ("index", self.index)):
             if tensor.dtype != torch.int64 or tensor.shape != (len(self),):
-                raise ValueError(
+                raise UserError(
                     f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give int64 ({len(self)},)"
                 )
 
@@ -70,7 +71,7 @@ class Split:
 def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit, AnySplit | None]:
     """Divide a training split into a training and a validation part, the same fraction of every class.
 
-    Both parts keep the order of the split. val_fraction = 0 returns (split, None). Raises ValueError as `held_out`.
+    Both parts keep the order of the split. val_fraction = 0 returns (split, None). Raises UserError as `held_out`.
     """
     if val_fraction == 0:
         return split, None
@@ -81,17 +82,17 @@ def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit,
 def held_out(labels: Tensor, fraction: float, seed: int, part: str) -> Tensor:
     """Which samples go to the `part` that is held out, "val" or "test", (N,) bool. labels: (N,) int64.
 
-    Of a class of n samples floor(n * fraction + 0.5), drawn at random from `seed`. Raises ValueError where the fraction
+    Of a class of n samples floor(n * fraction + 0.5), drawn at random from `seed`. Raises UserError where the fraction
     is outside [0, 1), and where a class would have no sample in one of the parts.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"dataset.{part}_fraction={fraction}: choose a fraction in [0, 1)")
+        raise UserError(f"dataset.{part}_fraction={fraction}: choose a fraction in [0, 1)")
     is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().squeeze(1)
         size, taken = len(members), int(len(members) * fraction + 0.5)
         if not 0 < taken < size:
-            raise ValueError(
+            raise UserError(
                 f"dataset.{part}_fraction={fraction}: takes {taken} of the {size} training samples "
                 f"of class {label}; choose a fraction that leaves at least one sample in each part"
             )

@@ -19,7 +19,7 @@ from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.srp import srp_modules
 from srp_exp.training.distributed import SINGLE
 from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
-from srp_exp.training.mixing import mixup_or_cutmix
+from srp_exp.training.mixing import MixUpOrCutMix
 
 MakeLearner = Callable[..., Learner]
 AssertSame = Callable[[Any, Any], None]
@@ -67,7 +67,7 @@ def vectors(count: int, size: int = 8, dtype: torch.dtype = torch.float64) -> li
     ]
 
 
-def soften(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def soften(images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Mixing that draws nothing: 0.7 of the label and 0.3 of the class after it."""
     hard = nn.functional.one_hot(labels, CLASSES).to(images.dtype)
     return images, 0.7 * hard + 0.3 * hard.roll(1, 1)
@@ -309,7 +309,7 @@ def test_a_step_reads_no_value_from_the_device() -> None:
 
 @pytest.mark.parametrize("read", [Tensor.item, Tensor.tolist, bool, float, Tensor.nonzero])
 def test_the_check_above_would_notice_a_read(read: Callable[[Tensor], object]) -> None:
-    def reading(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def reading(images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         read(images.sum())
         return images, labels
 
@@ -321,7 +321,7 @@ EVERYTHING = {"ema_decay": 0.9, "ramp_until": 0.8, "label_smoothing": 0.1, "clip
 
 
 def everything(make_learner: MakeLearner, **settings: Any) -> Learner:
-    mix = mixup_or_cutmix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3)
+    mix = MixUpOrCutMix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3)
     return make_learner(mix=mix, **{**EVERYTHING, **settings})
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from srp_exp.datasets.files.source import ImageSource
 from srp_exp.datasets.split import digest
+from srp_exp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class FileSplit:
     rows: (N,) int64, their positions in `source`. labels: (N,) int64. index: (N,) int64, which sample of the
     original set each one is; it stays with the sample when the split is divided. boxes: (N, 4) float32, left,
     top, right and bottom in pixels of the whole picture as it is shown, to which every picture is cut before all
-    else; None: pictures stay whole. skipped: how many samples were left out as corrupt. Raises ValueError where
+    else; None: pictures stay whole. skipped: how many samples were left out as corrupt. Raises UserError where
     the lengths or the types differ, and where a row isn't in the source.
     """
 
@@ -35,9 +36,9 @@ class FileSplit:
         for name, (dtype, shape) in wanted.items():
             tensor = getattr(self, name)
             if tensor.dtype != dtype or tensor.shape != shape:
-                raise ValueError(f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give {dtype} {shape}")
+                raise UserError(f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give {dtype} {shape}")
         if len(self) and not 0 <= int(self.rows.min()) <= int(self.rows.max()) < len(self.source):
-            raise ValueError(
+            raise UserError(
                 f"rows of a split: {int(self.rows.min())} to {int(self.rows.max())}; choose 0 to {len(self.source) - 1}"
             )
 

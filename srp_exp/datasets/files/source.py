@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from srp_exp.errors import UserError
+
 _READS_PER_RELEASE = 256  # of a memory map: its pages count as resident until they are released
 _PROBES = 64  # files whose content a folder's digest looks at
 
@@ -72,7 +74,7 @@ class StretchSource:
     """Images that are stretches of the files `files`, read through memory maps.
 
     stretches: (N, 3) int64, for each image its file, its first byte in it and the byte after its last. content: a
-    digest of all images. Raises ValueError where a file ends before its last image does.
+    digest of all images. Raises UserError where a file ends before its last image does.
     """
 
     def __init__(self, files: Sequence[Path], stretches: NDArray[np.int64], content: str):
@@ -80,7 +82,7 @@ class StretchSource:
             needed = int(stretches[stretches[:, 0] == number, 2].max(initial=0))
             found = path.stat().st_size
             if found < needed:
-                raise ValueError(f"{path}: has {found} bytes of at least {needed}; copy or prepare it again")
+                raise UserError(f"{path}: has {found} bytes of at least {needed}; copy or prepare it again")
         self._files, self._stretches, self._content = list(files), stretches, content
         self._maps: dict[int, mmap.mmap] = {}
         self._reads = 0

@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from srp_exp.datasets.files.decode import Picture, Region
+from srp_exp.errors import UserError
 
 Transform = Callable[[Picture, Region], Tensor]
 """Maps the part of a picture that is to be seen, in its pixels, to (3, S, S) uint8."""
@@ -36,7 +37,7 @@ class Augmentation:
     pictures left to right. color_jitter: brightness, contrast and saturation change by a factor of up to 1 plus
     or minus it. rand_augment: magnitude of its two operations, 0 to 30; 0: none. random_erasing: the probability.
 
-    Raises ValueError where a value is out of its range.
+    Raises UserError where a value is out of its range.
     """
 
     crop: str = "random_resized"
@@ -59,7 +60,7 @@ class Augmentation:
         }
         for name, (is_valid, choices) in ranges.items():
             if not is_valid:
-                raise ValueError(f"dataset.augmentation.{name}={getattr(self, name)}: choose {choices}")
+                raise UserError(f"dataset.augmentation.{name}={getattr(self, name)}: choose {choices}")
 
 
 class TrainTransform:
@@ -130,7 +131,7 @@ def resized(height: int, width: int, shorter_side: int) -> tuple[int, int]:
 def window_of(picture: Picture, box: Tensor | None) -> Region:
     """The pixels that a box (4,), left, top, right and bottom, touches; the whole picture without a box.
 
-    What lies outside the picture is cut off. Raises ValueError where nothing is left.
+    What lies outside the picture is cut off. Raises UserError where nothing is left.
     """
     if box is None:
         return Region(0, 0, picture.height, picture.width)
@@ -138,7 +139,7 @@ def window_of(picture: Picture, box: Tensor | None) -> Region:
     top, bottom = max(0, math.floor(top)), min(picture.height, math.ceil(bottom))
     left, right = max(0, math.floor(left)), min(picture.width, math.ceil(right))
     if top >= bottom or left >= right:
-        raise ValueError(
+        raise UserError(
             f"{picture.name}: the box {box.tolist()} has no pixel of the {picture.height} x {picture.width} picture; "
             f"mend the annotation, or set dataset.crop_to_box=false"
         )

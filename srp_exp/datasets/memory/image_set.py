@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from srp_exp.datasets.batches import Placement
 from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
 from srp_exp.datasets.split import Split
+from srp_exp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class ImageSet:
     a random crop back to its size, 0 for none. flip: whether training mirrors half of the images left to
     right. read_from: as of `DataSet`.
 
-    Raises ValueError where crop_padding is negative or not smaller than the image.
+    Raises UserError where crop_padding is negative or not smaller than the image.
     """
 
     train: Split
@@ -31,7 +32,7 @@ class ImageSet:
     def __post_init__(self) -> None:
         side = min(self.image_size)
         if not 0 <= self.crop_padding < side:
-            raise ValueError(
+            raise UserError(
                 f"dataset.crop_padding={self.crop_padding}: choose 0 to {side - 1} pixels, "
                 f"less than the smaller side of the image"
             )

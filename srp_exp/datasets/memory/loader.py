@@ -60,7 +60,7 @@ class BatchLoader:
     """Training batches: a new order and new augmentation every epoch, whole batches only.
 
     The order is a pure function of (seed, epoch), the augmentation of a sample of (seed, epoch, its position
-    in the split). `batch_size` counts the images of all processes together. Raises ValueError where the split
+    in the split). `batch_size` counts the images of all processes together. Raises UserError where the split
     is smaller than one batch, and where the processes cannot share a batch evenly.
     """
 

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.sets.prepared import COPY_KEY, PARTS
+from srp_exp.errors import UserError
 
 _FILE_BYTES, _GROUP_BYTES = 1 << 30, 1 << 25  # of images, after which a file, and a group of rows in it, is closed
 
@@ -35,9 +36,9 @@ class CopySettings:
 
     def __post_init__(self) -> None:
         if self.resize < 1:
-            raise ValueError(f"resize={self.resize}: choose a shorter side of at least 1 pixel, such as 256 or 512")
+            raise UserError(f"resize={self.resize}: choose a shorter side of at least 1 pixel, such as 256 or 512")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality={self.quality}: choose 1 to 100, such as 90")
+            raise UserError(f"quality={self.quality}: choose 1 to 100, such as 90")
 
 
 class Small(NamedTuple):
@@ -92,6 +93,7 @@ def _groups_of(pictures: Iterator[Small], split: FileSplit, schema: pa.Schema) -
     """Tables of about 32 MB of pictures."""
     rows: list[dict[str, Any]] = []
     held = 0
+    yield pa.Table.from_pylist(rows, schema)  # a file for a split without pictures, too
     for sample, small in enumerate(pictures):
         row = {"image": {"bytes": small.encoded, "path": None}, "label": int(split.labels[sample])}
         row["index"] = int(split.index[sample])
@@ -102,7 +104,8 @@ def _groups_of(pictures: Iterator[Small], split: FileSplit, schema: pa.Schema) -
         if held >= _GROUP_BYTES:
             yield pa.Table.from_pylist(rows, schema)
             rows, held = [], 0
-    yield pa.Table.from_pylist(rows, schema)
+    if rows:
+        yield pa.Table.from_pylist(rows, schema)
 
 
 def _files_of(groups: Iterator[pa.Table]) -> Iterator[Iterator[pa.Table]]:

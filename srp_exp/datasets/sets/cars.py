@@ -15,10 +15,11 @@ from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, listing
 from srp_exp.datasets.sets.matlab import field, load_mat
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.search import first_there
+from srp_exp.errors import MissingFileError
 
 _META, _TRAIN, _TEST = "cars_meta.mat", "cars_train_annos.mat", "cars_test_annos_withlabels.mat"
 _SINGLE = "cars_annos.mat"
-_DEVKITS = ("devkit", "", "car_devkit/devkit", "devkit/devkit", "car_devkit")  # where the first three may lie
+_DEVKITS = ("devkit", ".", "car_devkit/devkit", "devkit/devkit", "car_devkit")  # where the first three may lie
 
 
 class Cars(PictureSet):
@@ -52,7 +53,7 @@ class Cars(PictureSet):
             if place is None:
                 beside = f"; {_SINGLE} is for the pictures of car_ims/" if (home / _SINGLE).exists() else ""
                 beside += "; cars_test_annos.mat has no labels" if name == _TEST else ""
-                raise FileNotFoundError(f"{home / 'devkit' / name}: is missing{beside}; {cls.remedy}")
+                raise MissingFileError(f"{home / 'devkit' / name} is missing{beside}; {cls.remedy}")
         assert meta and train and test
         (names,) = load_mat(meta, ("class_names",))
         return Catalogue(

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from srp_exp.datasets.files.source import FolderSource, ImageSource, StretchSource, encoded_texts
 from srp_exp.datasets.sets.remembered import Arrays
 from srp_exp.datasets.split import held_out
+from srp_exp.errors import MissingFileError, UserError
 
 _SHOWN = 3  # offenders named in a message
 
@@ -116,14 +117,14 @@ def divide(
     """The training and the test part of a set. `test` is the one that the set has; else it is taken out of `whole`.
 
     test_fraction: of every class, drawn from `seed`, which is apart from the run's: the test part stays the same over
-    runs. Raises ValueError where the set has a test part and a fraction is asked for, or has none and it isn't.
+    runs. Raises UserError where the set has a test part and a fraction is asked for, or has none and it isn't.
     """
     if test is not None:
         if test_fraction:
-            raise ValueError(f"dataset.test_fraction={test_fraction}: {home} has a test part already; set it to 0")
+            raise UserError(f"dataset.test_fraction={test_fraction}: {home} has a test part already; set it to 0")
         return whole, test
     if not test_fraction:
-        raise ValueError(
+        raise UserError(
             f"{home}: has no test part; add one, or take a part of the pictures with dataset.test_fraction=0.2"
         )
     is_test = held_out(torch.from_numpy(whole.labels), test_fraction, seed, "test").numpy()
@@ -131,14 +132,14 @@ def divide(
 
 
 def check_labels(catalogue: Catalogue, place: Path) -> None:
-    """Raise ValueError unless every label is one of the classes."""
+    """Raise UserError unless every label is one of the classes."""
     num_classes = len(catalogue.class_names)
     for part in (catalogue.train, catalogue.test):
         wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
         if len(wrong):
             source = part.source(place)
             found = first_few([f"{source.name(row)}: {part.labels[row]}" for row in wrong.tolist()])
-            raise ValueError(
+            raise UserError(
                 f"{place}: {len(wrong):,} labels lie outside the {num_classes} classes, counted from 0 ({found}); "
                 f"the lists are damaged or of another set: fetch them again"
             )
@@ -147,7 +148,9 @@ def check_labels(catalogue: Catalogue, place: Path) -> None:
 def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -> Catalogue:
     """The catalogue with the sizes of its files, and without those that aren't below `home`.
 
-    The folders that hold them, or the files of stretches, join what it is read from. Raises FileNotFoundError where files are absent and `strict`.
+    The folders that hold them, or the files of stretches, join what it is read from.
+
+    Raises MissingFileError where files are absent and `strict`.
     """
     parts: list[Listing] = []
     folders: set[bytes] = set()
@@ -168,24 +171,24 @@ def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -
         return found
     message = f"{home}: {len(absent):,} listed files are absent ({first_few(absent)})"
     if strict:
-        raise FileNotFoundError(f"{message}; {remedy}, or accept a subset with dataset.verify=warn")
+        raise MissingFileError(f"{message}; {remedy}, or accept a subset with dataset.verify=warn")
     return replace(found, notes=(*catalogue.notes, f"{message} and left out"))
 
 
 def check_counts(catalogue: Catalogue, facts: Facts | None, place: Path, remedy: str, strict: bool) -> tuple[str, ...]:
     """How the counts differ from the published ones, as notes; those that were skipped as corrupt count as there.
 
-    Raises ValueError for an empty split, and where counts differ and `strict`.
+    Raises UserError for an empty split, and where counts differ and `strict`.
     """
     train, test = (len(part) + part.skipped for part in (catalogue.train, catalogue.test))
     found = {"training images": train, "test images": test, "classes": len(catalogue.class_names)}
     for what, count in found.items():
         if count == 0:
-            raise ValueError(f"{place}: there are no {what}; {remedy}")
+            raise UserError(f"{place}: there are no {what}; {remedy}")
     known = found.values() if facts is None else (facts.train_size, facts.test_size, facts.num_classes)
     off = [f"{n:,} {what} instead of {k:,}" for (what, n), k in zip(found.items(), known, strict=True) if n != k]
     if off and strict:
-        raise ValueError(f"{place}: {', '.join(off)}; {remedy}, or accept a subset with dataset.verify=warn")
+        raise UserError(f"{place}: {', '.join(off)}; {remedy}, or accept a subset with dataset.verify=warn")
     return (f"{place}: {', '.join(off)}; taken as it is, as dataset.verify=warn",) if off else ()
 
 

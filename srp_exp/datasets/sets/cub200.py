@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, listing
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.search import require
+from srp_exp.errors import UserError
 
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 _BOXES = "bounding_boxes.txt"
@@ -42,13 +43,13 @@ class Cub200(PictureSet):
         require(home, _LISTS, cls.remedy)
         paths, classes = _read_list(home / "images.txt"), _read_list(home / "classes.txt")
         if sorted(classes) != list(range(1, len(classes) + 1)):
-            raise ValueError(f"{home / 'classes.txt'}: class ids must be 1, 2, ... without a gap; {cls.remedy}")
+            raise UserError(f"{home / 'classes.txt'}: class ids must be 1, 2, ... without a gap; {cls.remedy}")
         files = np.array([f"images/{paths[image]}" for image in sorted(paths)], dtype=object)
         labels = _read_numbers(home / "image_class_labels.txt", 1, paths)[:, 0].astype(np.int64) - 1
         split = _read_numbers(home / "train_test_split.txt", 1, paths)[:, 0]
         odd = np.flatnonzero((split != 0) & (split != 1))
         if len(odd):
-            raise ValueError(f"{home / 'train_test_split.txt'}: {split[odd[0]]:g} is neither 0 nor 1; {cls.remedy}")
+            raise UserError(f"{home / 'train_test_split.txt'}: {split[odd[0]]:g} is neither 0 nor 1; {cls.remedy}")
         corners = None
         if boxes and cls.has_boxes(home):
             corners = _read_numbers(home / _BOXES, 4, paths)
@@ -67,12 +68,12 @@ class Cub200(PictureSet):
 
 
 def _read_list(path: Path) -> dict[int, str]:
-    """Lines "<id> <value>" as a dict. Raises ValueError, with the line's number, for any other."""
+    """Lines "<id> <value>" as a dict. Raises UserError, with the line's number, for any other."""
     values: dict[int, str] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         identifier, _, value = line.strip().partition(" ")
         if not identifier.isdecimal() or not value or int(identifier) in values:
-            raise ValueError(f"{path}, line {number}: {line!r} is not a new id and a value; fetch the file again")
+            raise UserError(f"{path}, line {number}: {line!r} is not a new id and a value; fetch the file again")
         values[int(identifier)] = value
     return values
 
@@ -82,10 +83,10 @@ def _read_numbers(path: Path, count: int, images: Collection[int]) -> NDArray[np
     values = _read_list(path)
     odd = sorted(values.keys() ^ set(images))
     if odd:
-        raise ValueError(f"{path}: image ids differ from those of images.txt, as {odd[0]}; fetch the file again")
+        raise UserError(f"{path}: image ids differ from those of images.txt, as {odd[0]}; fetch the file again")
     try:
         return np.array([values[image].split() for image in sorted(images)], np.float64).reshape(-1, count)
     except ValueError:
-        raise ValueError(
+        raise UserError(
             f"{path}: not {count} number{'s' * (count > 1)} for every image; fetch the file again"
         ) from None

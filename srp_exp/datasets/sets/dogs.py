@@ -16,6 +16,7 @@ from srp_exp.datasets.sets.catalogue import Catalogue, Facts, first_few, listing
 from srp_exp.datasets.sets.matlab import load_mat
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.search import first_there, require
+from srp_exp.errors import MissingFileError, UserError
 
 _LISTS = ("train_list.mat", "test_list.mat")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -68,7 +69,7 @@ def _annotations(home: Path) -> Path | None:
 
 
 def _class_names(splits: Sequence[tuple[list[str], NDArray[np.int64]]], lists: Path) -> tuple[str, ...]:
-    """The folder of each label. Raises ValueError unless labels and folders belong together one to one."""
+    """The folder of each label. Raises UserError unless labels and folders belong together one to one."""
     pairs = {
         (int(label), file.partition("/")[0])
         for files, labels in splits
@@ -77,7 +78,7 @@ def _class_names(splits: Sequence[tuple[list[str], NDArray[np.int64]]], lists: P
     folders = {folder for _, folder in pairs}
     if len(pairs) != len(folders):
         several = sorted(folder for folder in folders if sum(folder == other for _, other in pairs) > 1)
-        raise ValueError(
+        raise UserError(
             f"{lists}: folders with more than one label in the lists ({first_few(several)}); fetch the lists again"
         )
     return tuple(folder for _, folder in sorted(pairs))
@@ -98,10 +99,10 @@ def _box(path: Path) -> tuple[float, float, float, float]:
             for box in ElementTree.fromstring(path.read_bytes()).iter("bndbox")
         ]
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: this annotation is missing; {remedy}") from None
+        raise MissingFileError(f"{path}: this annotation is missing; {remedy}") from None
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable annotation ({error}); {remedy}") from None
+        raise UserError(f"{path}: not a readable annotation ({error}); {remedy}") from None
     if not objects or np.isnan(objects).any():
-        raise ValueError(f"{path}: has no complete bounding box; {remedy}")
+        raise UserError(f"{path}: has no complete bounding box; {remedy}")
     lefts, tops, rights, bottoms = zip(*objects, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)

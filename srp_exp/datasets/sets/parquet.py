@@ -11,6 +11,8 @@ from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, first_fe
 from srp_exp.datasets.sets.imagenet import FACTS
 from srp_exp.datasets.sets.parquet_files import Columns, find_columns, read_labels, read_listing
 from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.sets.search import candidates
+from srp_exp.errors import MissingFileError, UserError
 
 _TRAIN, _TEST = ("train", "training"), ("test", "validation", "valid", "val")
 """What the names of a split's files begin with, or of their folder; of the test splits the first that has labels."""
@@ -31,15 +33,18 @@ class Parquet(PictureSet):
 
     @classmethod
     def locate(cls, root: Path) -> Path:
-        places = [root, root / "data", *sorted(path for path in root.glob("*/") if path.name != "data")]
-        named = [place for place in places if _files(place, _TRAIN)]
-        found = named[:1] if named and named[0] in places[:2] else named or [p for p in places if _files(p, ("",))]
+        found: list[Path] = []
+        for home in candidates(root, cls.usual_names):
+            deeper = sorted(path for path in home.glob("*/") if path.name != "data")
+            named = ([home], _TRAIN), ([home / "data"], _TRAIN), (deeper, _TRAIN)
+            for places, splits in (*named, ([home, home / "data", *deeper], ("",))):
+                found = found or [place for place in places if _files(place, splits)]
         if len(found) == 1:
             return found[0]
         what = "there is no such folder" if not root.is_dir() else "no train-*.parquet is in it or in its folder data"
         if found:
             what = f"has several data sets ({first_few([place.name for place in found])}); set dataset.root to one"
-        raise FileNotFoundError(f"dataset.root={root}: {what}; {cls.remedy}")
+        raise MissingFileError(f"dataset.root={root}: {what}; {cls.remedy}")
 
     @classmethod
     def read(
@@ -89,12 +94,12 @@ def _read_test(
 
 
 def _numbers(labels: NDArray[Any], names: tuple[str, ...], home: Path) -> NDArray[np.int64]:
-    """Labels as numbers; texts are looked up in `names`. Raises ValueError for a text that isn't there."""
+    """Labels as numbers; texts are looked up in `names`. Raises UserError for a text that isn't there."""
     if labels.dtype.kind != "U":
         return labels.astype(np.int64)
     unknown = sorted(set(labels.tolist()) - set(names))
     if unknown:
-        raise ValueError(f"{home}: test has classes that train lacks ({first_few(unknown)}); remove their rows")
+        raise UserError(f"{home}: test has classes that train lacks ({first_few(unknown)}); remove their rows")
     return np.searchsorted(np.array(names), labels)
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from srp_exp.datasets.sets.catalogue import Listing, first_few
 from srp_exp.datasets.sets.remembered import LOG
+from srp_exp.errors import UserError
 from srp_exp.files import stamp, write_atomically
 
 
@@ -36,7 +37,7 @@ class Columns:
 def find_columns(file: Path, image: str | None, label: str | None) -> Columns:
     """The columns of the given names, or the only ones of images and labels: by the hub's features, else by type.
 
-    Raises ValueError where there is none, or more than one and none is chosen.
+    Raises UserError where there is none, or more than one and none is chosen.
     """
     schema = read_schema(file)
     features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
@@ -52,30 +53,28 @@ def find_columns(file: Path, image: str | None, label: str | None) -> Columns:
         for chosen, found, what in ((image, images, "image"), (label, labels, "label"))
     )
     if not _holds_images(schema.field(image).type):
-        raise ValueError(f"{file}: column {image} is {schema.field(image).type}, no images; set dataset.image_column")
+        raise UserError(f"{file}: column {image} is {schema.field(image).type}, no images; set dataset.image_column")
     return Columns(image, label, tuple(features.get(label, {}).get("names") or ()))
 
 
 def read_schema(file: Path) -> pa.Schema:
-    """Raises ValueError where the file is damaged."""
+    """Raises UserError where the file is damaged."""
     try:
         return pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); fetch it again"
-        ) from None
+        raise UserError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); fetch it again") from None
 
 
 def read_labels(files: Sequence[Path], columns: Columns) -> NDArray[Any]:
-    """The labels of all rows, integers or texts. Raises ValueError where they are neither, or missing."""
+    """The labels of all rows, integers or texts. Raises UserError where they are neither, or missing."""
     labels = [np.empty(0, np.int64)]
     for file in files:
         missing = [name for name in (columns.image, columns.label) if name not in read_schema(file).names]
         if missing:
-            raise ValueError(f"{file}: has no column {missing[0]}, which the other files have; fetch it again")
+            raise UserError(f"{file}: has no column {missing[0]}, which the other files have; fetch it again")
         column = pq.read_table(file, columns=[columns.label]).column(columns.label)
         if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_string(column.type)):
-            raise ValueError(
+            raise UserError(
                 f"{file}: its labels are {column.type} with {column.null_count} missing; give integers or texts"
             )
         labels.append(np.asarray(column.to_pylist()) if pa.types.is_string(column.type) else column.to_numpy())
@@ -85,7 +84,7 @@ def read_labels(files: Sequence[Path], columns: Columns) -> NDArray[Any]:
 def read_listing(home: Path, files: Sequence[Path], column: str, labels: NDArray[np.int64], cache: Path) -> Listing:
     """The images of all rows of `files`, which lie below `home`. cache: folder for what is compressed.
 
-    The listing's `content` is a digest of every byte of the images. Raises OSError where the cache has no room.
+    The listing's `content` is a digest of every byte of the images. Raises UserError where the cache has no room.
     """
     content = hashlib.sha256()
     paths: list[bytes] = []
@@ -138,6 +137,8 @@ def _groups(file: Path, column: str) -> Iterator[tuple[tuple[int, int, bool], li
         leaf = f"{column}.bytes" if is_struct else column
         for group in range(opened.num_row_groups):
             metadata = opened.metadata.row_group(group)
+            if not metadata.num_rows:
+                continue
             (chunk,) = (c for c in map(metadata.column, range(metadata.num_columns)) if c.path_in_schema == leaf)
             first = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
             images = opened.read_row_group(group, columns=[leaf]).column(column)
@@ -152,13 +153,13 @@ def _unpacked(file: Path, column: str, cache: Path) -> tuple[Path, NDArray[np.in
     """The file in `cache` that holds the images of a parquet file one after another, and their stretches in it."""
     sizes = np.array([len(value) for _, values in _groups(file, column) for value in values], np.int64)
     ends = np.cumsum(sizes)
-    place = cache / f"{file.stem}-{hashlib.sha256(json.dumps(stamp(file)).encode()).hexdigest()[:12]}.images"
+    place = cache / f"{file.name}-{hashlib.sha256(json.dumps(stamp(file)).encode()).hexdigest()[:12]}.images"
     needed = int(ends[-1]) if len(ends) else 0
     if not (place.is_file() and place.stat().st_size == needed):
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
         if needed > free:
-            raise OSError(
+            raise UserError(
                 f"{file}: its images are compressed and need {needed:,} bytes in {cache}, where {free:,} are free; "
                 f"set dataset.cache_dir"
             )
@@ -176,9 +177,7 @@ def _holds_images(kind: pa.DataType) -> bool:
 def _only(file: Path, schema: pa.Schema, chosen: str | None, found: list[str], what: str) -> str:
     choices = first_few(found or schema.names)
     if chosen is not None and chosen not in schema.names:
-        raise ValueError(f"dataset.{what}_column={chosen}: {file} has no such column, but {first_few(schema.names)}")
+        raise UserError(f"dataset.{what}_column={chosen}: {file} has no such column, but {first_few(schema.names)}")
     if chosen is None and len(found) != 1:
-        raise ValueError(
-            f"{file}: {len(found)} columns may hold the {what}s; set dataset.{what}_column to one of {choices}"
-        )
+        raise UserError(f"{file}: {len(found)} columns may hold {what}s; set dataset.{what}_column to one of {choices}")
     return chosen or found[0]

@@ -27,6 +27,7 @@ from srp_exp.datasets.sets.catalogue import (
 from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
 from srp_exp.datasets.sets.remembered import index_file, remembered
 from srp_exp.datasets.sets.search import find_home
+from srp_exp.errors import MissingFileError
 
 LOG = logging.getLogger("srp_exp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as of most pretrained weights
@@ -44,7 +45,7 @@ class PictureSet(FileSet):
     held in memory. own, settings: what `read` gets besides, under their names.
 
     `index` of a split counts the samples of the official list, so that it stays the same in subsets and copies. mean
-    and std are ImageNet's for a published set, and measured for others. Raises FileNotFoundError and ValueError, in one
+    and std are ImageNet's for a published set, and measured for others. Raises MissingFileError and UserError, in one
     line with the first few offenders and the remedy.
     """
 
@@ -116,7 +117,7 @@ class PictureSet(FileSet):
 
     @classmethod
     def locate(cls, root: Path) -> Path:
-        """The folder of the set. Raises FileNotFoundError as `find_home` does."""
+        """The folder of the set. Raises MissingFileError as `find_home` does."""
         return find_home(root, cls.usual_names, cls.layouts, cls.remedy)
 
     @classmethod
@@ -126,7 +127,7 @@ class PictureSet(FileSet):
 
     @classmethod
     def has_boxes(cls, root: Path) -> bool:
-        """Whether the set in `root` has what `crop_to_box` needs. Raises FileNotFoundError where there is no set."""
+        """Whether the set in `root` has what `crop_to_box` needs. Raises MissingFileError where there is no set."""
         return False
 
     @classmethod
@@ -140,7 +141,7 @@ class PictureSet(FileSet):
 
 def _open(home: Path, part: Listing, crop_to_box: bool) -> FileSplit:
     if crop_to_box and part.boxes is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"dataset.crop_to_box=true: {home} has no bounding boxes; fetch them, or set dataset.crop_to_box=false"
         )
     boxes = torch.from_numpy(part.boxes) if crop_to_box else None

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from srp_exp.datasets.sets.catalogue import Catalogue
 from srp_exp.datasets.sets.parquet_files import find_columns, read_labels, read_listing, read_schema
+from srp_exp.errors import UserError
 
 COPY_KEY = b"srp_exp"
 PARTS = ("train", "test")
@@ -34,19 +35,17 @@ def copy_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def check_copy(folder: Path, facts: dict[str, Any] | None, name: str, side: int | None) -> None:
-    """Raise ValueError unless the copy in `folder`, or that it is none, is what was asked for."""
+    """Raise UserError unless the copy in `folder`, or that it is none, is what was asked for."""
     if facts is None:
         if side is not None:
-            raise ValueError(
+            raise UserError(
                 f"dataset.copy_side={side}: {folder} is no prepared copy; set dataset.copy_side=null, or prepare one "
                 f"with scripts/prepare_data.py resize={side}"
             )
     elif facts["name"] != name:
-        raise ValueError(
-            f"dataset.root={folder}: holds a copy of {facts['name']}, not of {name}; choose another folder"
-        )
+        raise UserError(f"dataset.root={folder}: holds a copy of {facts['name']}, not of {name}; choose another folder")
     elif facts["resize"] != side:
-        raise ValueError(
+        raise UserError(
             f"dataset.copy_side={side}: {folder} holds pictures reduced to a shorter side of {facts['resize']}, which "
             f"gives other results than the original; set dataset.copy_side={facts['resize']}, or another dataset.root"
         )
@@ -60,7 +59,7 @@ def read_copy(folder: Path, facts: dict[str, Any], cache: Path) -> Catalogue:
         files = copy_files(folder, part)
         read = read_listing(folder, files, columns.image, read_labels(files, columns), cache)
         if len(read) != facts["sizes"][part]:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: has {len(read):,} of {facts['sizes'][part]:,} {part} pictures; prepare it again"
             )
         names = ["index", "box"] if facts["boxes"] else ["index"]
@@ -68,7 +67,7 @@ def read_copy(folder: Path, facts: dict[str, Any], cache: Path) -> Catalogue:
         boxes = None
         if facts["boxes"]:
             boxes = table.column("box").combine_chunks().flatten().to_numpy().astype(np.float32).reshape(-1, 4)
-        index = table.column("index").to_numpy()
+        index = np.array(table.column("index").to_numpy())
         parts.append(replace(read, index=index, boxes=boxes, skipped=facts["skipped"][part]))
     read_from = (folder, *(file for part in PARTS for file in copy_files(folder, part)))
     return Catalogue(parts[0], parts[1], columns.class_names, read_from)

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from srp_exp.errors import MissingFileError
+
 _DEPTH = 4  # as ILSVRC/Data/CLS-LOC below the folder of the data
 
 
@@ -11,21 +13,21 @@ def find_home(root: Path, usual_names: Sequence[str], layouts: Sequence[Sequence
     """The folder of a set: `root`, or one of its usual names below it; or beside it, where `root` has a usual name.
 
     usual_names: in small letters and digits only, as "cub200" for CUB-200. layouts: the files and folders that a folder
-    of the set has, all of one of them. Raises FileNotFoundError with what is missing.
+    of the set has, all of one of them. Raises MissingFileError with what is missing.
     """
-    candidates = list(_candidates(root, usual_names, _DEPTH))
+    homes = list(candidates(root, usual_names))
     if not root.exists() and _plain(root.name) in usual_names:
-        candidates += _usual_children(root.parent, usual_names, _DEPTH)
-    lacking = [(home, min((_missing(home, layout) for layout in layouts), key=len)) for home in candidates]
+        homes += _usual_children(root.parent, usual_names, _DEPTH)
+    lacking = [(home, min((_missing(home, layout) for layout in layouts), key=len)) for home in homes]
     whole = [home for home, missing in lacking if not missing]
     if whole:
         return whole[0]
     marks = {mark for layout in layouts for mark in layout}
     for home, missing in lacking:
         if any((home / mark).exists() for mark in marks):
-            raise FileNotFoundError(f"dataset.root={root}: {home} has no {' and no '.join(missing)}; {remedy}")
+            raise MissingFileError(f"{home}: {', '.join(missing)} is missing; {remedy}")
     what = f"no {' or '.join(layout[0] for layout in layouts)} is in it" if root.is_dir() else "there is no such folder"
-    raise FileNotFoundError(f"dataset.root={root}: {what}; {remedy}, or set dataset.root or data_root")
+    raise MissingFileError(f"dataset.root={root}: {what}; {remedy}, or set dataset.root or data_root")
 
 
 def first_there(home: Path, *places: str) -> Path | None:
@@ -33,7 +35,8 @@ def first_there(home: Path, *places: str) -> Path | None:
     return next((home / place for place in places if (home / place).exists()), None)
 
 
-def _candidates(folder: Path, usual_names: Sequence[str], depth: int) -> Iterator[Path]:
+def candidates(folder: Path, usual_names: Sequence[str], depth: int = _DEPTH) -> Iterator[Path]:
+    """`folder`, and what is below it under usual names only."""
     if folder.is_dir():
         yield folder
         yield from _usual_children(folder, usual_names, depth)
@@ -43,7 +46,7 @@ def _usual_children(folder: Path, usual_names: Sequence[str], depth: int) -> Ite
     if depth and folder.is_dir():
         for child in sorted(folder.iterdir()):
             if _plain(child.name) in usual_names:
-                yield from _candidates(child, usual_names, depth - 1)
+                yield from candidates(child, usual_names, depth - 1)
 
 
 def _plain(name: str) -> str:
@@ -55,7 +58,7 @@ def _missing(home: Path, layout: Sequence[str]) -> list[str]:
 
 
 def require(home: Path, names: Sequence[str], remedy: str) -> None:
-    """Raise FileNotFoundError unless all files and folders `names` are in `home`."""
+    """Raise MissingFileError unless all files and folders `names` are in `home`."""
     missing = _missing(home, names)
     if missing:
-        raise FileNotFoundError(f"{home}: {', '.join(missing[:3])} is missing; {remedy}")
+        raise MissingFileError(f"{home}: {', '.join(missing[:3])} is missing; {remedy}")
