@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from srp_exp.config import components as c
-from srp_exp.config import identity
+from srp_exp.config import identity, preprocessing
 from srp_exp.config import schema as s
 from srp_exp.config import training as t
 
@@ -73,4 +73,6 @@ def register() -> None:
     )
     OmegaConf.register_new_resolver("sha256_of_file", identity.sha256_of_file, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda root: Path(root).expanduser().absolute().name, replace=True)
+    OmegaConf.register_new_resolver("from_weights", preprocessing.from_weights, replace=True)
+    OmegaConf.register_new_resolver("eval_resize", preprocessing.eval_resize, replace=True)
     OmegaConf.register_new_resolver("scaled_lr", lambda lr, size, per: lr * size / per, replace=True)

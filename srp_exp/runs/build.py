@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
+from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
 from srp_exp.errors import UserError
 from srp_exp.runs.free_device import FREE_CUDA, free_cuda
 from srp_exp.seeding import derive
@@ -81,8 +81,8 @@ def build_device(name: str) -> torch.device:
 
 
 def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
-    arguments = _arguments(config.dataset, without=("name", "val_fraction"))
-    dataset: DataSet = instantiate(arguments)
+    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
+    dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
     splits = {"train": train, "val": val, "test": dataset.test}
     workers = _available_cpus() if config.workers is None else config.workers
@@ -109,7 +109,7 @@ def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> t
     )
     example = torch.zeros(2, dataset.channels, *dataset.image_size)
     if attention._target_ is None:
-        _check_native(attention.name, config.backbone.name, bool(find_attention(model, example)))
+        _check_native(attention.average_pooling, config.backbone.name, bool(find_attention(model, example)))
     records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else []
     return model.to(device).to(memory_format=_memory_format(config)), records
 
@@ -163,11 +163,11 @@ def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> list
     return apply_srp(model, schedule, share=srp.share, regions=srp.regions, example_input=example)
 
 
-def _check_native(attention: str, backbone: str, has_attention: bool) -> None:
+def _check_native(wanted: bool, backbone: str, has_attention: bool) -> None:
     """Raise ValueError where `none` meets a network with attention of its own, or `native` one without."""
-    if attention == "none" and has_attention:
+    if has_attention and not wanted:
         raise UserError(f"attention=none: {backbone} brings its own attention; set attention=native")
-    if attention == "native" and not has_attention:
+    if wanted and not has_attention:
         raise UserError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
 
 

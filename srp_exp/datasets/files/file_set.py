@@ -1,16 +1,16 @@
 """What every data set of pictures on disk offers: its splits, and the facts that training needs about them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.batches import Batch, Placement, TrainingBatches
 from srp_exp.datasets.files.file_loader import FileBatchLoader, FileEvalLoader
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
 from srp_exp.datasets.split import Split
 
-_PADDING = 8  # sides have so many times the padding of small pictures: 4 of 32 pixels
+_SIDE_OF_PADDING = 8  # how many times the padding a side has: 4 of 32 pixels
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class FileSet:
     train, test: the published division, read when needed or held in memory. class_names: one per label. mean, std: one
     per channel, in units of the pixel range [0, 1]. read_from: as of `DataSet`.
 
-    Held in memory, pictures keep their size and are varied as CIFAR's are: padded by an eighth of their side, cropped
-    back, and mirrored where `augmentation` says so.
+    Held in memory, pictures keep their size, and `crop` is `pad`: by crop_padding where that was chosen, else by an
+    eighth of their side, as CIFAR's are.
     """
 
     train: FileSplit | Split
@@ -29,8 +29,13 @@ class FileSet:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augmentation: Augmentation
+    augmentation: FileAugmentation
     read_from: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.train, Split) and self.augmentation.crop != "pad":
+            padded = replace(self.augmentation, crop="pad", crop_padding=min(self.image_size) // _SIDE_OF_PADDING)
+            object.__setattr__(self, "augmentation", padded)
 
     @property
     def num_classes(self) -> int:
@@ -47,14 +52,6 @@ class FileSet:
             height, width = self.train.images.shape[2:]
             return height, width
         return self.augmentation.crop_size, self.augmentation.crop_size
-
-    @property
-    def crop_padding(self) -> int:
-        return min(self.image_size) // _PADDING
-
-    @property
-    def flip(self) -> bool:
-        return self.augmentation.flip
 
     def training_batches(
         self, split: FileSplit | Split, batch_size: int, seed: int, placement: Placement

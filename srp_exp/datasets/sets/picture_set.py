@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.measure import channel_statistics, find_corrupt, hold_in_memory
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.sets.catalogue import (
     Catalogue,
     Facts,
@@ -64,7 +64,7 @@ class PictureSet(FileSet):
         cache_dir: str | None,
         on_corrupt: str,
         copy_side: int | None,
-        augmentation: Augmentation,
+        augmentation: FileAugmentation,
         verify: str = "strict",
         crop_to_box: bool = False,
         memory_mb: float = 0,

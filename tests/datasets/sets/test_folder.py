@@ -8,15 +8,20 @@ import torch
 import torchvision
 from official_copies import encoded, put
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.sets.folder import Folder
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "imagenette_128.tar"
 
 
 def open_folder(root, **others):
-    arguments = {"cache_dir": None, "on_corrupt": "stop", "copy_side": None, "augmentation": Augmentation()} | others
+    arguments = {
+        "cache_dir": None,
+        "on_corrupt": "stop",
+        "copy_side": None,
+        "augmentation": FileAugmentation(),
+    } | others
     return Folder(str(root), **arguments)
 
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from official_copies import KINDS, encoded, make_parquet
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.batches import digests_of
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.sets.parquet import ImageNetParquet, Parquet
 
 FILES = {"train-00000-of-00002": (0, 7), "train-00001-of-00002": (7, 5)}
@@ -19,7 +19,7 @@ PICTURES = [encoded(KINDS[number % len(KINDS)], number) for number in range(18)]
 
 def open_parquet(root, kind=ImageNetParquet, **others):
     arguments = {"cache_dir": None, "verify": "warn", "on_corrupt": "stop", "copy_side": None} | others
-    return kind(str(root), augmentation=Augmentation(), **arguments)
+    return kind(str(root), augmentation=FileAugmentation(), **arguments)
 
 
 def rewrite(home, **options):
