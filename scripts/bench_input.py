@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from natural_pictures import encoded_picture, write_pictures
-from timm.data import create_transform
 from timm.data.loader import fast_collate
+from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -66,7 +66,7 @@ def torchvision_preset(folder: Path) -> Pass:
 def timm_pipeline(folder: Path) -> Pass:
     """timm's training transform without its options, its uint8 batches, and the normalisation of its prefetcher."""
     transform = create_transform(
-        224, is_training=True, use_prefetcher=True, color_jitter=None, auto_augment=None, interpolation="bilinear"
+        224, is_training=True, use_prefetcher=True, color_jitter=0.0, auto_augment=None, interpolation="bilinear"
     )
     dataset = ImageFolder(str(folder), transform)
     loader: Any = DataLoader(dataset, BATCH, True, num_workers=1, persistent_workers=True, collate_fn=fast_collate)
