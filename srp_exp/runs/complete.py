@@ -33,6 +33,7 @@ from srp_exp.training.learner import Learner
 from srp_exp.training.logs import LOG, log_to
 from srp_exp.training.loop import Training, fit
 from srp_exp.training.pictures import regions_on_images
+from srp_exp.training.profiler import Profiled
 from srp_exp.training.reporter import Reporter
 from srp_exp.training.resume import load_best
 
@@ -118,9 +119,10 @@ def _train(
         every_minutes=config.checkpoint.every_minutes,
         writes=learner.processes.writes,
     )
+    profiled = config.profile and learner.processes.writes
     training = Training(
         learner,
-        batches,
+        Profiled(batches, folder / "profile") if profiled else batches,
         checkpoints,
         interruption,
         reporter,
