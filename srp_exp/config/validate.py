@@ -86,6 +86,8 @@ def _validate_training(config: DictConfig) -> None:
 
 
 def _validate_dataset(config: DictConfig) -> None:
+    if config.test_root is not None and (config.mode.name, config.split.name) != ("eval", "test"):
+        raise UserError(f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test; leave it out")
     if "image_size" in config.dataset and len(config.dataset.image_size) != 2:
         raise UserError(f"dataset.image_size={config.dataset.image_size}: give two numbers, [height, width] in pixels")
 
