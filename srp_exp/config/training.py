@@ -50,6 +50,7 @@ class SgdConfig(OptimizerConfig):
     weight_decay: float = within("[0, inf)", "${recipe.weight_decay}")
     momentum: float = within("[0, 1)", 0.9)
     nesterov: bool = True
+    fused: bool = True  # one kernel for all parameters, which fp16 needs in order not to wait for the device
 
 
 @dataclass
@@ -57,7 +58,8 @@ class AdamWConfig(OptimizerConfig):
     _target_: str = "torch.optim.AdamW"
     lr: float = within("(0, inf)", 1e-3)
     weight_decay: float = within("[0, inf)", 0.05)
-    betas: list[float] = within("[0, 1)", [0.9, 0.999])
+    betas: list[float] = within("[0, 1)", [0.9, 0.999], length=2)
+    fused: bool = True
 
 
 @dataclass
@@ -65,27 +67,29 @@ class LrScheduleConfig:
     name: str = MISSING
     _target_: str = MISSING
     _partial_: bool = True
+
+
+@dataclass
+class WarmedUpConfig(LrScheduleConfig):
     warmup_epochs: float = within("[0, inf)", "${recipe.warmup_epochs}")  # rising in a straight line from 0
 
 
 @dataclass
-class CosineLrConfig(LrScheduleConfig):
+class CosineLrConfig(WarmedUpConfig):
     _target_: str = "srp_exp.training.lr_schedule.cosine"
     final_factor: float = within("[0, 1]", 0.0)  # times the peak learning rate
 
 
 @dataclass
-class StepLrConfig(LrScheduleConfig):
+class StepLrConfig(WarmedUpConfig):
     _target_: str = "srp_exp.training.lr_schedule.step"
     milestones: list[float] = within("(0, 1)", [0.3, 0.6, 0.8])  # as parts of the training
     gamma: float = within("(0, 1)", 0.2)  # factor at each milestone
 
 
 @dataclass
-class OneCycleLrConfig:
-    name: str = MISSING
+class OneCycleLrConfig(LrScheduleConfig):
     _target_: str = "srp_exp.training.lr_schedule.one_cycle"
-    _partial_: bool = True
     peak_at: float = within("(0, 1)", 0.3)  # part of the training after which the rate is highest
     start_factor: float = within("(0, 1]", 0.04)  # times the peak learning rate
     final_factor: float = within("[0, 1]", 0.0)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from srp_exp.config.study import Expectation
 from srp_exp.errors import UserError
+from srp_exp.runs.folder import reading
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.results import Entry, StudyResults
 from srp_exp.studies.statistics import McNemar, Paired, Pooled, holm, mcnemar, paired, pooled
@@ -172,6 +173,7 @@ def _predictions(file: Path) -> npt.NDArray[np.int64]:
     """(samples, 3): index, label and prediction, in the order of the index."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(file, columns=["index", "label", "prediction"])
+    with reading(file):
+        table = pq.read_table(file, columns=["index", "label", "prediction"])
     rows = np.stack([column.to_numpy() for column in table.columns], axis=1)
     return rows[np.argsort(rows[:, 0], kind="stable")]

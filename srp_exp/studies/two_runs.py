@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from srp_exp.runs.folder import reading
 from srp_exp.studies.comparisons import compare_predictions
 from srp_exp.studies.store import Run
 
@@ -21,8 +22,8 @@ def print_comparison(first: Run, second: Run, console: Console) -> None:
         if one.get(name) != two.get(name) and not name.endswith("_target_"):
             settings.add_row(name, one.get(name, "-"), two.get(name, "-"))
     for name in ("commit", "device", "host"):
-        if first.provenance[name] != second.provenance[name]:
-            settings.add_row(name, str(first.provenance[name])[:40], str(second.provenance[name])[:40])
+        if first.provenance.get(name) != second.provenance.get(name):
+            settings.add_row(name, str(first.provenance.get(name))[:40], str(second.provenance.get(name))[:40])
     console.print(settings)
     console.print()
     metrics = _table("metric", first, second, "difference")
@@ -54,8 +55,10 @@ def _measures(run: Run) -> Iterator[tuple[str, float]]:
     """Metrics of the test split, size and time, and what evaluators measured."""
     yield from run.results["test"].items()
     for name in ("parameters", "training_seconds", "epoch"):
-        yield name, run.results[name]
+        if name in run.results:
+            yield name, run.results[name]
     for file in sorted((run.folder / "evaluation" / "test").glob("*.json")):
-        values = json.loads(file.read_text())
-        for name, value in values.get("summary", {}).items():
+        with reading(file):
+            summary = dict(json.loads(file.read_text()).get("summary", {}))
+        for name, value in summary.items():
             yield f"{file.stem}.{name}", value

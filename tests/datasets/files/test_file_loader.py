@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
 from srp_exp.datasets import Batch, BatchLoader, ImageSet, Placement, Split
@@ -68,6 +69,29 @@ def picture(file_set: FileSet, index: int) -> Tensor:
 def assert_same(batch: Batch, other: Batch) -> None:
     for name in ("images", "labels", "index"):
         assert torch.equal(getattr(batch, name), getattr(other, name))
+
+
+class Transfers(TorchDispatchMode):
+    """The shapes of the tensors that went from the CPU to the meta device, which stands for an accelerator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sources = [arg.device.type for arg in args if isinstance(arg, Tensor)]
+        if "cpu" in sources and isinstance(result, Tensor) and result.device.type == "meta":
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+def test_a_step_copies_its_images_to_the_device_and_nothing_else(file_set) -> None:
+    """Labels and index crossed in every step, from memory that isn't pinned, for which a GPU waits."""
+    batches = file_set.training_batches(file_set.train, 6, SEED, Placement("meta"))
+    with Transfers() as transfers:
+        assert [batch.labels.device.type for batch in batches.epoch(0)] == ["meta"] * 3
+    assert sorted(transfers.shapes) == sorted([(18,), (18,), *[(6, 3, 16, 16)] * 3])
 
 
 def test_a_batch_holds_its_samples_as_a_slow_loop_makes_them(file_set) -> None:
