@@ -15,7 +15,7 @@ from srp_exp.datasets import ImageSet, Split, with_statistics
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.sets.cifar import Cifar10, Cifar100
 from srp_exp.datasets.sets.mnist5k import Mnist5k
-from srp_exp.datasets.sets.official_set import IMAGENET_MEAN, IMAGENET_STD
+from srp_exp.datasets.sets.picture_set import IMAGENET_MEAN, IMAGENET_STD
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg"
 
