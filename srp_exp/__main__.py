@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from srp_exp.commands.modes import MODES
+from srp_exp.commands.search import objective
 from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.identity import names_a_run, run_folder
@@ -19,7 +20,6 @@ from srp_exp.config.validate import validate
 from srp_exp.errors import STOPPED, USER_ERRORS
 from srp_exp.files import FAILURE, write_atomically
 from srp_exp.runs.lock import InUseError
-from srp_exp.studies.objective import objective
 from srp_exp.training.launch import launched_as
 
 register()  # on import, since the processes that a launcher starts import `run` and nothing else

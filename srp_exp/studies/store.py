@@ -71,6 +71,14 @@ class Run:
     def provenance(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "provenance.json").read_text()))
 
+    @property
+    def commit(self) -> str:
+        """That of a finished run, with a + where there were uncommitted changes; empty where none is known."""
+        if self.state != State.finished:
+            return ""
+        commit = (self.provenance["commit"] or "unknown")[:10]
+        return f"{commit}+" if self.provenance["diff"] else commit
+
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """metrics.jsonl: one dict of metrics per epoch."""
