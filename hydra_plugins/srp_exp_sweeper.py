@@ -16,9 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from rich.console import Console
 
-from srp_exp.errors import STOPPED
+from srp_exp.errors import STOPPED, UserError
 from srp_exp.studies.grid import Grid, PlannedRun, plan
-from srp_exp.studies.listing import count_states, print_grid
+from srp_exp.studies.listing import count_states, print_grid, terminal
 from srp_exp.studies.pairs import check_decidable, plain_study
 from srp_exp.studies.store import State, find_run, note_job
 from srp_exp.training.interruption import EXIT_CODE, Interruption
@@ -33,10 +33,10 @@ class GridSweeper(BasicSweeper):
         config = self.config
         assert config is not None
         if launched_as().size > 1:
-            raise ValueError("a sweep starts its runs itself: let torchrun start a single run, without -m")
+            raise UserError("a sweep starts its runs itself: let torchrun start a single run, without -m")
         if config.mode.name != "train":  # nothing to plan; Hydra's own sweep would leave a multirun.yaml
             return self._launch_all(arguments)
-        console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width
+        console = terminal()
         grid = self._plan(arguments)
         if config.study is not None:
             check_decidable(plain_study(config.study), grid.entries)
@@ -109,4 +109,6 @@ class GridSweeper(BasicSweeper):
             jobs += submitted
         if jobs and self.config.wait:
             with console.status("waiting for SLURM") as status:
-                slurm.wait_for(jobs, lambda: status.update(count_states(find_run(p.run.folder) for p in runs)))
+                slurm.wait_for(
+                    jobs, lambda queue: status.update(count_states(find_run(p.run.folder, lambda: queue) for p in runs))
+                )

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from srp_exp.config import CONF_DIR
-from srp_exp.config.explain import explain, nearest
+from srp_exp.config.explain import nearest
+from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
-from srp_exp.errors import USER_ERRORS
+from srp_exp.errors import UserError
 from srp_exp.studies.grid import Grid, plan
-from srp_exp.studies.listing import count_states, runs_table
+from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
 from srp_exp.studies.store import State, all_runs, find_run
 
@@ -40,7 +41,7 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
         config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         if config.study is None:
             studies = loader.get_group_options("study")
-            raise ValueError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
+            raise UserError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
         parse = OverridesParser.create(config_loader=loader).parse_overrides
         params, of_task = config.hydra.sweeper.params or {}, list(config.hydra.overrides.task)
         grid = plan(config, params, parse(of_task), parse, lambda o: loader.load_sweep_config(config, o))
@@ -53,14 +54,14 @@ def list_runs(arguments: list[str], console: Console) -> None:
     parent = Path(wanted.pop("output_dir", "outputs")) / "runs"
     runs = all_runs(parent)
     if not runs:
-        raise ValueError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
+        raise UserError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
     settings = {run.folder: {**run.settings, "state": run.state.value} for run in runs}
     known = {name for values in settings.values() for name in values}
     for name in wanted.keys() - known:
-        raise ValueError(f"{name}: no run has such a setting{nearest(name, known)}")
+        raise UserError(f"{name}: no run has such a setting{nearest(name, known)}")
     states = [state.value for state in State]
     if wanted.get("state", states[0]) not in states:
-        raise ValueError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
+        raise UserError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
     chosen = [run for run in runs if all(_is(settings[run.folder].get(name), wanted[name]) for name in wanted)]
     console.print(runs_table(chosen))
     console.print(count_states(chosen), highlight=False)
@@ -77,12 +78,12 @@ def compare_runs(arguments: list[str]) -> None:
     from srp_exp.__main__ import main as srp_exp
 
     if len(arguments) < 2:
-        raise ValueError(f"srp-report compare {' '.join(arguments)}: name two run folders")
+        raise UserError(f"srp-report compare {' '.join(arguments)}: name two run folders")
     run, other, *overrides = arguments
     for folder in (run, other):
         state = find_run(Path(folder)).state
         if state != State.finished:
-            raise ValueError(f"{folder}: no finished run is there ({state.value})")
+            raise UserError(f"{folder}: no finished run is there ({state.value})")
     sys.argv = ["srp-exp", "mode=compare", f"run='{run}'", f"other='{other}'", *overrides]
     srp_exp()
 
@@ -90,7 +91,7 @@ def compare_runs(arguments: list[str]) -> None:
 def _pair(argument: str) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not equals:
-        raise ValueError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
+        raise UserError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
     return name, value
 
 
@@ -106,7 +107,7 @@ def main() -> None:
     if not arguments:
         parser.print_help()
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
     try:
         match arguments:
@@ -116,8 +117,10 @@ def main() -> None:
                 compare_runs(folders)
             case _:
                 report_study([*arguments, *searched], console)
-    except USER_ERRORS as error:
-        sys.exit(f"srp-report: {explain(error)}")
+    except Exception as error:
+        if not is_one_line(error):
+            raise
+        sys.exit(f"srp-report: {describe(error)}")
 
 
 if __name__ == "__main__":

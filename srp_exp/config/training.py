@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from srp_exp.config.fields import within
+from srp_exp.config.fields import taken_over, within
 
 
 class Selection(Enum):
@@ -20,16 +20,17 @@ class RecipeConfig:
     name: str = MISSING
     epochs: int = within("[1, inf)")
     batch_size: int = within("[1, inf)")  # images per step, over all devices
-    lr: float = within("(0, inf)")  # peak learning rate of SGD for this batch size
-    weight_decay: float = within("[0, inf)", 5e-4)  # of SGD
-    warmup_epochs: float = within("[0, inf)", 0.0)
-    pretrained: bool = False  # start from timm's ImageNet weights; backbone.weights=FILE takes another file's
+    lr: float = taken_over("(0, inf)")  # peak learning rate of SGD for this batch size
+    weight_decay: float = taken_over("[0, inf)", 5e-4)  # of SGD
+    warmup_epochs: float = taken_over("[0, inf)", 0.0)  # of the schedules that begin with it
+    pretrained: bool = taken_over(None, False)  # timm's ImageNet weights; backbone.weights=FILE takes others
     label_smoothing: float = within("[0, 1)", 0.0)
     ema_decay: float | None = within("(0, 1)", None)  # per step; the average is what is evaluated
+    ema_warmup: bool = False  # true: a decay of at most 1 - t^(-2/3) at step t, so that a short training has an average
     clip_norm: float | None = within("(0, inf)", None)  # largest norm of the gradient over all parameters
     accumulate_steps: int = within("[1, inf)", 1)  # a batch is computed in this many parts
     selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
-    evaluate_every_epochs: int = within("[1, inf)", 1)  # with selection=best: what the best epoch is chosen from
+    evaluate_every_epochs: int = within("[1, inf)", 1, counts_if=("selection", "best"))  # which the best is chosen from
 
 
 @dataclass
@@ -49,6 +50,7 @@ class SgdConfig(OptimizerConfig):
     weight_decay: float = within("[0, inf)", "${recipe.weight_decay}")
     momentum: float = within("[0, 1)", 0.9)
     nesterov: bool = True
+    fused: bool = True  # one kernel for all parameters, which fp16 needs in order not to wait for the device
 
 
 @dataclass
@@ -57,6 +59,7 @@ class AdamWConfig(OptimizerConfig):
     lr: float = within("(0, inf)", 1e-3)
     weight_decay: float = within("[0, inf)", 0.05)
     betas: list[float] = within("[0, 1)", [0.9, 0.999])
+    fused: bool = True
 
 
 @dataclass
@@ -106,6 +109,6 @@ class MixConfig(MixingConfig):
 
 @dataclass
 class MixUpOrCutMixConfig(MixingConfig):
-    _target_: str | None = "srp_exp.training.mixing.mixup_or_cutmix"
+    _target_: str | None = "srp_exp.training.mixing.MixUpOrCutMix"
     mixup_alpha: float = within("(0, inf)", 1.0)
     cutmix_alpha: float = within("(0, inf)", 1.0)

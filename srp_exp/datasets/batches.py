@@ -4,13 +4,15 @@ On N processes rank r takes rows r, r + N, r + 2N, ... of each global batch, so 
 batches that a single process sees.
 """
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 
@@ -101,11 +103,11 @@ class Normalisation:
 def check_training_batch(num_samples: int, batch_size: int, world_size: int) -> None:
     """Raise ValueError where the split is smaller than one batch or the processes can't share a batch evenly."""
     if not 1 <= batch_size <= num_samples:
-        raise ValueError(
+        raise UserError(
             f"batch size {batch_size}: the training part has {num_samples} samples; choose 1 to {num_samples}"
         )
     if batch_size % world_size:
-        raise ValueError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
+        raise UserError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
 
 
 def training_rows(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
@@ -121,3 +123,26 @@ def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: in
     whatever the number of processes. The last batch may be smaller, and ranks may differ by one batch.
     """
     return list(torch.arange(num_samples).split(batch_size)[rank::world_size])
+
+
+AnyDataSet = TypeVar("AnyDataSet", bound=DataSet)
+
+
+def with_statistics(dataset: AnyDataSet, mean: Sequence[float] | None, std: Sequence[float] | None) -> AnyDataSet:
+    """The data set with another mean and standard deviation of its channels; None leaves its own.
+
+    Raises ValueError where the numbers aren't one for each channel, or a deviation isn't positive.
+    """
+    changed = copy.copy(dataset)
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        if len(values) != dataset.channels:
+            raise UserError(
+                f"dataset.{name}={list(values)}: the images have {dataset.channels} channels; give a number for each, "
+                f"or dataset.{name}=null for the set's own"
+            )
+        if name == "std" and min(values) <= 0:
+            raise UserError(f"dataset.std={list(values)}: choose positive numbers")
+        vars(changed)[name] = tuple(values)  # a data set is frozen, and made by whichever class
+    return changed

@@ -11,16 +11,19 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
+from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
+from srp_exp.errors import UserError
 from srp_exp.runs.free_device import FREE_CUDA, free_cuda
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.launch import launched_as
-from srp_exp.training.learner import Learner, Mix, StepSettings
+from srp_exp.training.learner import Learner, StepSettings, check_parts
+from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
 
 _MOST_WORKERS = 16
@@ -46,7 +49,7 @@ class Data:
         """Raises ValueError where the data set has no such split."""
         chosen = self.splits[split]
         if chosen is None:
-            raise ValueError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
+            raise UserError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
         return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
 
 
@@ -73,13 +76,13 @@ def build_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
+        raise UserError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
     return device
 
 
 def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
-    arguments = _arguments(config.dataset, without=("name", "val_fraction"))
-    dataset: DataSet = instantiate(arguments)
+    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
+    dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
     splits = {"train": train, "val": val, "test": dataset.test}
     workers = _available_cpus() if config.workers is None else config.workers
@@ -106,7 +109,7 @@ def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> t
     )
     example = torch.zeros(2, dataset.channels, *dataset.image_size)
     if attention._target_ is None:
-        _check_native(attention.name, config.backbone.name, bool(find_attention(model, example)))
+        _check_native(attention.average_pooling, config.backbone.name, bool(find_attention(model, example)))
     records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else []
     return model.to(device).to(memory_format=_memory_format(config)), records
 
@@ -114,16 +117,19 @@ def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> t
 def build_learner(
     config: DictConfig, model: nn.Module, data: Data, steps_per_epoch: int, processes: Processes = SINGLE
 ) -> Learner:
-    """The learner of `model`. Raises ValueError for synchronised batch norm on a CPU, where torch has none."""
+    """The learner of `model`.
+
+    Raises ValueError for synchronised batch norm on a CPU, where torch has none, and for a batch that the processes
+    can't divide.
+    """
     recipe, device = config.recipe, data.device
+    check_parts(recipe.batch_size, recipe.accumulate_steps, processes.size, config.mixing._target_ is not None)
     if config.sync_batch_norm:
         if device.type != "cuda":
-            raise ValueError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            raise UserError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
+        model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
     if config.activation_checkpointing and not checkpoint_activations(model):
-        raise ValueError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
-    if config.compile:
-        model.compile()
+        raise UserError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
     groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
     make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
     optimizer = make_optimizer(groups)
@@ -137,7 +143,9 @@ def build_learner(
         accumulate_steps=recipe.accumulate_steps,
         clip_norm=recipe.clip_norm,
         ema_decay=recipe.ema_decay,
+        ema_warmup=recipe.ema_warmup,
         ramp_until=config.srp.get("ramp_until"),
+        compile=config.compile,
     )
     mix = _build_mix(config.mixing, data.dataset.num_classes)
     return Learner(model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes)
@@ -155,12 +163,12 @@ def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> list
     return apply_srp(model, schedule, share=srp.share, regions=srp.regions, example_input=example)
 
 
-def _check_native(attention: str, backbone: str, has_attention: bool) -> None:
+def _check_native(wanted: bool, backbone: str, has_attention: bool) -> None:
     """Raise ValueError where `none` meets a network with attention of its own, or `native` one without."""
-    if attention == "none" and has_attention:
-        raise ValueError(f"attention=none: {backbone} brings its own attention; set attention=native")
-    if attention == "native" and not has_attention:
-        raise ValueError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
+    if has_attention and not wanted:
+        raise UserError(f"attention=none: {backbone} brings its own attention; set attention=native")
+    if wanted and not has_attention:
+        raise UserError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
 
 
 def _arguments(node: DictConfig, without: tuple[str, ...]) -> dict[str, Any]:

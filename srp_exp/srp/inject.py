@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from srp_exp.errors import UserError
 from srp_exp.srp.find import LOOKED_FOR, find_attention
 from srp_exp.srp.pooling import Pooling
 from srp_exp.srp.region import Share, StochasticRegionPool2d
@@ -65,11 +66,11 @@ def apply_srp(
             setting is out of range.
     """
     if srp_modules(model):
-        raise ValueError(f"{type(model).__name__} has SRP already: call remove_srp first")
+        raise UserError(f"{type(model).__name__} has SRP already: call remove_srp first")
     depth_schedule = Fixed(schedule) if isinstance(schedule, int | float) else schedule
     found = find_attention(model, _default_input(model) if example_input is None else example_input, where)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__} has no channel attention with average pooling; looked for {LOOKED_FOR}"
         )
     modules = [(name, list(poolings)) for name, poolings in groupby(found, key=lambda pooling: pooling.module)]

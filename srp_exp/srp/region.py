@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from srp_exp.errors import UserError
+
 Share: TypeAlias = Literal["sample", "batch"]
 SHARES: tuple[Share, ...] = ("sample", "batch")
 Side: TypeAlias = int | Tensor
@@ -26,7 +28,7 @@ _UNITS = 10**9
 def check_scale(scale: float, where: str = "scale") -> float:
     """Return `scale` as a float; raise ValueError, naming `where`, unless it lies in (0, 1]."""
     if not 0 < scale <= 1:
-        raise ValueError(f"{where}={scale} is not in (0, 1]: it is the region's side over the map's side")
+        raise UserError(f"{where}={scale} is not in (0, 1]: it is the region's side over the map's side")
     return float(scale)
 
 
@@ -122,9 +124,9 @@ class StochasticRegionPool2d(nn.Module):
     def __init__(self, scale: float = 1.0, share: Share = "sample", regions: int = 1) -> None:
         super().__init__()
         if share not in SHARES:
-            raise ValueError(f"share={share!r} is not one of {', '.join(SHARES)}")
+            raise UserError(f"share={share!r} is not one of {', '.join(SHARES)}")
         if regions < 1:
-            raise ValueError(f"regions={regions} is below 1: at least one region is pooled")
+            raise UserError(f"regions={regions} is below 1: at least one region is pooled")
         self.share = share
         self.regions = operator.index(regions)
         self.final_scale = check_scale(scale)

@@ -3,23 +3,27 @@
 import copy
 import hashlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TypeAlias
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.config.evaluators import EVALUATORS, not_measured
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import settings
-from srp_exp.config.identity import run_folder
+from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.study import StudyConfig
-from srp_exp.config.validate import validate
+from srp_exp.config.validate import not_read, validate
+from srp_exp.errors import UserError
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
@@ -28,6 +32,9 @@ HOW = ("dry", "rerun", "wait", "progress")
 """Settings of a command that another command doesn't repeat."""
 
 LONGEST_VARIANT = 100
+
+MOST_RUNS = 10_000
+"""Of a grid: planning them takes a minute."""
 
 METHOD = "method"
 """The name that the methods of a study have among the axes of its table."""
@@ -115,10 +122,11 @@ def plan(
     """
     methods = _methods(config.study, overrides)
     given = [*parse([f"{key}={value}" for key, value in parameters.items()]), *overrides]
+    _check_sweeps(given, len(methods))
     (combinations,) = BasicSweeper.split_arguments(given, None)
     if not combinations:
         sweeps = {o.get_key_element(): str(o.input_line) for o in given if o.is_sweep_override()}
-        raise ValueError(f"{' '.join(sweeps.values())}: no run is in this grid")
+        raise UserError(f"{' '.join(sweeps.values())}: no run is in this grid")
     swept = {o.get_key_element() for o in given if o.is_sweep_override()} | set(parameters)
     fixed = {SEED, *settings(config)}
     if config.study is not None:
@@ -129,24 +137,40 @@ def plan(
         seeds = [_seed(value) for key, value in values if key == SEED] or [config.seed]
         cells.setdefault(tuple(pair for pair in values if pair[0] != SEED), []).extend(seeds)
     runs, queue = [], cache(slurm_jobs)
+    folders: dict[tuple[Path, str], Path] = {}
+    cell_of: dict[tuple[str, Path], Cell] = {}
+    unread: list[list[str]] = []
+    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     for (pairs, seeds), (method, changes) in itertools.product(cells.items(), methods.items()):
         of_run = [*changes, *(f"{key}={value}" for key, value in pairs)]
         composed = _without_hydra(compose(of_run))
+        unread.append(not_read(composed, plain))
         cell = tuple((key.lstrip("+"), value) for key, value in pairs if key in swept)
         for seed in dict.fromkeys(seeds):
             seeded = _with_seed(composed, seed)
             if seed == seeds[0]:
                 _validate(seeded, of_run)
-            run = find_run(run_folder(seeded), queue)
+            folder = run_folder(seeded)  # of the first that names this training, which makes it
+            folder = folders.setdefault((folder.parent, same_training(folder)), folder)
+            _check_copy(cell_of.setdefault((method, folder), cell), cell)
+            run = find_run(folder, queue)
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
-    plain = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
-    own = [s.path for s in config.hydra.runtime.config_sources if "command-line" in s.provider]
+    for line in set.intersection(*map(set, unread)):  # where some of the runs read it, all may be given it
+        raise UserError(line)
+    return Grid(tuple(runs), *_command_line(config, overrides, fixed))
+
+
+def _command_line(
+    config: DictConfig, overrides: Sequence[Override], fixed: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Of the grid: `fixed`, `arguments`, `variant`."""
+    of_all = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
+    own = [source.path for source in config.hydra.runtime.config_sources if "command-line" in source.provider]
     searched = [f"--config-dir={os.path.relpath(path)}" for path in own]
-    arguments = searched + _lines([override for override in overrides if override.key_or_group not in HOW])
-    making = [
-        o for o in overrides if o.is_sweep_override() or o in plain or o.key_or_group.startswith((SEED, "study."))
-    ]
-    return Grid(tuple(runs), tuple(_lines(plain)), tuple(arguments), _variant(_lines(making)))
+    arguments = _lines([override for override in overrides if override.key_or_group not in HOW])
+    chosen = (SEED, "study.")
+    making = [o for o in overrides if o.is_sweep_override() or o in of_all or o.key_or_group.startswith(chosen)]
+    return tuple(_lines(of_all)), (*searched, *arguments), _variant(_lines(making))
 
 
 def _lines(overrides: Iterable[Override]) -> list[str]:
@@ -168,16 +192,53 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
     for override in overrides:
         for name, changes in methods.items():
             if any(change.partition("=")[0] == override.key_or_group for change in changes):
-                raise ValueError(
+                raise UserError(
                     f"{override.input_line}: study={study.name} compares {override.key_or_group} (method {name}); "
                     f"leave it out, or change the method: \"study.methods.{name}=['{override.key_or_group}=...']\""
                 )
     return methods
 
 
+def _check_sweeps(given: Sequence[Override], methods: int) -> None:
+    """Raise ValueError for a sweep that a grid can't have, and for more runs than can be planned, before any is."""
+    last = {override.get_key_element(): override for override in given}  # the last one of a key counts
+    sweeps = [override for override in last.values() if override.is_sweep_override()]
+    for override in sweeps:
+        key, line = override.key_or_group, override.input_line
+        if key == "study":
+            raise UserError(f"{line}: a study is a grid of its own; give a command for each, as srp-exp study=demo")
+        if key in ("mode", "dry", "rerun", "wait"):
+            raise UserError(f"{line}: {key} is for the whole command; give one value")
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{line}: a grid takes values, as {key}=0.3,0.5; an interval is searched by hydra/sweeper=search"
+            )
+    if methods * math.prod(map(_length, sweeps)) > MOST_RUNS:
+        lines = " ".join(str(override.input_line) for override in sweeps)
+        raise UserError(f"{lines}: more than {MOST_RUNS:,} runs; give a part of them at a time")
+
+
+def _length(sweep: Override) -> int:
+    """The number of values of a sweep, as far as it matters."""
+    value = sweep.value()
+    try:
+        values = value.range() if isinstance(value, RangeSweep) else sweep.sweep_iterator()
+        return sum(1 for _ in itertools.islice(values, MOST_RUNS + 1))
+    except (ValueError, HydraException) as error:
+        raise UserError(f"{sweep.input_line}: no range of numbers: {str(error).lower()}") from None
+
+
+def _check_copy(first: Cell, cell: Cell) -> None:
+    """Raise ValueError where two cells of a method are one training, which would count as two."""
+    if first != cell:
+        pairs = [(a, b) for a, b in itertools.zip_longest(first, cell) if a != b]
+        one, other = (" ".join("=".join(pair) for pair in side if pair) for side in zip(*pairs, strict=True))
+        raise UserError(f"{one} and {other} are one training: what they set isn't read, or can't change it")
+
+
 def _seed(value: str) -> int:
     if not value.isdecimal():
-        raise ValueError(f"seed={value} is not a whole number from 0 on")
+        raise UserError(f"seed={value} is not a whole number from 0 on")
     return int(value)
 
 
@@ -202,7 +263,7 @@ def _validate(config: DictConfig, overrides: list[str]) -> None:
     try:
         validate(config)
     except ValueError as error:
-        raise ValueError(f"{' '.join(overrides)}: {error}") from None
+        raise UserError(f"{' '.join(overrides)}: {error}") from None
 
 
 METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
@@ -221,7 +282,7 @@ def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str])
         for name in (comparison.method, comparison.baseline, *comparison.beyond):
             _demand(name, methods, "study.comparisons", "the study has no such method")
         if len(comparison.beyond) not in (0, 2):
-            raise ValueError(f"study.comparisons: beyond={comparison.beyond}: name two methods, [A, B] for A - B")
+            raise UserError(f"study.comparisons: beyond={comparison.beyond}: name two methods, [A, B] for A - B")
     for number in study.published:
         _demand(number.method, methods, "study.published", "the study has no such method")
         for name in number.cell:
@@ -241,4 +302,4 @@ def _check_metric(metric: str) -> None:
 def _demand(name: str, valid: Iterable[str], place: str, problem: str) -> None:
     names = list(valid)
     if name not in names:
-        raise ValueError(f"{place}: {name}: {problem}{nearest(name, names)}")
+        raise UserError(f"{place}: {name}: {problem}{nearest(name, names)}")

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from omegaconf import OmegaConf
 
 from srp_exp.config.study import Expectation, StudyConfig
+from srp_exp.errors import UserError
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.store import Run
 
@@ -85,7 +86,7 @@ def statements(study: Mapping[str, Any], runs: Runs) -> list[Statement]:
         names = [comparison["method"], comparison["baseline"], *comparison["beyond"]]
         for name in names:
             if not any(method == name for method, _ in runs):
-                raise ValueError(f"study={study['name']}: comparisons name {name}; no run has this method")
+                raise UserError(f"study={study['name']}: comparisons name {name}; no run has this method")
         cells = {cell: _pairs(names, cell, runs) for method, cell in runs if method == names[0]}
         split: dict[Cell, dict[Cell, Pairs]] = {}
         for cell, pairs in cells.items():
@@ -123,7 +124,7 @@ def check_decidable(study: Mapping[str, Any], runs: Runs) -> None:
         if statement.structural or study["pilot"] or pairs >= level.fewest_pairs:
             continue
         seeds = math.ceil(level.fewest_pairs / len(statement.groups))
-        raise ValueError(
+        raise UserError(
             f"study={study['name']}: {pairs} pair{'s' * (pairs != 1)} of {statement.method} and {statement.baseline} "
             f"can't decide, it takes {level.fewest_pairs}: 'seed=range({seeds})', or study.pilot=true to run it so"
         )
@@ -140,7 +141,7 @@ def _pairs(names: list[str], cell: Cell, runs: Runs) -> Pairs | None:
     for of_seed in pairs.values():
         for a, b in ((0, 1), (2, 3))[: len(names) // 2]:
             if of_seed[a].folder == of_seed[b].folder:
-                raise ValueError(
+                raise UserError(
                     f"{names[a]} and {names[b]} are the same training, {of_seed[a].folder}: there is nothing to compare"
                 )
     return pairs
@@ -154,7 +155,7 @@ def _statement(
     direction = comparison["higher_is_better"]
     metric = general if own is None else own
     if metric not in STRUCTURAL and effect is None:
-        raise ValueError(
+        raise UserError(
             f"study={study['name']}: name the smallest difference of {metric} that matters, and why: "
             "study.smallest_effect: {value: 0.002, reason: ...}"
         )

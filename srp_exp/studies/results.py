@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from srp_exp.config.study import StudyConfig
+from srp_exp.errors import UserError
 from srp_exp.studies.grid import Cell, Grid
 from srp_exp.studies.pairs import Runs, plain_study
 from srp_exp.studies.store import Run, State
@@ -107,7 +108,7 @@ def value_of(run: Run, metric: str) -> Any:
     """
     value = run.value(metric) if run.state == State.finished else None
     if value is not None and not np.isfinite(value).all():
-        raise ValueError(f"{metric}={value} in {run.folder} can't be compared; rerun=true repeats the run")
+        raise UserError(f"{metric}={value} in {run.folder} can't be compared; rerun=true repeats the run")
     return value
 
 

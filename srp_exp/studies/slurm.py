@@ -16,9 +16,10 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import OmegaConf
 
+from srp_exp.errors import UserError
 from srp_exp.studies.store import slurm_jobs
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 5.0
 
 
 def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_number: int) -> list[str]:
@@ -31,7 +32,7 @@ def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_nu
 
     missing = [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"hydra/launcher=slurm: SLURM is not installed here (no {', '.join(missing)}); start the study where its "
             "commands are, or leave the launcher out"
         )
@@ -52,14 +53,17 @@ def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_nu
                 [Singleton.get_state()] * len(overrides),
             )
     except FailedJobError as error:
-        raise ValueError(f"SLURM did not take the jobs: {_reason(str(error))}; see hydra.launcher") from None
+        raise UserError(f"SLURM did not take the jobs: {_reason(str(error))}; see hydra.launcher") from None
     return [str(job.job_id) for job in jobs]
 
 
-def wait_for(jobs: Sequence[str], report: Callable[[], None]) -> None:
-    """Return when SLURM has none of `jobs` any more, however they ended; `report` is called while they are there."""
-    while slurm_jobs() & set(jobs):
-        report()
+def wait_for(jobs: Sequence[str], report: Callable[[set[str]], None]) -> None:
+    """Return when SLURM has none of `jobs` any more, however they ended.
+
+    While they are there, `report` is called with the queue as squeue has just told it, which is asked once each time.
+    """
+    while (queue := slurm_jobs()) & set(jobs):
+        report(queue)
         time.sleep(POLL_SECONDS)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from srp_exp.errors import UserError
 from srp_exp.studies.pairs import ALPHA
 
 RESAMPLES = 99_999
@@ -70,7 +71,7 @@ class Mean:
     def __init__(self, cells: Sequence[npt.ArrayLike]) -> None:
         self.cells = [_finite(cell) for cell in cells]
         if not self.cells:
-            raise ValueError("no cell to pool; a comparison needs at least one pair")
+            raise UserError("no cell to pool; a comparison needs at least one pair")
         self.n = sum(cell.shape[-1] for cell in self.cells)
         self.value: Array = np.mean([cell.mean(-1) for cell in self.cells], axis=0)
 
@@ -190,7 +191,7 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"answers of shapes {a.shape} and {b.shape} can't be compared; both must be (N,)")
+        raise UserError(f"answers of shapes {a.shape} and {b.shape} can't be compared; both must be (N,)")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return McNemar(only_a, only_b, float(p))
@@ -205,7 +206,7 @@ def seeds_needed(difference: float, sd: float, cells: int, alpha: float, power: 
     Source: Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988, chapter 2.
     """
     if not (math.isfinite(difference) and difference > 0 and math.isfinite(sd) and sd >= 0):
-        raise ValueError(f"difference={difference} must be above 0, sd={sd} not below 0, and both finite")
+        raise UserError(f"difference={difference} must be above 0, sd={sd} not below 0, and both finite")
     fewest = max(2, math.ceil(math.log2(2 / alpha) / cells))
 
     def decides(n: int) -> bool:
@@ -225,8 +226,8 @@ def _finite(values: npt.ArrayLike) -> Array:
     """`values` as an array (..., n); raises ValueError where it is empty or holds NaN or infinity."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim == 0 or not x.shape[-1]:
-        raise ValueError(f"values of shape {x.shape}: at least one number is needed, in one row")
+        raise UserError(f"values of shape {x.shape}: at least one number is needed, in one row")
     if not np.isfinite(x).all():
         place = int(np.argmin(np.isfinite(x)))
-        raise ValueError(f"number {place} is {x.flat[place]}; leave out runs that have no finite value")
+        raise UserError(f"number {place} is {x.flat[place]}; leave out runs that have no finite value")
     return x

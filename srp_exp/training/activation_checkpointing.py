@@ -35,6 +35,8 @@ def _recompute(block: nn.Module) -> None:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not (self.training and torch.is_grad_enabled()):
             return own_class.forward(self, *args, **kwargs)
+        if torch.compiler.is_compiling():  # its graph has the changes of buffers once, and takes no context
+            return checkpoint(own_class.forward, self, *args, use_reentrant=False, **kwargs)
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), _unchanged_buffers(self)

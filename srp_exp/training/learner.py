@@ -1,24 +1,23 @@
 """One training step, and all the state that a training carries from step to step."""
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srp_exp.datasets import Batch
+from srp_exp.errors import UserError
 from srp_exp.seeding import derive
 from srp_exp.srp import ramp, srp_modules
 from srp_exp.training.distributed import SINGLE, Processes
-
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Maps images (B, C, H, W) and labels (B,) to mixed images and soft labels (B, classes)."""
+from srp_exp.training.mixing import Mix
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,15 +39,17 @@ class StepSettings:
     accumulate_steps: int = 1
     clip_norm: float | None = None
     ema_decay: float | None = None
+    ema_warmup: bool = False
     ramp_until: float | None = None
+    compile: bool = False
 
 
 class Learner:
     """A model in training. `step` counts the optimizer steps made, of which the last was at `last_lr`; `epoch` the
     epochs finished.
 
-    Of several processes each has a learner; their gradients are averaged, and `state_dict` is the same in all. Of its
-    totals, sums over the processes, rank 0 goes on with all.
+    Of several processes each has a learner, and an equal part of every batch; their gradients are averaged. Buffers,
+    such as running statistics, are those of its own images; rank 0's are saved and evaluated.
     """
 
     def __init__(
@@ -64,15 +65,18 @@ class Learner:
     ) -> None:
         self.model, self.optimizer, self.lr_schedule = model, optimizer, lr_schedule
         self.settings, self.mix, self.device, self.processes = settings, mix, device, processes
-        self._network = model if processes.size == 1 else _data_parallel(model, device)
+        parallel = processes.size > 1
+        self._parallel = _data_parallel(model, device) if parallel else None
+        network = model if self._parallel is None else self._parallel
+        # The model itself stays as it is, so that an evaluation computes the same in training and later.
+        self._network = torch.compile(network) if settings.compile else network
         self.autocast = autocast(device, settings.precision)
         # torch warns of a wrong order of calls where fp16 skips the first step, whose gradients overflowed.
         optimizer._opt_called = True  # type: ignore[attr-defined]
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         decay = settings.ema_decay
-        self.ema = (
-            None if decay is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        )
+        # From the second step on; with a warm-up the decay at step t is at most 1 - t^(-2/3), as timm has it.
+        self.ema = None if decay is None else ModelEmaV3(model, decay=decay, use_warmup=settings.ema_warmup)
         self.step, self.epoch, self.last_lr = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.totals = Totals(device)
@@ -89,26 +93,38 @@ class Learner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def train_step(self, batch: Batch, watch: bool = False) -> None:
-        """Make one optimizer step. All randomness follows from (seed, step, rank); nothing waits for the device.
+        """Make one optimizer step. All randomness follows from (seed, step, rank).
 
-        With `watch` it measures `gradient_norm`, that of all parameters' gradients before clipping.
+        Nothing waits for the device, and nothing is copied to it; with fp16 that takes a fused optimizer. With `watch`
+        it measures `gradient_norm`, that of all parameters' gradients before clipping.
         """
-        settings = self.settings
-        torch.manual_seed(derive(settings.seed, "step", self.step, self.processes.rank))
+        seed, rank = self.settings.seed, self.processes.rank
+        torch.manual_seed(derive(seed, "step", self.step, rank))
         self._set_ramp(self.step)
         images, targets = batch.images, batch.labels
         if self.mix is not None:
-            images, targets = self.mix(images, targets)
-        parts = settings.accumulate_steps
-        for part, target in zip(images.chunk(parts), targets.chunk(parts), strict=True):
-            with self.autocast:
-                logits = self._network(part)
-                loss = F.cross_entropy(logits, target, label_smoothing=settings.label_smoothing)
-            self.scaler.scale(loss / parts).backward()
-            self.totals.add(loss.detach(), logits.detach(), target, self.step)
+            images, targets = self.mix(images, targets, derive(seed, "mixing", self.step))
+        self._compute_gradients(images, targets)
         self.last_lr = self.lr
         self._update_weights(watch)
         self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
+
+    def _compute_gradients(self, images: Tensor, targets: Tensor) -> None:
+        """The gradient of the mean loss over the batches of all processes, one part of the batch after the other."""
+        parts = list(zip(*(t.tensor_split(self.settings.accumulate_steps) for t in (images, targets)), strict=True))
+        for number, (part, target) in enumerate(parts, 1):
+            with self._exchange(number == len(parts)):
+                with self.autocast:
+                    logits = self._network(part)
+                    loss = F.cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
+                self.scaler.scale(loss * (len(part) / len(images))).backward()
+            self.totals.add(loss.detach(), logits.detach(), target, self.step)
+
+    def _exchange(self, now: bool) -> AbstractContextManager[None]:
+        """Whether the processes average their gradients after the backward pass inside, or go on adding their own."""
+        return nullcontext() if now or self._parallel is None else self._parallel.no_sync()
 
     def _set_ramp(self, step: int) -> None:
         if self.settings.ramp_until is not None:
@@ -127,8 +143,6 @@ class Learner:
         self.scaler.update()
         self.optimizer.zero_grad()
         self.lr_schedule.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training needs to go on; tensors and plain values only. All processes call it together."""
@@ -178,9 +192,13 @@ class Totals:
         self.values[3] = first_bad
 
     def over(self, processes: Processes) -> Tensor:
-        """The values over all processes: summed, of `bad_step` the highest. A new tensor."""
-        values = processes.sum(self.values.clone())
-        values[3] = processes.highest(int(self.values[3]), values.device) if processes.size > 1 else values[3]
+        """The values over all processes: summed, of `bad_step` the lowest that isn't 0. A new tensor."""
+        values = self.values.clone()
+        if processes.size > 1:
+            later = -(int(values[3]) or _NEVER)
+            values = processes.sum(values)
+            bad_step = -processes.highest(later, values.device)
+            values[3] = bad_step if bad_step < _NEVER else 0
         return values
 
     def read(self, processes: Processes) -> dict[str, float]:
@@ -188,5 +206,30 @@ class Totals:
         return dict(zip(self.NAMES, self.over(processes).tolist(), strict=True))
 
 
-def _data_parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+_NEVER = 2**62
+"""A step later than all."""
+
+
+def _data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    devices = [device] if device.type == "cuda" else None
+    parallel = DistributedDataParallel(model, device_ids=devices)
+    # Training reads no running statistic: they are shared when they are evaluated, not in every forward pass. Set here,
+    # since the argument has another name in newer versions of torch.
+    parallel.broadcast_buffers = False
+    return parallel
+
+
+def check_parts(batch_size: int, accumulate_steps: int, processes: int, mixes: bool) -> None:
+    """Raise ValueError where N processes can't divide batches of `batch_size` as one process does."""
+    own, rest = divmod(batch_size, processes)
+    shares = f"recipe.batch_size={batch_size} on {processes} processes"
+    if not rest and own % accumulate_steps:
+        raise UserError(
+            f"{shares} leaves each {own} images, which recipe.accumulate_steps={accumulate_steps} does not divide: "
+            f"choose a multiple of {processes * accumulate_steps} images"
+        )
+    if not rest and processes > 1 and mixes and own % 2:
+        raise UserError(
+            f"{shares} leaves each {own} images, which mixing can't pair as one process does: choose a multiple of "
+            f"{2 * processes} images, or mixing=none"
+        )

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from srp_exp.datasets import Batch, TrainingBatches
+from srp_exp.errors import UserError
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
@@ -20,7 +22,7 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 """Maps a model to named metrics, such as {"val/top1": 0.93}."""
 
 
-class NonFiniteLossError(ValueError):
+class NonFiniteLossError(UserError):
     """The loss, the gradient or a weight became infinite or not a number."""
 
 
@@ -132,16 +134,31 @@ def _check_finite(training: Training, totals: dict[str, float], lrs: list[float]
     if totals["bad_step"]:
         bad_step = int(totals["bad_step"])
         raise NonFiniteLossError(_describe("the loss is", bad_step, lrs[bad_step - learner.step - 1], training))
-    # fp16 overflows now and then, which its scaling sees and mends.
-    if not learner.scaler.is_enabled() and not math.isfinite(learner.gradient_norm):
+    if learner.scaler.is_enabled():
+        # fp16 overflows now and then, which its scaling mends by half the scale; below 1 nothing is left to mend.
+        if learner.scaler.get_scale() < 1:
+            what = "after one skipped step after another the unscaled gradient is"
+            raise NonFiniteLossError(_describe(what, learner.step, lrs[-1], training))
+    elif not math.isfinite(learner.gradient_norm):
         raise NonFiniteLossError(_describe("the gradient is", learner.step, lrs[-1], training))
 
 
 def _check_weights(training: Training) -> None:
-    """Raise before weights that the last update spoilt are saved."""
+    """Raise before weights that the last update spoilt are saved, or statistics of batch norm, or a moving average."""
     learner = training.learner
-    if not all(parameter.isfinite().all() for parameter in learner.model.parameters()):
-        raise NonFiniteLossError(_describe("weights are", learner.step, learner.last_lr, training))
+    checked = {"weights are": learner.model.parameters(), "the model's statistics are": learner.model.buffers()}
+    if learner.ema is not None:
+        checked["the moving average is"] = iter(learner.ema.state_dict().values())
+    finite = {what: _all_finite(values, learner.device) for what, values in checked.items()}
+    for what, fine in zip(finite, torch.stack([*finite.values()]).tolist(), strict=True):
+        if learner.processes.highest(int(not fine), learner.device):
+            raise NonFiniteLossError(_describe(what, learner.step, learner.last_lr, training))
+
+
+def _all_finite(values: Iterator[Tensor], device: torch.device) -> Tensor:
+    """Whether all are finite, as a tensor on the device: waits for nothing."""
+    flags = [value.detach().isfinite().all() for value in values if value.is_floating_point()]
+    return torch.stack(flags).all() if flags else torch.ones((), dtype=torch.bool, device=device)
 
 
 def _save(training: Training) -> None:

@@ -21,7 +21,7 @@ from srp_exp.training.checkpoints import Checkpoints, load
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
 from srp_exp.training.loop import LoopSettings, NonFiniteLossError, Training, fit, is_best
-from srp_exp.training.mixing import mixup_or_cutmix
+from srp_exp.training.mixing import MixUpOrCutMix
 from srp_exp.training.reporter import Reporter
 
 MakeLearner = Callable[..., Learner]
@@ -49,7 +49,7 @@ class Run:
 
     def fit(self, learner: Learner | None = None, epochs: int = EPOCHS, **settings: Any) -> Learner:
         if learner is None:
-            mix = mixup_or_cutmix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3)
+            mix = MixUpOrCutMix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3)
             learner = self.make_learner(mix=mix)
         reporter = Reporter(self.folder, lambda writer: None, epochs, self.batches.batch_size, progress=False)
         checkpoints = self.checkpoints
@@ -416,7 +416,7 @@ def test_a_signal_after_any_step_leaves_no_trace(
 ) -> None:
     straight, stopped = make_run("straight"), make_run("stopped")
     expected = final_state(straight, straight.fit(log_every_steps=log_every_steps))
-    learner = stopped.make_learner(mix=mixup_or_cutmix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3))
+    learner = stopped.make_learner(mix=MixUpOrCutMix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3))
     step = learner.train_step
 
     def signalled(batch: Batch, watch: bool) -> None:

