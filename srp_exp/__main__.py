@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from srp_exp.commands import command
 from srp_exp.commands.search import objective
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import check_command_line
 from srp_exp.config.faults import describe, is_one_line, is_users
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
@@ -36,9 +37,8 @@ def execute(config: DictConfig) -> float | None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         validate(config)
-        unread = [] if in_sweep else not_read(config, HydraConfig.get().overrides.task)
-        if unread:  # a grid has been checked as one
-            raise UserError(unread[0])
+        if not in_sweep:  # a grid has been checked as one
+            _check_single(config)
         command(config.mode.name)(config)
         return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:
@@ -52,6 +52,19 @@ def execute(config: DictConfig) -> float | None:
     finally:
         if not names_a_run(config) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # made by Hydra for a run that did not begin
+
+
+def _check_single(config: DictConfig) -> None:
+    """Raise UserError for settings that a single run would pass over."""
+    if config.study is not None:
+        raise UserError(
+            f"study={config.study.name} is a grid: write `hydra: {{mode: MULTIRUN}}` into its file, or give -m"
+        )
+    for choice, only in (("hydra/launcher", "basic"), ("hydra/sweeper", "grid")):
+        if (chosen := HydraConfig.get().runtime.choices[choice]) != only:
+            raise UserError(f"{choice}={chosen}: it is for sweeps, and this is one run; give -m before it")
+    for line in not_read(config, HydraConfig.get().overrides.task):
+        raise UserError(line)
 
 
 def _note_failure(folder: Path, why: str, always: bool) -> None:
@@ -73,6 +86,7 @@ def main() -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print over several lines
     try:
+        check_command_line(sys.argv[1:])
         execute()
     except KeyboardInterrupt:
         print("srp-exp: stopped; the same command goes on", file=sys.stderr)

@@ -16,7 +16,7 @@ from srp_exp.config.identity import flat_identity
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
-from srp_exp.runs.folder import RESULTS
+from srp_exp.runs.folder import PROVENANCE, RESULTS, reading
 from srp_exp.runs.read import beside, read_run
 from srp_exp.studies.statistics import mcnemar
 
@@ -108,19 +108,24 @@ def _complete(run: _Run, config: DictConfig) -> None:
 
 
 def _labels(run: _Run) -> Any:
-    return pq.read_table(run.folder / "predictions.parquet", columns=["index", "label"])
+    file = run.folder / "predictions.parquet"
+    with reading(file):
+        return pq.read_table(file, columns=["index", "label"])
 
 
 def _measured(run: _Run, evaluator: str) -> dict[str, Any]:
-    measured: dict[str, Any] = json.loads(measured_file(run.folder, evaluator).read_text())
-    return measured
+    file = measured_file(run.folder, evaluator)
+    with reading(file):
+        measured = dict(json.loads(file.read_text()))
+        return {**measured, "summary": dict(measured["summary"])}
 
 
 def _values(a: _Run, b: _Run, evaluators: list[str]) -> dict[str, list[float | None]]:
     """[A, B, B - A] by name, metrics first; None where a value is undefined or only one of the runs has it."""
     sides: list[dict[str, float | None]] = []
     for run in (a, b):
-        metrics = json.loads((run.folder / "metrics.json").read_text())
+        with reading(run.folder / "metrics.json"):
+            metrics = dict(json.loads((run.folder / "metrics.json").read_text()))
         values = {name: metrics[name] for name in METRICS if name in metrics}
         for evaluator in evaluators:
             summary = _measured(run, evaluator)["summary"]
@@ -142,15 +147,21 @@ def _different_settings(a: _Run, b: _Run) -> dict[str, list[Any]]:
 
 def _different_origins(run: str, other: str) -> dict[str, list[Any]]:
     """[A, B] of commit, device and host where they differ."""
-    one, two = (json.loads((Path(folder) / "provenance.json").read_text()) for folder in (run, other))
-    return {name: [one[name], two[name]] for name in ("commit", "device", "host") if one[name] != two[name]}
+    sides = []
+    for folder in (run, other):
+        with reading(Path(folder) / PROVENANCE):
+            sides.append(dict(json.loads((Path(folder) / PROVENANCE).read_text())))
+    names = ("commit", "device", "host")
+    both = {name: [side.get(name) for side in sides] for name in names}
+    return {name: [one, other] for name, (one, other) in both.items() if one != other}
 
 
 def _mcnemar(a: _Run, b: _Run) -> dict[str, float]:
     """How many images one alone has right, and the exact p-value of McNemar's test."""
     right = []
     for run in (a, b):
-        answers = pq.read_table(run.folder / "predictions.parquet", columns=["index", "label", "prediction"])
+        with reading(run.folder / "predictions.parquet"):
+            answers = pq.read_table(run.folder / "predictions.parquet", columns=["index", "label", "prediction"])
         answers = answers.sort_by("index")
         right.append(answers["label"].to_numpy() == answers["prediction"].to_numpy())
     test = mcnemar(*right)

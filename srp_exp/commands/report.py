@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import check_overrides
 from srp_exp.config.explain import nearest
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
@@ -36,6 +37,7 @@ def report_study(overrides: list[str], console: Console) -> None:
 def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
     """The configuration and the grid that `srp-exp <overrides>` has; raises ValueError where they name no study."""
     register()
+    check_overrides(overrides)
     with initialize_config_dir(str(CONF_DIR), version_base=None):
         loader = GlobalHydra.instance().config_loader()
         config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)

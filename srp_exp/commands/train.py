@@ -1,6 +1,5 @@
 """mode=train: train a run; a finished one is skipped without torch, whose import takes seconds."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -43,7 +42,7 @@ def execute(config: DictConfig) -> None:
 
 
 def _show(folder: Path) -> None:
-    show_metrics("test", json.loads((folder / RESULTS).read_text())["test"])
+    show_metrics("test", find_run(folder).results["test"])
     print(f"run folder  {folder}")
     if HydraConfig.get().mode == RunMode.RUN:
         print(f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {folder}")

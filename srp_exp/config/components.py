@@ -50,7 +50,7 @@ class SyntheticConfig(InMemoryConfig):
     num_classes: int = within("[2, inf)", 10)
     train_size: int = within("[1, inf)", 50_000)
     test_size: int = within("[1, inf)", 10_000)
-    image_size: list[int] = within("[8, inf)", [32, 32])  # height, width in pixels
+    image_size: list[int] = within("[8, inf)", [32, 32], length=2)  # height, width in pixels
     channels: int = within("[1, inf)", 3)
     parts_per_class: int = within("[1, inf)", 3)
     part_size: int = within("[1, inf)", 8)  # side in pixels

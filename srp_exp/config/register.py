@@ -54,6 +54,18 @@ Under hydra/ they stay out of the choices that --help lists.
 """
 
 
+BASES: dict[str, type[Any]] = {
+    "dataset": c.DatasetConfig,
+    "attention": c.AttentionConfig,
+    "backbone": c.BackboneConfig,
+    "srp": s.SrpConfig,
+    "optimizer": t.OptimizerConfig,
+    "lr_schedule": t.LrScheduleConfig,
+    "mixing": t.MixingConfig,
+}
+"""What every choice of a group has; gap alone, which is none, has less."""
+
+
 @cache
 def register() -> None:
     """Make the schemas and resolvers known to Hydra and OmegaConf; calling it again does nothing."""

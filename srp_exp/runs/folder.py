@@ -1,6 +1,12 @@
 """A run folder: what lies in it under which name, and how it looks to who passes by."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from yaml import YAMLError
+
+from srp_exp.errors import MissingFileError, UserError
 
 RESULTS = "results.json"
 """Written when everything else of the training is there: where it is, the run is finished."""
@@ -21,3 +27,17 @@ def failure_file(folder: Path, rank: int = 0) -> Path:
 def failure_files(folder: Path) -> list[Path]:
     """Those that are there, of all processes, that of the process that failed first at the front."""
     return sorted(folder.glob(f"{_FAILURE}*.txt"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Name `file` where reading it fails: MissingFileError where it isn't there, UserError where it is damaged."""
+    remedy = "restore it, or remove the run folder and give the command of the run again"
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingFileError(f"{file} is not there: {remedy}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
+        said = next(iter(str(error).splitlines()), "")
+        why = f"no {said}" if isinstance(error, KeyError) else said
+        raise UserError(f"{file} is damaged ({why}): {remedy}") from error

@@ -150,7 +150,7 @@ def test_evaluators_of_an_evaluation_write_beside_its_metrics(command_line, copi
     ("overrides", "message"),
     [
         (["evaluators=[gate]"], "evaluators: there is no gate; did you mean gates?"),
-        (["evaluators=[no_package.f]"], "evaluators: no_package.f can't be imported"),
+        (["evaluators=[no_package.f]"], "evaluators: no_package.f: there is no package no_package"),
         (["evaluators=[gates]", "attention=none", "srp=gap"], "evaluators: gates measure attention with average"),
     ],
 )
