@@ -17,7 +17,7 @@ from srp_exp.config.identity import names_a_run, plain_values, run_id
 from srp_exp.errors import UserError
 from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
-from srp_exp.runs.build import build_data, build_device, build_model
+from srp_exp.runs.build import build_data, build_device, build_model, choose_kernels
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.learner import autocast
@@ -40,6 +40,7 @@ def execute(config: DictConfig) -> None:
     config = OmegaConf.create(plain_values(config))
     if config.srp._target_ is not None:
         choices[config.srp.name] = config.srp
+    choose_kernels(config)
     device = build_device(config.device)
     try:
         costs, title = _measure(config, {"gap": _GAP, "gap again": _GAP, **choices}, device)

@@ -115,9 +115,12 @@ class Config:
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
 
     seed: int = within("[0, inf)", 0)
+    # conf/speed/ sets the five that follow
     precision: Precision = Precision.fp32  # autocast for bf16 and fp16
     channels_last: bool = False
-    compile: bool = False  # torch.compile
+    compile: bool = False  # torch.compile of the training step
+    tf32: bool = False  # fp32 products and convolutions in TensorFloat-32, where a GPU has it
+    cudnn_benchmark: bool = False  # cuDNN tries its kernels for each shape and takes the fastest
     deterministic: bool = False  # kernels that give the same bits every time, slower on a GPU; a CPU needs no asking
     sync_batch_norm: bool = False  # statistics over the batch of all processes; CUDA devices only
 

@@ -94,6 +94,11 @@ def _validate_training(config: DictConfig) -> None:
         raise UserError(
             "recipe.selection=best needs a validation part, since test data selects nothing: set dataset.val_fraction"
         )
+    if config.deterministic and config.cudnn_benchmark:
+        raise UserError(
+            "deterministic=true and cudnn_benchmark=true: kernels chosen by trying differ from run to run; set "
+            "cudnn_benchmark=false"
+        )
     if recipe.batch_size % recipe.accumulate_steps:
         raise UserError(
             f"recipe.accumulate_steps={recipe.accumulate_steps} does not divide recipe.batch_size={recipe.batch_size}"

@@ -53,11 +53,17 @@ class Data:
         return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
 
 
-def use_deterministic_kernels(wanted: bool) -> None:
-    """Let torch use kernels alone that give the same bits every time, and raise where there is none."""
-    if wanted:
+def choose_kernels(config: DictConfig) -> None:
+    """Whether torch rounds fp32 in TF32, tries cuDNN's kernels, and takes those alone that repeat their bits.
+
+    Where `deterministic` finds no such kernel torch raises.
+    """
+    if config.deterministic:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
-    torch.use_deterministic_algorithms(wanted)
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
 
 
 def build_device(name: str) -> torch.device:

@@ -20,7 +20,7 @@ from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import TEMPORARY, write_atomically
-from srp_exp.runs.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
+from srp_exp.runs.build import Data, build_data, build_device, build_learner, build_model, choose_kernels
 from srp_exp.runs.evaluate import evaluate_on
 from srp_exp.runs.folder import CONFIG, EVALUATION, PROVENANCE, RESULTS, failure_files
 from srp_exp.runs.lock import LOCK, only_writer
@@ -43,7 +43,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
     `hparams` is what TensorBoard's HParams page shows. results.json is written last: a run that has it is finished.
     Raises UserError where another process trains in the folder, or the device's memory does not suffice.
     """
-    use_deterministic_kernels(config.deterministic)
+    choose_kernels(config)
     device = build_device(config.device)
     for name in config.evaluators:
         load_evaluator(name)  # not after hours of training

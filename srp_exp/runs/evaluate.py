@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from srp_exp.datasets import DataSet
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.runs.build import Data, build_data, build_device, build_model
+from srp_exp.runs.build import Data, build_data, build_device, build_model, choose_kernels
 from srp_exp.runs.folder import EVALUATION
 from srp_exp.runs.lock import only_writer
 from srp_exp.runs.read import leave_out_weights
@@ -23,6 +23,7 @@ from srp_exp.training.logs import log_to
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
+    choose_kernels(config)
     device = build_device(config.device)
     with connected(device) as processes:
         data = build_data(config, device, processes)
@@ -52,6 +53,7 @@ def measure_run(config: DictConfig, folder: Path, evaluators: Sequence[str]) -> 
 
 def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:
     """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
+    choose_kernels(config)
     device = build_device(config.device)
     data = build_data(config, device)
     plain = config.copy()

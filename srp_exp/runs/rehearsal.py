@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs.build import build_data, build_device, build_learner, build_model, choose_kernels
 
 _IMAGES = 16  # of the batch
 _TIMED = 3  # steps
@@ -20,6 +20,7 @@ def rehearse(config: DictConfig) -> float:
     """
     for name in config.evaluators:
         load_evaluator(name)
+    choose_kernels(config)
     device = build_device(config.device)
     data = build_data(config, device)
     model, _ = build_model(config, data.dataset, device)

@@ -141,7 +141,7 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
         (("attention=se", "srp=scheduled", "seed=0"), ()),
         (("recipe.lr=${optimizer.weight_decay}",), ("recipe.lr=5e-4",)),
         (("recipe.ema_decay=null",), ()),
-        (("experiment=demo",), ("mixing=mixup",)),
+        (("experiment=demo",), ("mixing=mixup", "speed=fast", "compile=false")),
         (("seed=5", "device=cpu", "output_dir=/elsewhere", "progress=false", "rerun=true"), ("seed=5",)),
         (("dataset=cifar10", "data_root=/data", "dataset.download=true"), ("dataset=cifar10",)),
         (("backbone=seresnet50", "attention=native"), ("backbone=seresnet50",)),
