@@ -29,8 +29,8 @@ from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
 from srp_exp.datasets.files.file_set import FileSet
+from srp_exp.datasets.prepare.copy import CopySettings
 from srp_exp.datasets.prepare.extract import Advance
-from srp_exp.datasets.prepare.pack import PackSettings
 from srp_exp.datasets.prepare.prepare import MakeSet, Preparation, Report, make_copy, unpack
 from srp_exp.errors import UserError
 
@@ -76,7 +76,7 @@ def set_maker(dataset: DictConfig) -> MakeSet:
     set_class: Any = get_class(dataset._target_)
 
     def make(root: Path, cache_dir: str | None) -> FileSet:
-        changed: dict[str, Any] = {"root": str(root), "copy_side": None}
+        changed: dict[str, Any] = {"root": str(root), "copy_side": None, "memory_mb": 0}
         if "crop_to_box" in arguments:
             changed["crop_to_box"] = set_class.has_boxes(root)
         if cache_dir is not None:  # a first look at the facts only
@@ -103,7 +103,7 @@ def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
     if choices.resize is not None:
         output = Path(choices.output or f"{root}-{choices.resize}").expanduser().resolve()
         workers = max(1, len(os.sched_getaffinity(0)) if config.workers is None else config.workers)
-        settings = PackSettings(name, made.class_names, choices.resize, choices.quality, workers)
+        settings = CopySettings(name, made.class_names, choices.resize, choices.quality, workers)
         make_copy(made, output, settings, report)
         report.say(f"train from the copy with dataset.root={output} dataset.copy_side={choices.resize}")
 

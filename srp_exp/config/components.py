@@ -103,16 +103,43 @@ class FilesConfig(DatasetConfig):
     """A set of image files, in its official layout or prepared by scripts/prepare_data.py."""
 
     root: str = not_identity()  # folder of the set, the one above it, or a prepared copy
-    cache_dir: str | None = not_identity(None)  # of the index of the checked set; null: .srp_exp in the set's folder
-    verify: Verify = Verify.strict  # warn: a subset will do
+    cache_dir: str | None = not_identity(None)  # of what was found out about the set; null: the user's cache folder
     on_corrupt: OnCorrupt = OnCorrupt.stop  # skip: images that can't be decoded are left out of all splits
     copy_side: int | None = within("[1, inf)", None)  # pixels of the shorter side in the prepared copy; null: original
     augmentation: FileAugmentationConfig = field(default_factory=FileAugmentationConfig)
+    own: dict[str, Any] = field(default_factory=dict)  # settings of a class of one's own, which its `read` gets
 
 
 @dataclass
-class BoxedFilesConfig(FilesConfig):
+class PublishedConfig(FilesConfig):
+    verify: Verify = Verify.strict  # the published numbers of images and classes; warn: a subset will do
+
+
+@dataclass
+class BoxedFilesConfig(PublishedConfig):
     crop_to_box: bool = False  # cut pictures to their bounding boxes first
+
+
+@dataclass
+class FolderConfig(FilesConfig):
+    """A set of one's own."""
+
+    name: str = field(default="${folder_name:${.root}}")  # the folder's
+    memory_mb: float = within("[0, inf)", 1000.0)  # pictures of one size that take no more are held in memory
+    test_fraction: float = within("[0, 1)", 0.0)  # part of every class that is for testing, where there is no such part
+    split_seed: int = within("[0, inf)", 0)  # of that part, apart from the run's seed
+
+
+@dataclass
+class ParquetConfig(FolderConfig):
+    image_column: str | None = None  # null: the only one of images
+    label_column: str | None = None  # null: the only one of labels
+    test_split: str | None = None  # null: test, or validation where test is absent or has no labels
+
+
+@dataclass
+class ImageNetParquetConfig(PublishedConfig):
+    test_split: str = "validation"
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Registration of the schemas with Hydra, and of the resolvers that name a run's folder."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -17,6 +18,10 @@ SCHEMAS: dict[str, dict[str, type[Any]]] = {
         "cifar": c.CifarConfig,
         "synthetic": c.SyntheticConfig,
         "files": c.FilesConfig,
+        "published": c.PublishedConfig,
+        "folder": c.FolderConfig,
+        "parquet": c.ParquetConfig,
+        "imagenet_parquet": c.ImageNetParquetConfig,
         "boxed_files": c.BoxedFilesConfig,
     },
     "attention": {
@@ -79,6 +84,7 @@ def register() -> None:
         "run_parent", lambda *, _root_: str(identity.job_folder(_root_).parent), replace=True
     )
     OmegaConf.register_new_resolver("sha256_of_file", identity.sha256_of_file, replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda root: Path(root).expanduser().absolute().name, replace=True)
     OmegaConf.register_new_resolver("from_weights", preprocessing.from_weights, replace=True)
     OmegaConf.register_new_resolver("eval_resize", preprocessing.eval_resize, replace=True)
     OmegaConf.register_new_resolver("scaled_lr", lambda lr, size, per: lr * size / per, replace=True)

@@ -7,16 +7,21 @@ blocks per stage with every attention; SRP_EXP_FULL_TESTS=1 takes all files at f
 
 import functools
 import hashlib
+import io
 import os
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import Tensor, nn
 
 from srp_exp.config import CONF_DIR
@@ -161,13 +166,37 @@ def cifar_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def small_pictures(root, file):
+    """Four classes of two pictures each, as a set of one's own, of 32 x 32 pixels."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        images = []
+        for number in range(8):
+            buffer = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "PNG")
+            images.append(buffer.getvalue())
+            path = root / part / f"class{number % 4}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images[-1])
+        if file == "dataset/parquet":
+            shutil.rmtree(root / part)
+            pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 3] * 2}), root / f"{part}.parquet")
+    return root
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, file) -> None:
     config = tiny(compose, file)
     config.data_root = str(cifar_files)
+    if file in ("dataset/folder", "dataset/parquet"):
+        config.dataset.root = str(small_pictures(cifar_files / "own", file))
     validate(config)
     config = OmegaConf.create(plain_values(config))
-    if "root" in config.dataset and not (cifar_files / config.dataset.name).exists():
+    if (
+        "root" in config.dataset
+        and not (cifar_files / config.dataset.name).exists()
+        and "own" not in config.dataset.root
+    ):
         pytest.skip(f"{config.dataset.name} is read from files: composed and validated only")
     device = build_device("cpu")
     data = build_data(config, device)

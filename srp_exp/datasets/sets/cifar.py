@@ -34,8 +34,8 @@ class _Cifar(ImageSet):
     """What CIFAR-10 and CIFAR-100 share. `index` counts the samples of each split in the order of the files.
 
     root: the folder that holds the archive or the folder extracted from it, which is taken first. download:
-    fetch and extract the archive where the folder is missing or damaged. Raises FileNotFoundError or
-    ValueError where a file is missing or its MD5 is wrong, and ConnectionError where a download fails.
+    fetch and extract the archive where the folder is missing or damaged. Raises MissingFileError or
+    UserError where a file is missing or its MD5 is wrong, and ConnectionError where a download fails.
     """
 
     _torchvision_name: ClassVar[str]

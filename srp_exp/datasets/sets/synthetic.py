@@ -32,7 +32,7 @@ class Synthetic(ImageSet):
     overlap) and anywhere in its cell, on a background of random clouds and grain. Sample i has class i mod
     num_classes.
 
-    image_size: (height, width) in pixels. Raises ValueError where a split has fewer samples than there are
+    image_size: (height, width) in pixels. Raises UserError where a split has fewer samples than there are
     classes, and where the parts do not fit into the image.
     """
 

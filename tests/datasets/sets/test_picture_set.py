@@ -18,7 +18,7 @@ from official_copies import (
 
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
-from srp_exp.datasets.prepare.pack import PackSettings, pack
+from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.cars import Cars
 from srp_exp.datasets.sets.catalogue import Facts
 from srp_exp.datasets.sets.cub200 import Cub200
@@ -49,7 +49,7 @@ def copy(request, tmp_path):
 
 
 def facts_of_a_copy(kind):
-    return Facts(12, 6, 3, remedy=kind.facts.remedy)
+    return Facts(12, 6, 3)
 
 
 def test_a_set_has_its_facts(copy):
@@ -78,7 +78,7 @@ def test_strict_accepts_the_official_counts_only(copy, monkeypatch):
     with pytest.raises(ValueError, match="12 training images instead of ") as error:
         open_set(kind, home, verify="strict")
     message = str(error.value)
-    assert "\n" not in message and kind.facts.remedy in message and "dataset.verify=warn" in message
+    assert "\n" not in message and kind.remedy in message and "dataset.verify=warn" in message
     monkeypatch.setattr(kind, "facts", facts_of_a_copy(kind))
     assert len(open_set(kind, home, verify="strict").train) == 12
 
@@ -86,7 +86,7 @@ def test_strict_accepts_the_official_counts_only(copy, monkeypatch):
 @pytest.mark.parametrize("name", COPIES)
 def test_the_folder_above_will_do(tmp_path, name):
     kind, make = COPIES[name]
-    make(tmp_path / kind.folders[0])
+    make(tmp_path / kind.usual_names[0])
     assert len(open_set(kind, tmp_path).train) == 12
 
 
@@ -99,7 +99,7 @@ def test_a_missing_set_is_one_line_with_the_place_and_the_remedy(tmp_path, kind,
     with pytest.raises(FileNotFoundError) as error:
         open_set(kind, root)
     message = str(error.value)
-    assert message.startswith(f"dataset.root={root}: ") and kind.facts.remedy in message and "\n" not in message
+    assert message.startswith(f"dataset.root={root}: ") and kind.remedy in message and "\n" not in message
 
 
 def test_the_second_start_reads_no_list(copy, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_change_is_noticed(tmp_path, monkeypatch):
 
 
 def test_what_is_amiss_is_said_at_every_start(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.sets.official_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
     home = make_cub200(tmp_path)
     for _ in range(2):
         caplog.clear()
@@ -135,7 +135,7 @@ def test_what_is_amiss_is_said_at_every_start(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cub200", "cars", "cars in one file", "dogs"])
 def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.sets.official_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
     kind, make = COPIES[name]
     home = make(tmp_path)
     complete = open_set(kind, home)
@@ -158,7 +158,7 @@ def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, 
 def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatch, caplog):
     kind, make = COPIES[name]
     home = make(tmp_path)
-    monkeypatch.setattr("srp_exp.datasets.sets.official_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
     complete = open_set(kind, home)
     for part, row, content in (
         (complete.train, 2, encoded("truncated", 1)),
@@ -176,7 +176,7 @@ def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatc
         assert (found.train.skipped, found.test.skipped) == (2, 1)
         assert "2 images can't be decoded and are left out" in caplog.text
         if attempt == 0:
-            monkeypatch.setattr("srp_exp.datasets.sets.official_set.find_corrupt", None)  # remembered
+            monkeypatch.setattr("srp_exp.datasets.sets.picture_set.find_corrupt", None)  # remembered
 
 
 def test_a_set_that_is_no_copy_has_no_copy_side(tmp_path):
@@ -189,8 +189,9 @@ def test_a_set_that_is_no_copy_has_no_copy_side(tmp_path):
 def small_copy(tmp_path):
     """A prepared copy of CUB-200-2011 of shorter side 20, and the set that it was made of."""
     original = open_set(Cub200, make_cub200(tmp_path / "set"), crop_to_box=True)
-    settings = PackSettings("cub200", original.class_names, resize=20)
-    pack({"train": original.train, "test": original.test}, tmp_path / "copy", settings)
+    settings = CopySettings("cub200", original.class_names, resize=20)
+    (tmp_path / "copy").mkdir()
+    write_copy({"train": original.train, "test": original.test}, tmp_path / "copy", settings)
     return tmp_path / "copy", original
 
 
@@ -261,7 +262,7 @@ def test_a_set_as_large_as_the_official_one_opens_fast_again(tmp_path, monkeypat
     """Of empty files: the checks look at no image."""
     classes, train, test = numbers
     home = make(tmp_path, *([] if kind is Cub200 else ["lists"]), classes, train, test, empty=True)
-    monkeypatch.setattr(kind, "facts", Facts(classes * train, classes * test, classes, "no remedy"))
+    monkeypatch.setattr(kind, "facts", Facts(classes * train, classes * test, classes))
     open_set(kind, home, verify="strict")
     started = time.perf_counter()
     found = open_set(kind, home, verify="strict")
