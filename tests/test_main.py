@@ -642,3 +642,15 @@ def test_an_installed_wheel_works_from_any_folder(wheel, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site))
     assert "name: wrn16_8\n" in done.stdout
+
+
+@pytest.mark.long
+def test_evaluation_gives_the_bits_of_a_compiled_training(command_line, tmp_path) -> None:
+    assert command_line(*TINY, "compile=true", f"output_dir={tmp_path}").code == 0
+    folder = the_run(tmp_path)
+    files = [folder / "evaluation" / "test" / name for name in ("metrics.json", "predictions.parquet")]
+    trained = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert command_line("mode=eval", f"run={folder}", "device=cpu").code == 0
+    assert [file.read_bytes() for file in files] == trained

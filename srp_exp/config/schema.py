@@ -143,6 +143,7 @@ class Config:
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
     workers: int | None = not_identity(None, within="[0, inf)")  # that read image files; None: one a CPU, at most 16
     log_every_steps: int = not_identity(10, within="[1, inf)")
+    profile: bool = not_identity(False)  # true: a trace of three steps, in the run's folder profile/
     progress: bool = not_identity(True)  # a progress bar where the output is a terminal
     data_root: str = not_identity("data")
     output_dir: str = not_identity("outputs")

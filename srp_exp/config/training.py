@@ -41,6 +41,7 @@ class OptimizerConfig:
     lr: float = within("(0, inf)")
     weight_decay: float = within("[0, inf)")
     decay_norm_and_bias: bool = True  # false: weight decay on matrices and kernels only
+    head_lr_factor: float = within("(0, inf)", 1.0)  # learning rate of the classifier over that of the body
 
 
 @dataclass

@@ -136,8 +136,10 @@ def build_learner(
         model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
     if config.activation_checkpointing and not checkpoint_activations(model):
         raise UserError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
-    groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
-    make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
+    chosen = config.optimizer
+    groups = parameter_groups(model, chosen.weight_decay, chosen.decay_norm_and_bias, chosen.lr, chosen.head_lr_factor)
+    of_groups = ("name", "weight_decay", "decay_norm_and_bias", "head_lr_factor")
+    make_optimizer = instantiate(_arguments(chosen, without=of_groups))
     optimizer = make_optimizer(groups)
     make_schedule = instantiate(_arguments(config.lr_schedule, without=("name",)))
     lr_schedule = make_schedule(optimizer, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch)

@@ -34,6 +34,7 @@ from srp_exp.training.learner import Learner
 from srp_exp.training.logs import LOG, log_to
 from srp_exp.training.loop import LoopSettings, Training, fit
 from srp_exp.training.pictures import regions_on_images
+from srp_exp.training.profiler import Profiled
 from srp_exp.training.reporter import Reporter, SilentReporter
 
 
@@ -136,7 +137,9 @@ def _train(
 
     started = time.perf_counter()
     try:
-        fit(Training(learner, built.batches, checkpoints, reporter, interruption, settings), measure)
+        profiled = config.profile and processes.writes
+        batches = Profiled(built.batches, folder / "profile") if profiled else built.batches
+        fit(Training(learner, batches, checkpoints, reporter, interruption, settings), measure)
         seconds = time.perf_counter() - started
         processes.gather(None)  # the best checkpoint is on the disk, whichever process wrote it
         if selects:

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +29,7 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
+from srp_exp.runs import build
 from srp_exp.runs.build import build_data, build_device, build_learner, build_model
 from srp_exp.srp import Linear, apply_srp
 
@@ -360,3 +362,27 @@ def test_the_schedule_reaches_every_module(compose) -> None:
     config = OmegaConf.create(plain_values(compose("backbone.depth=8", "srp.first=0.9", "srp.last=0.3")))
     _, records = build_model(config, dataset_of(config), CPU)
     assert [round(record.scale, 9) for record in records] == [0.9, 0.6, 0.3]
+
+
+@pytest.mark.parametrize("model", ["efficientnet_b0", "mobilenetv3_small_050", "regnety_002", "seresnet18"])
+def test_synchronised_norms_evaluate_as_the_plain_ones(compose, monkeypatch, model) -> None:
+    """Norms of timm hold an activation. The learner for a GPU is caught before it needs one."""
+    monkeypatch.setattr(build, "Learner", lambda model, *_, **__: model)
+    config = OmegaConf.create(
+        plain_values(
+            compose(
+                "backbone=timm", f"backbone.model={model}", "attention=native", "srp=gap", "recipe.pretrained=false",
+                "sync_batch_norm=true",
+            )
+        )
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = timm.create_model(model, num_classes=4).train()
+    images = torch.randn(4, 3, 64, 64)
+    network(images)  # so that the running statistics are those of something
+    with torch.no_grad():
+        expected = network.eval()(images)
+        data = SimpleNamespace(device=torch.device("cuda"), dataset=SimpleNamespace(num_classes=4))
+        converted = build_learner(config, network, data, steps_per_epoch=5)
+        assert any(isinstance(module, nn.SyncBatchNorm) for module in converted.modules())
+        assert torch.equal(converted.eval()(images), expected)

@@ -354,3 +354,33 @@ def test_a_step_draws_by_seed_and_number_alone(make_learner: MakeLearner, batche
     assert torch.equal(weights_after(step=12, seed=7, past=1), reference)
     assert not torch.equal(weights_after(step=13, seed=7, past=0), reference)
     assert not torch.equal(weights_after(step=12, seed=8, past=0), reference)
+
+
+def test_what_is_evaluated_is_never_compiled(make_learner: MakeLearner) -> None:
+    """A later evaluation of the checkpoint isn't either, and gives the same bits."""
+    learner = make_learner(compile=True)
+    assert learner._network is not learner.model
+    assert learner.evaluated_model is learner.model
+    assert learner.model._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_warms_up_by_the_number_of_the_step(
+    make_learner: MakeLearner, batches: BatchLoader, assert_same_state: AssertSame, warmup: bool
+) -> None:
+    """With decays of at most 1 - t^(-2/3); a learner that goes on in the middle has the same."""
+    learner = make_learner(ema_decay=0.7, ema_warmup=warmup)
+    average = None
+    data = network_batches(batches)
+    for step, batch in enumerate(data, 1):
+        learner.train_step(batch)
+        weight = learner.model[0].weight.detach().double()
+        decay = min(0.7, 1 - step ** (-2 / 3)) if warmup else 0.7
+        average = weight if average is None else decay * average + (1 - decay) * weight
+        found = learner.evaluated_model.state_dict()["0.weight"]
+        torch.testing.assert_close(found.double(), average, rtol=1e-5, atol=1e-7)
+        if step == 2:
+            state = through_a_file(learner.state_dict())
+    resumed = make_learner(ema_decay=0.7, ema_warmup=warmup)
+    resumed.load_state_dict(state)
+    assert_same_state(train(resumed, data[2:]).state_dict(), learner.state_dict())

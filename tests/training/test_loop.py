@@ -266,6 +266,39 @@ def test_a_gradient_that_is_not_finite_is_placed(run: Run, clip_norm: float | No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("model.1.running_var", "the model's statistics are"), ("ema.module.0.weight", "the moving average is")],
+)
+@pytest.mark.parametrize("every_steps", [None, 1])
+def test_neither_statistics_nor_an_average_that_are_not_finite_are_saved(
+    run: Run, name: str, what: str, every_steps: int | None
+) -> None:
+    run.intervals = {"every_steps": every_steps}
+    learner = run.make_learner(ema_decay=0.9)
+    step = learner.train_step
+
+    def spoiling(batch: Batch, watch: bool) -> None:
+        step(batch, watch)
+        if learner.step == 8:
+            part, _, rest = name.partition(".")
+            getattr(learner, part).state_dict()[rest].view(-1)[0] = math.inf
+
+    learner.train_step = spoiling  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLossError, match=f"^{what} not finite at step {3 if every_steps else 5} of epoch 2"):
+        run.fit(learner, select_by=None)
+    assert run.checkpoints.latest() == run.folder / "checkpoints" / f"step-{7 if every_steps else 5:09d}.pt"
+
+
+def test_fp16_does_not_skip_steps_for_ever(run: Run) -> None:
+    learner = run.make_learner(precision="fp16")
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    learner.model[0].weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(NonFiniteLossError, match="^after one skipped step after another the unscaled gradient is not"):
+        run.fit(learner, log_every_steps=1)
+    assert learner.step == 5  # 16, 8, 4, 2, 1: also the gradient that isn't scaled overflows
+
+
 def test_spoilt_weights_are_not_saved_in_the_middle_of_an_epoch(run: Run) -> None:
     run.intervals = {"every_steps": 1}
     learner = run.make_learner()
