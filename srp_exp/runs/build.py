@@ -5,6 +5,7 @@ Only commands/ and runs/ ever see a configuration.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
+from srp_exp.datasets.other_test import other_test
 from srp_exp.errors import UserError
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
@@ -59,7 +61,8 @@ def build_data(config: DictConfig, device: torch.device, processes: Processes = 
     with processes.in_turns():
         dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
-    splits = {"train": train, "val": val, "test": dataset.test}
+    test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
+    splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, _MOST_WORKERS)
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
     return Data(dataset, splits, placement)
