@@ -247,3 +247,10 @@ def test_densenet_by_hand():
     total.norm(channels)
     total.linear(channels)
     assert total.result() == EXACT["densenet_bc_100_12"]
+
+
+@pytest.mark.parametrize(("small", "large"), [("resnet56", "resnet110"), ("resnet20", "resnet32")])
+def test_the_small_network_of_small_vs_large_computes_less(count, small, large):
+    """Those of conf/study/small_vs_large.yaml and its quick form."""
+    of_small, of_large = (count(name, attention="se") for name in (small, large))
+    assert all(less < 0.7 * more for less, more in zip(of_small, of_large, strict=True))
