@@ -31,7 +31,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         model.load_state_dict(model_state(load(checkpoint)))
         evaluation = evaluate_on(config, model, data, config.split)
         if processes.writes:
-            evaluation.save(folder)
+            evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
     if processes.writes:
         measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
     return evaluation.details()
