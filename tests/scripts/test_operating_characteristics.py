@@ -1,4 +1,4 @@
-"""The simulation of verdicts, in short: wrong ones are rare, right ones come. Its long form fills docs/statistics.md."""
+"""The simulation of verdicts, in short: wrong ones are rare. Its long form fills docs/statistics.md."""
 
 import math
 
