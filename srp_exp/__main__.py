@@ -1,5 +1,6 @@
 """The entry point: srp-exp, the same as python -m srp_exp."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -69,9 +70,10 @@ def _check_single(config: DictConfig) -> None:
 
 def _note_failure(folder: Path, why: str, always: bool) -> None:
     """Leave `why` in the folder of a run that has begun, or `always`: a grid's table shows it, a fault's is needed."""
-    if folder.is_dir() and (always or any(folder.iterdir())) and not (folder / RESULTS).exists():
-        text = f"{why}\n{traceback.format_exc()}"
-        write_atomically(failure_file(folder, launched_as().rank), text.encode())
+    text = f"{why}\n{traceback.format_exc()}"
+    with contextlib.suppress(OSError):  # a full disk, say, of which the failure is to tell
+        if folder.is_dir() and (always or any(folder.iterdir())) and not (folder / RESULTS).exists():
+            write_atomically(failure_file(folder, launched_as().rank), text.encode())
 
 
 def _hides_traceback(error: BaseException) -> bool:

@@ -99,6 +99,15 @@ def _pair(argument: str) -> tuple[str, str]:
     return name, value
 
 
+def _searched(config_dir: str | None) -> list[str]:
+    """What lets Hydra search `config_dir` too; raises UserError where it isn't there."""
+    if config_dir is None:
+        return []
+    if not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={config_dir}: there is no such folder")
+    return [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
+
+
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit code 1."""
     parser = argparse.ArgumentParser(
@@ -112,13 +121,15 @@ def main() -> None:
         parser.print_help()
         return
     console = terminal()
-    searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
     try:
+        searched = _searched(options.config_dir)
         match arguments:
             case ["runs", *filters]:
                 list_runs(filters, console)
             case ["compare", *folders]:
                 compare_runs(folders, console)
+            case [word, *_] if "=" not in word:
+                raise UserError(f"{word}: it is no command{nearest(word, ['runs', 'compare', 'study=NAME'])}")
             case _:
                 report_study([*arguments, *searched], console)
     except Exception as error:

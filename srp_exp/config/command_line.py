@@ -23,6 +23,8 @@ def check_command_line(arguments: Sequence[str]) -> None:
 
     def refuse(message: str) -> None:
         wrong = message.removeprefix("unrecognized arguments: ").split()[0]
+        if message.startswith("unrecognized arguments: ") and "=" in wrong and not wrong.startswith("-"):
+            raise UserError(f"{wrong}: overrides stand together; write options, such as -m, before all of them")
         if message.startswith("unrecognized arguments: "):
             raise UserError(f"{wrong} is no option{nearest(wrong, options)}")
         raise UserError(f"{' '.join(arguments)}: {message}")

@@ -32,8 +32,8 @@ from srp_exp.config.schema import Config
 from srp_exp.config.training import RecipeConfig
 from srp_exp.errors import UserError
 
-LONGEST = 300
-"""Characters of a line: what is longer is no longer read."""
+LONGEST = 280
+"""Characters of a line, besides the name of the command: what is longer is no longer read."""
 
 _SHOWN = 160
 """Characters of choices that are listed where none resembles the wrong one."""
@@ -91,6 +91,10 @@ def _explain(chain: list[BaseException]) -> str:
     file = re.match(r"In '([^']*)': ", message)
     override = re.match(r"Error merging override ([^~\n]*)", message)
     place = f" (in {file[1]}.yaml)" if file and "/" in file[1] and not file[1].startswith("hydra/") else ""
+    if isinstance(chain[0], InterpolationResolutionError):  # of the run's folder, or of a file of weights
+        for cause in chain:
+            if isinstance(cause, OSError) and cause.errno is not None:
+                return f"{cause.filename}: {cause.strerror}"
     for cause in chain:
         line = _of_key(cause)
         if line and file and line.startswith(("experiment is not", "study.study is not", "study.hydra is not")):

@@ -42,5 +42,7 @@ def reading(file: Path) -> Iterator[None]:
         raise MissingFileError(f"{file} is not there: {remedy}") from None
     except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
         said = next(iter(str(error).splitlines()), "")
-        why = f"no {said}" if isinstance(error, KeyError) else said
+        why = {KeyError: f"no {said}", TypeError: "other content", AttributeError: "other content"}.get(
+            type(error), said
+        )
         raise UserError(f"{file} is damaged ({why}): {remedy}") from error

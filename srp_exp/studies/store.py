@@ -71,7 +71,8 @@ class Run:
         """results.json: {"test": {"top1": ..., "loss": ...}, "parameters": ..., "training_seconds": ...}."""
         with reading(self.folder / RESULTS):
             results = dict(json.loads((self.folder / RESULTS).read_text()))
-            return {**results, "test": dict(results["test"]), "training_seconds": float(results["training_seconds"])}
+            test = {name: float(value) for name, value in results["test"].items()}
+            return {**results, "test": test, "training_seconds": float(results["training_seconds"])}
 
     @cached_property
     def provenance(self) -> dict[str, Any]:

@@ -96,6 +96,7 @@ WRONG = {
     "srp.last=interval()": ["srp.last=interval()", "start"],
     "seed=choice()": ["seed=choice()", "empty"],
     "--cofg job": ["--cofg", "did you mean --cfg?"],
+    "seed=1 -m srp=gap,fixed": ["srp=gap,fixed", "-m", "before"],
     "-x": ["-x is no option", "--multirun"],
     "--cfg jb": ["--cfg", "jb", "job"],
     "--config-dir nowhere": ["--config-dir=", "nowhere", "no such folder"],

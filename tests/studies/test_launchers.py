@@ -55,7 +55,7 @@ def test_processes_take_different_devices_until_they_die(taker) -> None:
     third, took = taker()
     assert took == ""
     error = third.communicate()[1].splitlines()[-1]
-    assert error.startswith("ValueError: device=free_cuda: other runs have taken all of the 2 CUDA devices; ")
+    assert "UserError: device=free_cuda: other runs have taken all of the 2 CUDA devices; " in error
     first[0].send_signal(signal.SIGKILL)
     first[0].wait()
     assert taker()[1] == "0"
