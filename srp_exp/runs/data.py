@@ -37,8 +37,8 @@ def refuse_other_data(folder: Path, digests: Digests) -> None:
     changed = [part for part, digest in digests.items() if before.get(part) != digest]
     if changed:
         raise UserError(
-            f"{folder}: was trained on other data than there are now ({', '.join(changed)} differ): bring those back, "
-            f"train these as another run with dataset.name=..., or replace the run with rerun=true"
+            f"{folder}: was trained on other data ({', '.join(changed)} differ); "
+            f"dataset.name=... makes these another run, rerun=true replaces that one"
         )
 
 

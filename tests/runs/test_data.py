@@ -61,7 +61,7 @@ def test_a_finished_run_is_not_skipped_over_other_data(command_line, finished, t
         outcome = command_line(*command)
     assert outcome.code == 1 and "finished already" not in outcome.out
     (line,) = outcome.err.splitlines()
-    assert "was trained on other data than there are now (training pictures, test pictures differ)" in line
+    assert "was trained on other data (training pictures, test pictures differ)" in line
     assert "dataset.name=..." in line and "rerun=true" in line
 
 
