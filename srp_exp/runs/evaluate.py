@@ -33,7 +33,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         model.load_state_dict(model_state(load(checkpoint)))
         evaluation = evaluate_on(config, model, data, config.split)
         if processes.writes:
-            evaluation.save(folder)
+            evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
     if processes.writes:
         measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
     return evaluation.details()
@@ -65,7 +65,9 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     model.load_state_dict(model_state(load(checkpoint)))
     batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
     context = autocast(device, config.precision)
-    return Subject(model.eval(), batches, data.dataset.class_names, context, config.seed), data.dataset
+    dataset = data.dataset
+    subject = Subject(model.eval(), batches, dataset.class_names, context, config.seed, dataset.mean, dataset.std)
+    return subject, dataset
 
 
 def _run_of(checkpoint: Path) -> Path:
