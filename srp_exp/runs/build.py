@@ -15,8 +15,10 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
+from srp_exp.datasets.batches import digests_of
 from srp_exp.datasets.other_test import other_test
 from srp_exp.errors import UserError
+from srp_exp.runs.data import remember_digests
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
 from srp_exp.training.activation_checkpointing import checkpoint_activations
@@ -52,14 +54,26 @@ class Data:
         return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
 
 
+def digests_of_data(config: DictConfig, dataset: DataSet) -> dict[str, str]:
+    """The digests of what the set of `config` has read; kept, so that a finished run is skipped without opening it."""
+    digests = digests_of(dataset)
+    remember_digests(config.dataset, digests, dataset.read_from)
+    return digests
+
+
+def build_dataset(config: DictConfig) -> DataSet:
+    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
+    dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
+    return dataset
+
+
 def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
     """The data set, as rank 0 finds or makes it first, and where its batches go.
 
     workers: of a machine, divided over its processes.
     """
-    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
     with processes.in_turns():
-        dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
+        dataset = build_dataset(config)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
     test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
     splits = {"train": train, "val": val, "test": test}

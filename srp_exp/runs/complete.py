@@ -15,10 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.config.preprocessing import describe
 from srp_exp.datasets import TrainingBatches
+from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import TEMPORARY, write_atomically
-from srp_exp.runs.build import Data, build_data, build_learner, build_model
+from srp_exp.runs.build import Data, build_data, build_learner, build_model, digests_of_data
+from srp_exp.runs.data import record_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
 from srp_exp.runs.evaluate import evaluate_on
 from srp_exp.runs.folder import CONFIG, EVALUATION, RESULTS, failure_files
@@ -54,6 +56,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
         batches = data.training_batches(config.recipe.batch_size, config.seed)
         learner = build_learner(config, model, data, batches.steps_per_epoch, processes)
         with Interruption().watch() as interruption, _hold(folder, config.rerun, processes):
+            _keep_to_its_data(config, folder, data, processes)
             reporter = None
             if processes.writes:
                 write_atomically(folder / CONFIG, OmegaConf.to_yaml(config).encode())
@@ -99,6 +102,17 @@ def _hold(folder: Path, clear: bool, processes: Processes) -> Iterator[None]:
         if died:
             LOG.info("taking over from %s, which ended without a word", died)
         yield
+
+
+def _keep_to_its_data(config: DictConfig, folder: Path, data: Data, processes: Processes) -> None:
+    """Note what the run reads. Raises UserError where it read other data before, or another process reads others."""
+    digests = digests_of_data(config, data.dataset)
+    if any(other != digests for other in processes.gather(digests)):
+        raise UserError("the processes read different data: give all of them the same files, and begin again")
+    refuse_other_data(folder, digests)
+    processes.gather(None)  # all have read the record before it is written
+    if processes.writes:
+        record_data(folder, digests)
 
 
 def _train(
