@@ -217,10 +217,10 @@ def test_the_log_tells_every_epoch(trained) -> None:
 # --- The same command again -----------------------------------------------------------------------
 
 
-def test_the_same_command_trains_once_and_then_imports_no_torch(trained) -> None:
+def test_the_same_command_trains_once(trained) -> None:
     before = snapshot(trained)
     output_dir = trained.parent.parent
-    done = python("-c", WITHOUT_TORCH, *TINY, f"output_dir={output_dir}", folder=output_dir)
+    done = python("-m", "srp_exp", *TINY, f"output_dir={output_dir}", folder=output_dir)
     assert done.returncode == 0, done.stderr
     top1 = results(trained)["test"]["top1"]
     assert f"top1 {top1:.2%}" in done.stdout
