@@ -63,9 +63,14 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Choices, DictConfig]:
     own = [argument for argument in arguments if argument.partition("=")[0] in Choices.__dataclass_fields__]
     choices = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Choices), OmegaConf.from_dotlist(own)))
     assert isinstance(choices, Choices)
+    others = [argument for argument in arguments if argument not in own]
+    if "--config-dir" in others:
+        at = others.index("--config-dir")
+        folder = Path(others[at + 1]).absolute()
+        others[at : at + 2] = [f"hydra.searchpath=[file://{folder}]"]
     register()
     with initialize_config_dir(str(CONF_DIR), version_base=None):
-        config = compose("config", [argument for argument in arguments if argument not in own])
+        config = compose("config", others)
     validate(config)
     return choices, OmegaConf.create(plain_values(config))
 
