@@ -101,7 +101,7 @@ def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
     paths = choices.archive if isinstance(choices.archive, list) else [choices.archive]
     archives = tuple(Path(path).expanduser() for path in paths if path is not None)
     make_set = set_maker(dataset)
-    unpack(Preparation(name, root, archives, strict=dataset.verify == "strict"), make_set, report)
+    unpack(Preparation(name, root, archives, strict=dataset.get("verify", "strict") == "strict"), make_set, report)
     made = make_set(root, None)
     sizes = f"{len(made.train):,} training and {len(made.test):,} test images of {made.num_classes} classes"
     report.say(f"{root}: {sizes}, checked")
