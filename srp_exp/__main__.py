@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from srp_exp.commands import command
+from srp_exp.commands.search import objective
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_command_line
 from srp_exp.config.faults import describe, is_one_line, is_users
@@ -22,7 +23,6 @@ from srp_exp.errors import STOPPED, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.folder import RESULTS, failure_file
 from srp_exp.runs.lock import InUseError
-from srp_exp.studies.objective import objective
 from srp_exp.training.launch import launched_as
 
 register()  # on import, since the processes that a launcher starts import `execute` and nothing else

@@ -2,7 +2,7 @@
 
 srp-report study=demo [the overrides of the grid]    table and verdict of a study, as far as its runs are there
 srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings
-srp-report compare RUN OTHER                         two runs: settings, metrics, predictions
+srp-report compare RUN OTHER [overrides]             two runs: srp-exp mode=compare run=RUN other=OTHER
 """
 
 import argparse
@@ -25,7 +25,7 @@ from srp_exp.errors import UserError
 from srp_exp.studies.grid import Grid, plan
 from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
-from srp_exp.studies.store import Run, State, all_runs, find_run
+from srp_exp.studies.store import State, all_runs, find_run
 
 
 def report_study(overrides: list[str], console: Console) -> None:
@@ -75,21 +75,19 @@ def _is(value: str | None, wanted: str) -> bool:
     return value is not None and bool(value == wanted or read == meant)
 
 
-def compare_runs(folders: list[str], console: Console) -> None:
-    """Show in what two runs differ: their settings, metrics, measures of evaluators, and predictions."""
-    from srp_exp.studies.two_runs import print_comparison
+def compare_runs(arguments: list[str]) -> None:
+    """Show in what two runs differ, as mode=compare does."""
+    from srp_exp.__main__ import main as srp_exp
 
-    if len(folders) != 2:
-        raise UserError(f"srp-report compare {' '.join(folders)}: name two run folders")
-    first, second = (_finished(Path(folder)) for folder in folders)
-    print_comparison(first, second, console)
-
-
-def _finished(folder: Path) -> Run:
-    run = find_run(folder)
-    if run.state != State.finished:
-        raise UserError(f"{folder}: no finished run is there ({run.state.value})")
-    return run
+    if len(arguments) < 2:
+        raise UserError(f"srp-report compare {' '.join(arguments)}: name two run folders")
+    run, other, *overrides = arguments
+    for folder in (run, other):
+        state = find_run(Path(folder)).state
+        if state != State.finished:
+            raise UserError(f"{folder}: no finished run is there ({state.value})")
+    sys.argv = ["srp-exp", "mode=compare", f"run='{run}'", f"other='{other}'", *overrides]
+    srp_exp()
 
 
 def _pair(argument: str) -> tuple[str, str]:
@@ -127,7 +125,7 @@ def main() -> None:
             case ["runs", *filters]:
                 list_runs(filters, console)
             case ["compare", *folders]:
-                compare_runs(folders, console)
+                compare_runs(folders)
             case [word, *_] if "=" not in word:
                 raise UserError(f"{word}: it is no command{nearest(word, ['runs', 'compare', 'study=NAME'])}")
             case _:

@@ -11,6 +11,7 @@ EVALUATORS = {
     "descriptors": "srp_exp.evaluation.descriptors.descriptors",
     "responses": "srp_exp.evaluation.responses.responses",
     "gates": "srp_exp.evaluation.gates.gates",
+    "robustness": "srp_exp.evaluation.robustness.robustness",
     "cost": "srp_exp.evaluation.cost.cost",
 }
 """Where each lies. A name with a dot is a user's own function: its package, module and name."""

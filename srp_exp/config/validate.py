@@ -18,6 +18,7 @@ def validate(config: DictConfig) -> None:
     """Raise ValueError, in one line that names value, place and remedy, unless the configuration can be run."""
     _validate_choices(config)
     validate_fields(config, "")
+    _validate_test_root(config)
     _validate_training(config)
     _validate_attention(config)
     _validate_evaluators(config)
@@ -113,6 +114,11 @@ def _validate_training(config: DictConfig) -> None:
             f"lr_schedule.warmup_epochs={config.lr_schedule.warmup_epochs} leaves nothing of the "
             f"recipe.epochs={recipe.epochs}"
         )
+
+
+def _validate_test_root(config: DictConfig) -> None:
+    if config.test_root is not None and (config.mode.name, config.split.name) != ("eval", "test"):
+        raise UserError(f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test; leave it out")
 
 
 def _validate_attention(config: DictConfig) -> None:

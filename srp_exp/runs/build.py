@@ -6,6 +6,7 @@ Only this, run.py and the entry point ever see a configuration.
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,10 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
+from srp_exp.datasets.batches import digests_of
+from srp_exp.datasets.other_test import other_test
 from srp_exp.errors import UserError
+from srp_exp.runs.data import remember_digests
 from srp_exp.runs.free_device import FREE_CUDA, free_cuda
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
@@ -86,11 +90,24 @@ def build_device(name: str) -> torch.device:
     return device
 
 
-def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
+def digests_of_data(config: DictConfig, dataset: DataSet) -> dict[str, str]:
+    """The digests of what the set of `config` has read; kept, so that a finished run is skipped without opening it."""
+    digests = digests_of(dataset)
+    remember_digests(config.dataset, digests, dataset.read_from)
+    return digests
+
+
+def build_dataset(config: DictConfig) -> DataSet:
     arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
     dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
+    return dataset
+
+
+def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
+    dataset = build_dataset(config)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
-    splits = {"train": train, "val": val, "test": dataset.test}
+    test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
+    splits = {"train": train, "val": val, "test": test}
     workers = _available_cpus() if config.workers is None else config.workers
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
     return Data(dataset, splits, placement, processes)

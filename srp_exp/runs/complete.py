@@ -20,7 +20,16 @@ from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import TEMPORARY, write_atomically
-from srp_exp.runs.build import Data, build_data, build_device, build_learner, build_model, choose_kernels
+from srp_exp.runs.build import (
+    Data,
+    build_data,
+    build_device,
+    build_learner,
+    build_model,
+    choose_kernels,
+    digests_of_data,
+)
+from srp_exp.runs.data import record_data, refuse_other_data
 from srp_exp.runs.evaluate import evaluate_on
 from srp_exp.runs.folder import CONFIG, EVALUATION, PROVENANCE, RESULTS, failure_files
 from srp_exp.runs.lock import LOCK, only_writer
@@ -53,6 +62,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
             built = _build(config, device, processes)  # before the folder is touched
             interruption = stack.enter_context(Interruption().watch())
             stack.enter_context(_hold(folder, config.rerun, processes))
+            _keep_to_its_data(config, folder, built.data)
             results = _train(config, folder, hparams, built, interruption)
             if processes.writes:
                 write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
@@ -100,6 +110,17 @@ def _hold(folder: Path, clear: bool, processes: Processes) -> Iterator[None]:
         if died:
             LOG.info("taking over from %s, which ended without a word", died)
         yield
+
+
+def _keep_to_its_data(config: DictConfig, folder: Path, data: Data) -> None:
+    """Note what the run reads. Raises UserError where it read other data before, or another process reads others."""
+    digests = digests_of_data(config, data.dataset)
+    if any(other != digests for other in data.processes.gather(digests)):
+        raise UserError("the processes read different data: give all of them the same files, and begin again")
+    refuse_other_data(folder, digests)
+    data.processes.gather(None)  # all have read the record before it is written
+    if data.processes.writes:
+        record_data(folder, digests)
 
 
 def _train(

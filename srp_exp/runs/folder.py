@@ -13,6 +13,9 @@ RESULTS = "results.json"
 
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
+DATA = "data.json"
+"""Digests of the data that the run has read."""
+
 EVALUATION = Path("evaluation") / "test"
 """What was found on the test split: metrics, predictions, and a file of each evaluator."""
 

@@ -1,8 +1,10 @@
 """The runs of a grid: every method of a study, in every cell of its axes, for every seed."""
 
 import copy
+import hashlib
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +30,11 @@ from srp_exp.errors import UserError
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
+
+HOW = ("dry", "rerun", "wait", "progress")
+"""Settings of a command that another command doesn't repeat."""
+
+LONGEST_VARIANT = 100
 
 MOST_RUNS = 10_000
 """Of a grid: planning them takes a minute."""
@@ -66,10 +73,24 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a grid in order, and what the command line fixed for all of them."""
+    """The runs of a grid in order, and the command line that made it.
+
+    fixed: what it set for all runs. arguments: all of it, but for what says how to run and not what. variant: what of
+    it makes the grid another than the study's own, as the end of a folder's name; empty if nothing does.
+    """
 
     runs: tuple[PlannedRun, ...]
-    fixed: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    variant: str = ""
+
+    @property
+    def entries(self) -> dict[tuple[str, Cell], dict[int, Run]]:
+        """(method, cell) -> seed -> run, in the order of the grid."""
+        entries: dict[tuple[str, Cell], dict[int, Run]] = {}
+        for planned in self.runs:
+            entries.setdefault((planned.method, planned.cell), {})[planned.seed] = planned.run
+        return entries
 
     def looked_up(self) -> "Grid":
         """The same runs in the states in which they are now; composing them again would take ten times as long."""
@@ -141,8 +162,32 @@ def plan(
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
     for line in set.intersection(*map(set, unread)):  # where some of the runs read it, all may be given it
         raise UserError(line)
+    return Grid(tuple(runs), *_command_line(config, overrides, fixed))
+
+
+def _command_line(
+    config: DictConfig, overrides: Sequence[Override], fixed: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Of the grid: `fixed`, `arguments`, `variant`."""
     of_all = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
-    return Grid(tuple(runs), tuple(o.input_line for o in of_all if o.input_line is not None))
+    own = [source.path for source in config.hydra.runtime.config_sources if "command-line" in source.provider]
+    searched = [f"--config-dir={os.path.relpath(path)}" for path in own]
+    arguments = _lines([override for override in overrides if override.key_or_group not in HOW])
+    chosen = (SEED, "study.")
+    making = [o for o in overrides if o.is_sweep_override() or o in of_all or o.key_or_group.startswith(chosen)]
+    return tuple(_lines(of_all)), (*searched, *arguments), _variant(_lines(making))
+
+
+def _lines(overrides: Iterable[Override]) -> list[str]:
+    return [override.input_line for override in overrides if override.input_line is not None]
+
+
+def _variant(changes: list[str]) -> str:
+    exact = "".join(f"-{change}" for change in changes)
+    name = re.sub(r"[^\w.,=-]+", "_", exact)
+    if name == exact and len(name) <= LONGEST_VARIANT:
+        return name
+    return f"{name[:LONGEST_VARIANT]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
 def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[str, list[str]]:
@@ -259,12 +304,14 @@ def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str])
     """
     if not re.fullmatch(r"\w[\w .+-]*", study.name):
         raise UserError(f"study.name={study.name}: it names a folder: letters, digits, blanks and . _ + - only")
-    for place in ("rows", "columns"):
+    for place, names in (("rows", [METHOD, *axes]), ("columns", [METHOD, *axes]), ("each", axes)):
         for name in getattr(study, place):
-            _demand(name, [METHOD, *axes], f"study.{place}", "the grid runs over no such axis")
+            _demand(name, names, f"study.{place}", "the grid runs over no such axis")
     for comparison in study.comparisons:
-        for name in (comparison.method, comparison.baseline):
+        for name in (comparison.method, comparison.baseline, *comparison.beyond):
             _demand(name, methods, "study.comparisons", "the study has no such method")
+        if len(comparison.beyond) not in (0, 2):
+            raise UserError(f"study.comparisons: beyond={comparison.beyond}: name two methods, [A, B] for A - B")
     for number in study.published:
         _demand(number.method, methods, "study.published", "the study has no such method")
         if study.metric in ("top1", "top5") and not 0 <= number.value <= 1:

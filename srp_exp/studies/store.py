@@ -80,6 +80,14 @@ class Run:
             origin = dict(json.loads((self.folder / PROVENANCE).read_text()))
             return {**origin, **{name: origin[name] for name in _ORIGIN}, "packages": dict(origin["packages"])}
 
+    @property
+    def commit(self) -> str:
+        """That of a finished run, with a + where there were uncommitted changes; empty where none is known."""
+        if self.state != State.finished:
+            return ""
+        commit = (self.provenance["commit"] or "unknown")[:10]
+        return f"{commit}+" if self.provenance["diff"] else commit
+
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """metrics.jsonl: one dict of metrics per epoch."""

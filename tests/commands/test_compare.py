@@ -186,6 +186,11 @@ def test_comparison_of_two_runs(command_line, copies, tmp_path) -> None:
     assert table in outcome.out
     assert all(f"| {name} |" in table for name in report["values"])
     assert "| srp.name | gap | scheduled |" in table
+    answers = [pq.read_table(run / "evaluation" / "test" / "predictions.parquet") for run in (a, b)]
+    right = [pc.equal(of["label"], of["prediction"]).to_numpy() for of in answers]
+    alone = [int((one & ~other).sum()) for one, other in (right, right[::-1])]
+    assert [report["mcnemar"]["only_a"], report["mcnemar"]["only_b"]] == alone
+    assert f"Right in one alone: {alone[0]} images in A, {alone[1]} in B; McNemar's exact test p = " in table
     assert (folder / "test-cams.png").read_bytes().startswith(b"\x89PNG")
     events = EventAccumulator(str(folder))
     events.Reload()

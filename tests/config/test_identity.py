@@ -22,8 +22,9 @@ from srp_exp.config.study import StudyConfig
 NOT_IDENTITY = {
     "dataset.name", "attention.name", "backbone.name", "srp.name", "recipe.name", "optimizer.name", "lr_schedule.name",
     "mixing.name",
-    "mode", "rerun", "run", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets", "device",
-    "activation_checkpointing", "log_every_steps", "profile", "progress", "data_root", "output_dir", "dataset.root",
+    "mode", "rerun", "run", "test_root", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets",
+    "device", "activation_checkpointing", "log_every_steps", "profile", "progress", "data_root", "output_dir",
+    "dataset.root",
     "dataset.download", "study", "dry", "wait", "other", "format", "evaluators", "cams",
     "cost.rounds", "cost.srp",
 }  # fmt: skip

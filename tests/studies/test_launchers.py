@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from srp_exp.commands.search import objective
 from srp_exp.runs.build import build_device
 from srp_exp.runs.free_device import free_cuda, take_first_free
-from srp_exp.studies.objective import objective
 
 TINY = (
     "dataset=synthetic", "dataset.train_size=40", "dataset.test_size=20", "dataset.image_size=[16,16]",

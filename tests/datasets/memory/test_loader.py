@@ -1,10 +1,18 @@
 """What the loaders yield: which samples, how augmented and normalised, on one process and on several."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from srp_exp.datasets import BatchLoader, EvalLoader, Placement
 from srp_exp.datasets.memory.augment import draw
+
+MORE: dict[str, dict[str, Any]] = {
+    "crops": {},
+    "all": {"color_jitter": 0.4, "rand_augment": 9, "random_erasing": 0.5, "cutout": 2},
+    "trivial": {"trivial_augment": True},
+}
 
 
 def normalised(dataset, images):
@@ -48,8 +56,9 @@ def test_an_epoch_shows_no_sample_twice_and_epochs_differ(make_set):
     assert orders[0] == orders[2]
 
 
-def test_a_resumed_epoch_goes_on_with_the_same_batches(make_set):
-    dataset = make_set()
+@pytest.mark.parametrize("more", ["crops", "all", "trivial"])
+def test_a_resumed_epoch_goes_on_with_the_same_batches(make_set, more):
+    dataset = make_set(**MORE[more])
     loader = BatchLoader(dataset, dataset.train, batch_size=5, seed=0)
     rest = batches_of(loader, 4, first_step=2)
     for batch, other in zip(batches_of(loader, 4)[2:], rest, strict=True):
@@ -57,8 +66,9 @@ def test_a_resumed_epoch_goes_on_with_the_same_batches(make_set):
     assert batches_of(loader, 4, first_step=4) == []
 
 
-def test_a_sample_looks_the_same_whatever_the_batch_size(make_set):
-    dataset = make_set(train=24)
+@pytest.mark.parametrize("more", ["crops", "all", "trivial"])
+def test_a_sample_looks_the_same_whatever_the_batch_size(make_set, more):
+    dataset = make_set(train=24, **MORE[more])
     seen = []
     for batch_size in (4, 6):
         batches = batches_of(BatchLoader(dataset, dataset.train, batch_size=batch_size, seed=0), 1)
@@ -67,8 +77,9 @@ def test_a_sample_looks_the_same_whatever_the_batch_size(make_set):
     assert torch.equal(*seen)
 
 
-def test_ranks_together_see_the_batches_of_one_process(make_set):
-    dataset = make_set()
+@pytest.mark.parametrize("more", ["crops", "all", "trivial"])
+def test_ranks_together_see_the_batches_of_one_process(make_set, more):
+    dataset = make_set(**MORE[more])
     alone = BatchLoader(dataset, dataset.train, batch_size=6, seed=0)
     ranks = [
         BatchLoader(dataset, dataset.train, batch_size=6, seed=0, placement=Placement(rank=rank, world_size=3))
@@ -157,3 +168,18 @@ def test_a_gpu_sees_the_batches_of_the_cpu(make_set):
         assert other.images.is_cuda and other.labels.is_cuda and other.index.is_cuda
         torch.testing.assert_close(batch.images, other.images.cpu(), rtol=0, atol=1e-5)
         assert torch.equal(batch.index, other.index.cpu())
+
+
+@pytest.mark.parametrize("more", ["all", "trivial"])
+def test_every_choice_changes_what_is_seen_and_comes_after_the_crop(make_set, more):
+    """Cut out and filled with the mean colour is zero once normalised; without draws it is the plain batch."""
+    plain, changed = (
+        torch.cat([batch.images for batch in BatchLoader(d, d.train, batch_size=5, seed=0).epoch(0)])
+        for d in (make_set(), make_set(**MORE[more]))
+    )
+    assert (plain != changed).flatten(1).any(1).float().mean() > 0.5
+    if more == "all":
+        assert (changed.abs() < 0.5 / 255 / 0.1 + 1e-4).all(1).flatten(1).any(1).float().mean() > 0.9
+    without = make_set(cutout=0, random_erasing=0.0)
+    again = torch.cat([batch.images for batch in BatchLoader(without, without.train, batch_size=5, seed=0).epoch(0)])
+    assert torch.equal(plain, again)
