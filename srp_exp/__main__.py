@@ -23,7 +23,7 @@ from srp_exp.errors import STOPPED, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.folder import RESULTS, failure_file
 from srp_exp.runs.lock import InUseError
-from srp_exp.training.launch import launched_as
+from srp_exp.training.distributed import launched_as
 
 register()  # on import, since the processes that a launcher starts import `execute` and nothing else
 

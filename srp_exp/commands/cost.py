@@ -19,7 +19,8 @@ from srp_exp.config.identity import names_a_run, plain_values, run_id
 from srp_exp.errors import UserError
 from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
-from srp_exp.runs.build import build_data, build_device, build_model, choose_kernels
+from srp_exp.runs.build import build_data, build_model
+from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.learner import autocast
