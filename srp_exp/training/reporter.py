@@ -43,10 +43,12 @@ class Reporter:
         self._previous = dict.fromkeys(("loss", "correct", "samples"), 0.0)
         self._clock = (0, 0.0, 0.0)
         self._resources = ""
+        self._began = False
 
     def start(self, learner: Learner, steps_per_epoch: int) -> None:
         """Show the bar, at the step from which `learner` goes on; what was logged of later steps is purged."""
         self._writer = SummaryWriter(str(self._folder), purge_step=learner.step + 1 if learner.step else 0)
+        self._began = True
         if learner.step:
             LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch + 1)
         else:
@@ -101,8 +103,10 @@ class Reporter:
         self._writer.add_hparams(hparams, metrics, run_name=str(self._folder.resolve()), global_step=after_all)
 
     def close(self) -> None:
+        """Also after a start that failed."""
         self._progress.stop()
-        self._writer.close()
+        if self._began:
+            self._writer.close()
 
     def _speed(self, learner: Learner, waited: float) -> dict[str, float]:
         """Since the last report: images per second, part of the time waiting for data; on CUDA the peak memory."""
