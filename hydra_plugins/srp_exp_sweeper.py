@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from rich.console import Console
 
-from srp_exp.errors import STOPPED
+from srp_exp.errors import STOPPED, UserError
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states, print_grid
 from srp_exp.studies.store import State, find_run, note_job
@@ -32,7 +32,7 @@ class GridSweeper(BasicSweeper):
         config = self.config
         assert config is not None
         if launched_as().size > 1:
-            raise ValueError("a sweep starts its runs itself: let torchrun start a single run, without -m")
+            raise UserError("a sweep starts its runs itself: let torchrun start a single run, without -m")
         if config.mode.name != "train":  # nothing to plan; Hydra's own sweep would leave a multirun.yaml
             return self._launch_all(arguments)
         console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width

@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
 from srp_exp.config import CONF_DIR
-from srp_exp.config.explain import explain
+from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
@@ -34,6 +32,7 @@ from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.prepare.extract import Advance
 from srp_exp.datasets.prepare.pack import PackSettings
 from srp_exp.datasets.prepare.prepare import MakeSet, Preparation, Report, make_copy, unpack
+from srp_exp.errors import UserError
 
 
 @dataclass
@@ -92,7 +91,7 @@ def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
     dataset = config.dataset
     name = getattr(get_class(dataset._target_), "set_name", None)
     if name is None:
-        raise ValueError(f"dataset={dataset.name}: there is nothing to prepare; choose imagenet, cub200, cars or dogs")
+        raise UserError(f"dataset={dataset.name}: there is nothing to prepare; choose imagenet, cub200, cars or dogs")
     root = Path(dataset.root).expanduser().resolve()
     paths = choices.archive if isinstance(choices.archive, list) else [choices.archive]
     archives = tuple(Path(path).expanduser() for path in paths if path is not None)
@@ -121,8 +120,10 @@ def main(arguments: Sequence[str]) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"prepare_data: {explain(error)}")
+    except Exception as error:
+        if not is_one_line(error):
+            raise
+        sys.exit(f"prepare_data: {describe(error)}")
 
 
 if __name__ == "__main__":

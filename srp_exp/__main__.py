@@ -10,23 +10,24 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from srp_exp.commands.modes import MODES
+from srp_exp.commands import command
 from srp_exp.config import CONF_DIR
-from srp_exp.config.explain import explain
+from srp_exp.config.faults import describe, is_one_line, is_users
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
-from srp_exp.errors import STOPPED, USER_ERRORS
-from srp_exp.files import FAILURE, write_atomically
+from srp_exp.errors import STOPPED
+from srp_exp.files import write_atomically
+from srp_exp.runs.folder import RESULTS, failure_file
 from srp_exp.runs.lock import InUseError
 from srp_exp.studies.objective import objective
 from srp_exp.training.launch import launched_as
 
-register()  # on import, since the processes that a launcher starts import `run` and nothing else
+register()  # on import, since the processes that a launcher starts import `execute` and nothing else
 
 
 @hydra.main(version_base=None, config_path=str(CONF_DIR), config_name="config")
-def run(config: DictConfig) -> float | None:
+def execute(config: DictConfig) -> float | None:
     """Do what `mode` says with one configuration; a training does it in the folder that Hydra has made for it.
 
     Returns the objective of a training, for a sweeper that searches.
@@ -35,51 +36,51 @@ def run(config: DictConfig) -> float | None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         validate(config)
-        MODES[config.mode.name](config)
+        command(config.mode.name)(config)
         return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:
-        known = isinstance(error, USER_ERRORS)
-        why = explain(error) if known else f"{type(error).__name__}: {error}"
+        why, mendable = describe(error), is_users(error)
         if config.mode.name == "train" and not names_a_run(config) and not isinstance(error, InUseError):
-            _note_failure(folder, why, in_sweep)
-        if in_sweep or _shows_full_errors():
-            print(f"srp-exp: {why}", file=sys.stderr)
-        if in_sweep or _shows_full_errors() or not known:
-            raise  # Hydra goes on with the other runs of a sweep
-        sys.exit(f"srp-exp: {why}")
+            _note_failure(folder, why, in_sweep or not mendable)
+        if not in_sweep and _hides_traceback(error):
+            sys.exit(f"srp-exp: {why}")
+        print(f"srp-exp: {why}", file=sys.stderr)
+        raise  # Hydra goes on with the other runs of a sweep
     finally:
         if not names_a_run(config) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # made by Hydra for a run that did not begin
 
 
-def _note_failure(folder: Path, why: str, in_sweep: bool) -> None:
-    """Leave `why` in the folder of a run that had begun, or that belongs to a grid, whose table shows it."""
-    if launched_as().rank == 0 and folder.is_dir() and (in_sweep or any(folder.iterdir())):
-        write_atomically(folder / FAILURE, f"{why}\n{traceback.format_exc()}".encode())
+def _note_failure(folder: Path, why: str, always: bool) -> None:
+    """Leave `why` in the folder of a run that has begun, or `always`: a grid's table shows it, a fault's is needed."""
+    if folder.is_dir() and (always or any(folder.iterdir())) and not (folder / RESULTS).exists():
+        text = f"{why}\n{traceback.format_exc()}"
+        write_atomically(failure_file(folder, launched_as().rank), text.encode())
 
 
-def _shows_full_errors() -> bool:
-    return os.environ.get("SRP_EXP_FULL_ERROR") == "1"
+def _hides_traceback(error: BaseException) -> bool:
+    return is_one_line(error) and os.environ.get("SRP_EXP_FULL_ERROR") != "1"
 
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit code 1.
 
-    SRP_EXP_FULL_ERROR=1 shows the whole traceback, which run.log holds anyway once a training has begun.
+    So is one of the machine, such as a full disk; a fault of the program keeps its traceback. SRP_EXP_FULL_ERROR=1
+    shows every traceback; that of a training lies in its run.log, or where it had not begun in failure.txt.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print over several lines
     try:
-        run()
+        execute()
     except KeyboardInterrupt:
         print("srp-exp: stopped; the same command goes on", file=sys.stderr)
         sys.exit(STOPPED)
-    except USER_ERRORS as error:
-        if _shows_full_errors():
+    except Exception as error:
+        if not _hides_traceback(error):
             raise
-        sys.exit(f"srp-exp: {explain(error)}")
+        sys.exit(f"srp-exp: {describe(error)}")
 
 
 if __name__ == "__main__":
-    from srp_exp.__main__ import main as importable  # launchers send `run` to processes by the name of its module
+    from srp_exp.__main__ import main as importable  # launchers send `execute` to processes by its module's name
 
     importable()

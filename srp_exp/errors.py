@@ -1,9 +1,13 @@
-"""How a command ends before its work is done: errors that a user can mend, shown in one line, and Ctrl-C."""
+"""Errors that the user can mend: their line says all. Whatever else is raised is a fault, and keeps its traceback."""
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+class UserError(ValueError):
+    """Input that can't be right: the message names the value, its place, and what to do."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that the user named, or has to bring, isn't there."""
+
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""

@@ -5,12 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-RESULTS = "results.json"
-"""The file of a run folder that is written last: where it is, the run is finished."""
-
-FAILURE = "failure.txt"
-"""Why the last start of a run failed; its first line is for a table."""
-
 TEMPORARY = ".tmp"
 """Ending of files not finished yet; a killed process may leave some."""
 

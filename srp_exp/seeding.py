@@ -10,6 +10,8 @@ import hashlib
 import numpy as np
 import torch
 
+from srp_exp.errors import UserError
+
 _UINT64_RANGE = 2**64
 
 
@@ -41,5 +43,5 @@ def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
 def _words(value: int, purpose: str) -> tuple[int, int]:
     """The low and the high 32 bits of `value`."""
     if not 0 <= value < _UINT64_RANGE:
-        raise ValueError(f"seed or index {value} for the purpose {purpose!r}: choose one in [0, 2**64)")
+        raise UserError(f"seed or index {value} for the purpose {purpose!r}: choose one in [0, 2**64)")
     return value & 0xFFFFFFFF, value >> 32

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from srp_exp.errors import UserError
 from srp_exp.training.checkpoints import Checkpoints, write
 from srp_exp.training.learner import Learner
 from srp_exp.training.reporter import Reporter
@@ -291,8 +293,8 @@ def interrupt(method: Any, call: int, error: BaseException) -> Any:
     [
         (Reporter, "epoch", 1, KeyboardInterrupt()),
         (Reporter, "step", 1, KeyboardInterrupt()),  # in the first epoch, before any checkpoint
-        (Reporter, "step", 3, ValueError("a failure in the second epoch")),
-        (Checkpoints, "save", 2, OSError("saved, but not reported")),
+        (Reporter, "step", 3, UserError("a failure in the second epoch")),
+        (Checkpoints, "save", 2, OSError(28, "No space left on device", "step-000000008.pt")),
         (Reporter, "epoch", 3, KeyboardInterrupt()),  # after the last epoch, before the results
         (Checkpoints, "finish", 1, KeyboardInterrupt()),
     ],
@@ -307,7 +309,10 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         stopped = isinstance(error, KeyboardInterrupt)
         outcome = command_line(*command)
         assert outcome.code == (130 if stopped else 1)
-        assert outcome.err == f"srp-exp: {'stopped; the same command goes on' if stopped else error}\n"
+        assert outcome.err.count("\n") == 1
+        said = "stopped; the same command goes on" if stopped else str(error)
+        assert outcome.err.removeprefix("srp-exp: ").removeprefix("OSError: ").startswith(said)
+        assert isinstance(error, OSError) == ("(at srp_exp/training/" in outcome.err)
     folder = the_run(tmp_path)
     assert not (folder / "results.json").exists()
     assert "Traceback" in (folder / "run.log").read_text()
@@ -341,6 +346,31 @@ main()
     outcome = command_line(*TINY, *EVERYTHING, f"output_dir={tmp_path}")
     assert outcome.code == 0, outcome.err
     assert_same_bits(folder, with_validation)
+
+
+def test_a_fault_keeps_its_traceback_and_says_where(command_line, tmp_path, monkeypatch) -> None:
+    """Before the training begins, and within it; on the console, and in a file of the run's folder."""
+    for place, file in (
+        ("srp_exp.runs.complete.build_model", "failure.txt"),
+        ("srp_exp.training.loop.is_best", "run.log"),
+    ):
+        output_dir = tmp_path / file
+        with monkeypatch.context() as patch:
+            patch.setattr(place, unpack_too_many)
+            with pytest.raises(ValueError, match="too many values to unpack"):
+                command_line(*TINY, f"output_dir={output_dir}")
+        folder = the_run(output_dir)
+        first, *rest = (folder / "failure.txt").read_text().splitlines()
+        assert re.fullmatch(r"ValueError: too many values to unpack .*\(at srp_exp/\w+/\w+\.py:\d+\)", first)
+        assert "Traceback (most recent call last):" in rest
+        assert "in unpack_too_many" in (folder / file).read_text()
+        assert command_line(*TINY, f"output_dir={output_dir}").code == 0
+        assert not (folder / "failure.txt").exists()
+
+
+def unpack_too_many(*arguments):
+    one, other = (1, 2, 3)
+    return one, other
 
 
 def test_a_failed_build_is_one_line_and_leaves_no_run_folder(command_line, tmp_path) -> None:

@@ -21,6 +21,7 @@ from srp_exp.backbones.layers import (
     require_probability,
 )
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
+from srp_exp.errors import UserError
 
 
 class DenseLayer(nn.Module):
@@ -82,7 +83,7 @@ def build(
     require_at_least(1, growth_rate=growth_rate, in_channels=in_channels)
     require_probability(dropout=dropout)
     if not 0 < compression <= 1:
-        raise ValueError(f"compression is {compression}: it must be in (0, 1]")
+        raise UserError(f"compression is {compression}: it must be in (0, 1]")
     layers = blocks_per_stage("DenseNet-BC", depth, 6, 4)
     placement = Placement(attention, conv)
     channels = 2 * growth_rate

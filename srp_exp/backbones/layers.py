@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from srp_exp.errors import UserError
+
 
 def convolution(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution without bias, "same" padding, weights drawn from N(0, 2 / (k*k*out_channels)).
@@ -69,18 +71,18 @@ def blocks_per_stage(network: str, depth: int, layers_per_step: int, other_layer
     below = max(blocks, 1) * layers_per_step + other_layers
     nearest = f"{below}" if blocks < 1 else f"{below} or {below + layers_per_step}"
     rule = f"{layers_per_step}n+{other_layers}"
-    raise ValueError(f"depth {depth}: the depth of a {network} is {rule}, n >= 1; nearest: {nearest}")
+    raise UserError(f"depth {depth}: the depth of a {network} is {rule}, n >= 1; nearest: {nearest}")
 
 
 def require_at_least(minimum: int, **values: int) -> None:
     """Raise ValueError that names the first of ``values`` below ``minimum``."""
     for name, value in values.items():
         if value < minimum:
-            raise ValueError(f"{name} is {value}: it must be at least {minimum}")
+            raise UserError(f"{name} is {value}: it must be at least {minimum}")
 
 
 def require_probability(**values: float) -> None:
     """Raise ValueError that names the first of ``values`` outside [0, 1)."""
     for name, value in values.items():
         if not 0 <= value < 1:
-            raise ValueError(f"{name} is {value}: it must be in [0, 1)")
+            raise UserError(f"{name} is {value}: it must be in [0, 1)")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from srp_exp.backbones.layers import convolution
+from srp_exp.errors import UserError
 
 AttentionFactory = Callable[[int], nn.Module]  # channels -> module that maps (B, C, H, W) to (B, C, H, W)
 ConvFactory = Callable[..., Any]  # (in_channels, out_channels, stride=, groups=) -> module
@@ -27,7 +28,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         if self.attention is not None and self.conv is not None:
-            raise ValueError("attention and conv are both set: a network takes one of them, not both")
+            raise UserError("attention and conv are both set: a network takes one of them, not both")
 
     @property
     def replaces_conv(self) -> bool:

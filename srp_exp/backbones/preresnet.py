@@ -27,6 +27,7 @@ from srp_exp.backbones.layers import (
 )
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
 from srp_exp.backbones.resnet import Shortcut, unit_shapes
+from srp_exp.errors import UserError
 
 
 class PreActUnit(nn.Module):
@@ -96,7 +97,7 @@ def make_shortcut(kind: Shortcut, in_channels: int, channels: int, stride: int) 
     Raises ValueError when ``kind`` is neither ``pad`` nor ``project``.
     """
     if kind not in ("pad", "project"):
-        raise ValueError(f"shortcut is {kind!r}: it must be 'pad' or 'project'")
+        raise UserError(f"shortcut is {kind!r}: it must be 'pad' or 'project'")
     if in_channels == channels and stride == 1:
         return nn.Identity()
     if kind == "pad":

@@ -19,6 +19,7 @@ from torch import nn
 
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
 from srp_exp.backbones.weights import load_weights
+from srp_exp.errors import UserError
 
 
 class ConvAttentionBasicBlock(BasicBlock):
@@ -74,9 +75,9 @@ def build(
     pretrained = pretrained and weights is None
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
     if pretrained and not timm.is_model_pretrained(model):
-        raise ValueError(f"{model}: timm has no pretrained weights for it; set backbone.pretrained=false")
+        raise UserError(f"{model}: timm has no pretrained weights for it; set backbone.pretrained=false")
     if pretrained and placement.replaces_conv:
-        raise ValueError(
+        raise UserError(
             f"{model}: its pretrained weights have no place for this attention's convolution;"
             " set backbone.pretrained=false"
         )
@@ -110,10 +111,10 @@ def check_name(model: str) -> None:
     if not timm.is_model(architecture):
         nearest = get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         hint = f"nearest: {', '.join(nearest)}" if nearest else "timm.list_models() names them"
-        raise ValueError(f"timm has no model {model!r}; {hint}")
+        raise UserError(f"timm has no model {model!r}; {hint}")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        raise ValueError(f"timm has no weights {tag!r} of {architecture}; it has: {', '.join(tags) or 'none'}")
+        raise UserError(f"timm has no weights {tag!r} of {architecture}; it has: {', '.join(tags) or 'none'}")
 
 
 def attention_options(model: str, placement: Placement) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def attention_options(model: str, placement: Placement) -> dict[str, Any]:
         reference = timm.create_model(model)
     block = type(reference.get_submodule("layer1.0")) if isinstance(reference, ResNet) else None
     if block not in REPLACING_BLOCKS:
-        raise ValueError(
+        raise UserError(
             f"{model}: attention can be chosen only in timm's ResNet family (resnet, seresnet, resnext, ...);"
             " use attention=native"
         )

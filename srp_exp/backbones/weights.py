@@ -7,6 +7,8 @@ import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from srp_exp.errors import MissingFileError, UserError
+
 _SHOWN = 5  # keys named in a message
 
 
@@ -39,7 +41,7 @@ def load_weights(network: nn.Module, file: Path, heads: Sequence[str], may_lack:
         if keys
     ]
     if problems:
-        raise ValueError(
+        raise UserError(
             f"backbone.weights={file}: parameters that don't match: {'; '.join(problems)}; "
             f"choose the backbone and the attention that the weights belong to"
         )
@@ -48,14 +50,14 @@ def load_weights(network: nn.Module, file: Path, heads: Sequence[str], may_lack:
 
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
-        raise FileNotFoundError(f"backbone.weights={file}: there is no such file")
+        raise MissingFileError(f"backbone.weights={file}: there is no such file")
     try:
         state = load_state_dict(str(file), device="cpu", weights_only=True)
     except Exception as error:  # torch.load raises nearly anything on a damaged file
-        raise ValueError(
+        raise UserError(
             f"backbone.weights={file}: neither safetensors (named *.safetensors) nor a state_dict that torch.load "
             f"reads with weights_only ({(str(error) or type(error).__name__).splitlines()[0]})"
         ) from None
     if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"backbone.weights={file}: holds no state_dict of tensors")
+        raise UserError(f"backbone.weights={file}: holds no state_dict of tensors")
     return state

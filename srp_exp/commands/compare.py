@@ -1,4 +1,4 @@
-"""Comparison of two finished runs on the same images: settings, metrics, measures, and class activation maps."""
+"""mode=compare: two finished runs on the same images: settings, metrics, measures, and class activation maps."""
 
 import json
 from dataclasses import dataclass
@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from srp_exp.commands.shared import asked
 from srp_exp.config.evaluators import measured_file, not_measured
 from srp_exp.config.identity import flat_identity
-from srp_exp.files import RESULTS, write_atomically
+from srp_exp.errors import MissingFileError, UserError
+from srp_exp.files import write_atomically
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
+from srp_exp.runs.folder import RESULTS
 from srp_exp.runs.read import beside, read_run
 
 METRICS = ("top1", "top5", "loss")
@@ -37,14 +40,15 @@ class _Run:
         return self.checkpoint.resolve().parents[1].name
 
 
-def compare_runs(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[str, Path]:
-    """Compare config.run (A) with config.other (B) on config.split, and return the table and the folder it lies in.
+def execute(config: DictConfig) -> None:
+    """Compare config.run (A) with config.other (B) on config.split, and print the table and the folder it lies in.
 
     What isn't evaluated or measured yet is now. Writes <split>.json, <split>.md and, with cams=N, <split>-cams.png and
-    TensorBoard events into <output_dir>/reports/compare-<A>-<B>. Raises ValueError where the images differ.
+    TensorBoard events into <output_dir>/reports/compare-<A>-<B>. Raises UserError where the images differ.
     """
+    config, settings, overrides = asked(config)
     if config.run is None or config.other is None:
-        raise ValueError("mode=compare needs two finished runs: run=FOLDER other=FOLDER")
+        raise UserError("mode=compare needs two finished runs: run=FOLDER other=FOLDER")
     if config.cams:
         import srp_exp.evaluation.cams  # noqa: F401 - whether it can be imported, before anything is measured
     a, b = (_read(config, folder, settings, overrides) for folder in (config.run, config.other))
@@ -52,7 +56,7 @@ def compare_runs(config: DictConfig, settings: set[str], overrides: list[str]) -
     for run in (a, b):
         _complete(run, config)
     if not _labels(a).equals(_labels(b)):
-        raise ValueError(f"{a.name} and {b.name} hold different images in split={config.split}; compare another split")
+        raise UserError(f"{a.name} and {b.name} hold different images in split={config.split}; compare another split")
     report = {
         "a": a.name,
         "b": b.name,
@@ -68,12 +72,12 @@ def compare_runs(config: DictConfig, settings: set[str], overrides: list[str]) -
     write_atomically(folder / f"{config.split}.md", table.encode())
     if config.cams:
         _draw_cams(a, b, config, folder)
-    return table, folder
+    print(f"{table}\ncomparison  {folder}")
 
 
 def _read(config: DictConfig, folder: str, settings: set[str], overrides: list[str]) -> _Run:
     if not (Path(folder) / RESULTS).is_file():
-        raise FileNotFoundError(f"{folder}: no finished run is there (no {RESULTS})")
+        raise MissingFileError(f"{folder}: no finished run is there (no {RESULTS})")
     named = OmegaConf.merge(config, {"run": folder})
     assert isinstance(named, DictConfig)
     trained, checkpoint = read_run(named, settings, overrides)
@@ -86,7 +90,7 @@ def _check_same_images(a: _Run, b: _Run) -> None:
     for name, (one, other) in _different_settings(a, b).items():
         group, _, setting = name.partition(".")
         if group == "dataset" and setting.partition(".")[0] not in SAME_IMAGES:
-            raise ValueError(
+            raise UserError(
                 f"{a.name} and {b.name} are of different data sets, {name}={one} and {other}: "
                 "choose two runs of the same images"
             )

@@ -1,4 +1,4 @@
-"""Cost of a configuration: its network with global average pooling and with SRP, measured in turns."""
+"""mode=cost: a configuration, its network with global average pooling and with SRP, measured in turns."""
 
 import json
 from collections.abc import Mapping
@@ -11,6 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from srp_exp.commands.shared import refuse_several_processes
+from srp_exp.config.choices import other_choice
+from srp_exp.config.identity import names_a_run, plain_values, run_id
+from srp_exp.errors import UserError
 from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import build_data, build_device, build_model
@@ -22,17 +26,25 @@ _GAP = {"name": "gap", "_target_": None}
 _WIDTH = 120  # characters of the table
 
 
-def measure_cost(config: DictConfig, choices: Mapping[str, Mapping[str, Any]], name: str) -> Path:
-    """Measure the network of `config` with GAP, with GAP again, and with each of `choices` in the place of its `srp`.
+def execute(config: DictConfig) -> None:
+    """Measure the network of `config` with GAP, with GAP again, and with each choice of config.cost.srp and its own.
 
-    Prints a table and writes <output_dir>/reports/cost/<name>.json, whose path is returned. The batch is the first one
-    of the training. Raises ValueError where the network can't be built, or the memory does not suffice.
+    Prints a table and writes <output_dir>/reports/cost/<run id>.json. The batch is the first one of the training.
+    Raises UserError where the network can't be built, or the memory does not suffice.
     """
+    if names_a_run(config):
+        raise UserError("mode=cost measures a configuration; for what a run trained: mode=eval evaluators=[cost]")
+    refuse_several_processes("cost")
+    choices = {choice: other_choice("srp", choice, "cost.srp") for choice in config.cost.srp}
+    name = run_id(config)
+    config = OmegaConf.create(plain_values(config))
+    if config.srp._target_ is not None:
+        choices[config.srp.name] = config.srp
     device = build_device(config.device)
     try:
         costs, title = _measure(config, {"gap": _GAP, "gap again": _GAP, **choices}, device)
     except torch.OutOfMemoryError as error:
-        raise ValueError(
+        raise UserError(
             f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size} and {len(choices) + 2} "
             "networks side by side: lower it, or shorten cost.srp"
         ) from error
@@ -48,7 +60,7 @@ def measure_cost(config: DictConfig, choices: Mapping[str, Mapping[str, Any]], n
     path = Path(config.output_dir) / "reports" / "cost" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(content, indent=1).encode())
-    return path
+    print(f"measured  {path}")
 
 
 def _measure(

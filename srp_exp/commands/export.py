@@ -1,4 +1,4 @@
-"""Export of a run folder or a checkpoint file with the configuration that it carries."""
+"""mode=export: the network of a run or a checkpoint file in another format."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.backbones import timm_models
+from srp_exp.commands.shared import asked, refuse_several_processes
 from srp_exp.datasets import DataSet
 from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
@@ -19,17 +20,16 @@ _TIMM = f"{timm_models.__name__}.{timm_models.build.__name__}"
 _IMAGES = 8  # of the test set, on which an export is checked
 
 
-def export_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[Path, float]:
+def execute(config: DictConfig) -> None:
     """Export what config.run or config.checkpoint names as config.format, into the run's folder `export`.
 
-    The configuration is that of `evaluate_run.read_run`. Everything runs on the CPU and in float32, whatever device and
-    precision the run had. Returns the file and the largest difference of its logits from the run's, on test images, in
-    a batch and one alone. Raises ValueError where the format is not possible for the network, or the file computes
-    something else.
+    The configuration is that of `read_run`. Everything runs on the CPU and in float32, whatever device and precision
+    the run had. Raises UserError where the format is not possible for the network, or the file computes something else.
     """
-    trained, checkpoint = read_run(config, settings, overrides)
+    refuse_several_processes("export")
+    trained, checkpoint = read_run(*asked(config))
     timm_model = trained.backbone.model if trained.backbone._target_ == _TIMM else None
-    check_possible(config.format, timm_model)
+    check_possible(trained.format, timm_model)
     trained.device = "cpu"
     trained.channels_last = False  # the order of the bytes in memory changes the last bits of a convolution
     subject, dataset = restore(trained, checkpoint, "test")
@@ -45,7 +45,8 @@ def export_run(config: DictConfig, settings: set[str], overrides: list[str]) -> 
 
     facts = _facts(trained, dataset, checkpoint)
     network = Network(model, images, rebuild, facts, timm_model, trained.attention.name)
-    return export(network, config.format, beside(checkpoint, config.run, "export"), expected)
+    file, difference = export(network, trained.format, beside(checkpoint, config.run, "export"), expected)
+    print(f"exported  {file}  largest difference of the logits {difference:.2g}")
 
 
 def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path) -> dict[str, Any]:

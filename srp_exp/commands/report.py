@@ -17,9 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from srp_exp.config import CONF_DIR
-from srp_exp.config.explain import explain, nearest
+from srp_exp.config.explain import nearest
+from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
-from srp_exp.errors import USER_ERRORS
+from srp_exp.errors import UserError
 from srp_exp.studies.grid import Grid, plan
 from srp_exp.studies.listing import count_states, runs_table
 from srp_exp.studies.report import show_report
@@ -40,7 +41,7 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
         config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         if config.study is None:
             studies = loader.get_group_options("study")
-            raise ValueError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
+            raise UserError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
         parse = OverridesParser.create(config_loader=loader).parse_overrides
         params, of_task = config.hydra.sweeper.params or {}, list(config.hydra.overrides.task)
         grid = plan(config, params, parse(of_task), parse, lambda o: loader.load_sweep_config(config, o))
@@ -53,14 +54,14 @@ def list_runs(arguments: list[str], console: Console) -> None:
     parent = Path(wanted.pop("output_dir", "outputs")) / "runs"
     runs = all_runs(parent)
     if not runs:
-        raise ValueError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
+        raise UserError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
     settings = {run.folder: {**run.settings, "state": run.state.value} for run in runs}
     known = {name for values in settings.values() for name in values}
     for name in wanted.keys() - known:
-        raise ValueError(f"{name}: no run has such a setting{nearest(name, known)}")
+        raise UserError(f"{name}: no run has such a setting{nearest(name, known)}")
     states = [state.value for state in State]
     if wanted.get("state", states[0]) not in states:
-        raise ValueError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
+        raise UserError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
     chosen = [run for run in runs if all(_is(settings[run.folder].get(name), wanted[name]) for name in wanted)]
     console.print(runs_table(chosen))
     console.print(count_states(chosen), highlight=False)
@@ -77,7 +78,7 @@ def compare_runs(folders: list[str], console: Console) -> None:
     from srp_exp.studies.two_runs import print_comparison
 
     if len(folders) != 2:
-        raise ValueError(f"srp-report compare {' '.join(folders)}: name two run folders")
+        raise UserError(f"srp-report compare {' '.join(folders)}: name two run folders")
     first, second = (_finished(Path(folder)) for folder in folders)
     print_comparison(first, second, console)
 
@@ -85,14 +86,14 @@ def compare_runs(folders: list[str], console: Console) -> None:
 def _finished(folder: Path) -> Run:
     run = find_run(folder)
     if run.state != State.finished:
-        raise ValueError(f"{folder}: no finished run is there ({run.state.value})")
+        raise UserError(f"{folder}: no finished run is there ({run.state.value})")
     return run
 
 
 def _pair(argument: str) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not equals:
-        raise ValueError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
+        raise UserError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
     return name, value
 
 
@@ -118,8 +119,10 @@ def main() -> None:
                 compare_runs(folders, console)
             case _:
                 report_study([*arguments, *searched], console)
-    except USER_ERRORS as error:
-        sys.exit(f"srp-report: {explain(error)}")
+    except Exception as error:
+        if not is_one_line(error):
+            raise
+        sys.exit(f"srp-report: {describe(error)}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.config.explain import nearest
 from srp_exp.config.identity import plain_values
+from srp_exp.errors import UserError
 
 
 def other_choice(group: str, name: str, setting: str) -> DictConfig:
@@ -15,6 +16,6 @@ def other_choice(group: str, name: str, setting: str) -> DictConfig:
     """
     names = GlobalHydra.instance().config_loader().get_group_options(group)
     if name not in names:
-        raise ValueError(f"{setting}={name}: there is no {group}={name}{nearest(name, names)}")
+        raise UserError(f"{setting}={name}: there is no {group}={name}{nearest(name, names)}")
     choice: DictConfig = OmegaConf.create(plain_values(compose(f"{group}/{name}"))[group])
     return choice

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from srp_exp.config.explain import nearest
+from srp_exp.errors import UserError
 
 EVALUATORS = {
     "descriptors": "srp_exp.evaluation.descriptors.descriptors",
@@ -21,7 +22,7 @@ def check_evaluators(names: Iterable[str]) -> None:
     """Raise ValueError for a name that is none; whether a user's function is there is seen when it is loaded."""
     for name in names:
         if name not in EVALUATORS and "." not in name:
-            raise ValueError(f"evaluators: there is no {name}{nearest(name, EVALUATORS)} (your own: package.function)")
+            raise UserError(f"evaluators: there is no {name}{nearest(name, EVALUATORS)} (your own: package.function)")
 
 
 def measured_file(folder: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import is_within, schema_fields
+from srp_exp.errors import UserError
 
 
 def validate(config: DictConfig) -> None:
@@ -21,17 +22,17 @@ def _validate_fields(node: DictConfig, prefix: str) -> None:
     keys = [str(key) for key in node if key != "hydra"]
     for key in keys:
         if fields is not None and key not in fields:
-            raise ValueError(f"{prefix}{key} is not a setting{nearest(key, fields)}")
+            raise UserError(f"{prefix}{key} is not a setting{nearest(key, fields)}")
     for name, field in (fields or {}).items():
         if name not in node:
-            raise ValueError(f"{prefix}{name} is missing: it can't be deleted")
+            raise UserError(f"{prefix}{name} is missing: it can't be deleted")
         interval = field.metadata.get("within")
         value = node[name]
         if interval is None or value is None:
             continue
         for number in value if isinstance(value, list | ListConfig) else [value]:
             if not is_within(number, interval):
-                raise ValueError(f"{prefix}{name}={value} is out of range: it must lie in {interval}")
+                raise UserError(f"{prefix}{name}={value} is out of range: it must lie in {interval}")
     for key in sorted(keys, key=lambda key: key != "recipe"):  # first, as others take their values from it
         if OmegaConf.is_dict(node[key]):
             _validate_fields(node[key], f"{prefix}{key}.")
@@ -40,22 +41,22 @@ def _validate_fields(node: DictConfig, prefix: str) -> None:
 def _validate_training(config: DictConfig) -> None:
     recipe = config.recipe
     if not isinstance(config.checkpoint, str) and not OmegaConf.is_dict(config.checkpoint):
-        raise ValueError(f"checkpoint={config.checkpoint}: give a file, or set checkpoint.every_steps, .every_minutes")
+        raise UserError(f"checkpoint={config.checkpoint}: give a file, or set checkpoint.every_steps, .every_minutes")
     if recipe.selection.name == "best" and config.dataset.val_fraction == 0:
-        raise ValueError(
+        raise UserError(
             "recipe.selection=best needs a validation part, since test data selects nothing: set dataset.val_fraction"
         )
     if recipe.batch_size % recipe.accumulate_steps:
-        raise ValueError(
+        raise UserError(
             f"recipe.accumulate_steps={recipe.accumulate_steps} does not divide recipe.batch_size={recipe.batch_size}"
         )
     if recipe.pretrained and "pretrained" not in config.backbone:
-        raise ValueError(
+        raise UserError(
             f"recipe.pretrained=true: there are no pretrained weights of backbone={config.backbone.name}; "
             "choose a network of timm, as backbone=seresnet50, or recipe.pretrained=false"
         )
     if config.lr_schedule.get("warmup_epochs", 0) >= recipe.epochs and config.lr_schedule.warmup_epochs > 0:
-        raise ValueError(
+        raise UserError(
             f"lr_schedule.warmup_epochs={config.lr_schedule.warmup_epochs} leaves nothing of the "
             f"recipe.epochs={recipe.epochs}"
         )
@@ -63,13 +64,13 @@ def _validate_training(config: DictConfig) -> None:
 
 def _validate_dataset(config: DictConfig) -> None:
     if "image_size" in config.dataset and len(config.dataset.image_size) != 2:
-        raise ValueError(f"dataset.image_size={config.dataset.image_size}: give two numbers, [height, width] in pixels")
+        raise UserError(f"dataset.image_size={config.dataset.image_size}: give two numbers, [height, width] in pixels")
 
 
 def _validate_attention(config: DictConfig) -> None:
     attention, srp = config.attention, config.srp
     if srp._target_ is not None and not attention.average_pooling:
-        raise ValueError(
+        raise UserError(
             f"srp={srp.name} needs attention with average pooling, and attention={attention.name} has none: "
             "take one of se, ese, eca, ceca, cbam, lcbam, ge, sk, splat, or native for a timm network's own; or srp=gap"
         )
@@ -79,7 +80,7 @@ def _validate_evaluators(config: DictConfig) -> None:
     check_evaluators(config.evaluators)
     of_attention = [name for name in config.evaluators if name in OF_ATTENTION]
     if of_attention and config.mode.name == "train" and not config.attention.average_pooling:
-        raise ValueError(
+        raise UserError(
             f"evaluators: {', '.join(of_attention)} measure attention with average pooling, and "
             f"attention={config.attention.name} has none; leave them out"
         )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 
@@ -101,11 +102,11 @@ class Normalisation:
 def check_training_batch(num_samples: int, batch_size: int, world_size: int) -> None:
     """Raise ValueError where the split is smaller than one batch or the processes can't share a batch evenly."""
     if not 1 <= batch_size <= num_samples:
-        raise ValueError(
+        raise UserError(
             f"batch size {batch_size}: the training part has {num_samples} samples; choose 1 to {num_samples}"
         )
     if batch_size % world_size:
-        raise ValueError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
+        raise UserError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
 
 
 def training_rows(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:

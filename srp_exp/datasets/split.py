@@ -6,6 +6,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 
@@ -36,12 +37,12 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
-            raise ValueError(
+            raise UserError(
                 f"images of a split: found {self.images.dtype} {tuple(self.images.shape)}, give uint8 (N, C, H, W)"
             )
         for name, tensor in (("labels", self.labels), ("index", self.index)):
             if tensor.dtype != torch.int64 or tensor.shape != (len(self),):
-                raise ValueError(
+                raise UserError(
                     f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give int64 ({len(self)},)"
                 )
 
@@ -61,7 +62,7 @@ def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit,
     val_fraction is outside [0, 1), and where a class would have no sample in one of the parts.
     """
     if not 0 <= val_fraction < 1:
-        raise ValueError(f"dataset.val_fraction={val_fraction}: choose a fraction in [0, 1)")
+        raise UserError(f"dataset.val_fraction={val_fraction}: choose a fraction in [0, 1)")
     if val_fraction == 0:
         return split, None
     held_out = torch.zeros(len(split), dtype=torch.bool)
@@ -69,7 +70,7 @@ def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit,
         members = (split.labels == label).nonzero().squeeze(1)
         size, val_size = len(members), int(len(members) * val_fraction + 0.5)
         if not 0 < val_size < size:
-            raise ValueError(
+            raise UserError(
                 f"dataset.val_fraction={val_fraction}: takes {val_size} of the {size} training samples "
                 f"of class {label}; choose a fraction that leaves at least one sample in each part"
             )

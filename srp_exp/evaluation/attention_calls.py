@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_map
 
+from srp_exp.errors import UserError
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import find_attention, remove_srp
 from srp_exp.srp.pooling import MULTIPLY, Pooling
@@ -86,7 +87,7 @@ def _watch(model: nn.Module, example: Tensor, observe: Callable[[str, AttentionC
     """Let every attention module of `model` tell `observe` of its calls, from now on; returns the names."""
     poolings = find_attention(model, example)
     if not poolings:
-        raise ValueError(f"{type(model).__name__} has no channel attention with average pooling that could be measured")
+        raise UserError(f"{type(model).__name__} has no channel attention with average pooling that could be measured")
     names, seen = [], Counter[str]()
     for pooling in poolings:
         seen[pooling.module] += 1
@@ -123,7 +124,7 @@ def _watch_pooling(
 def _check_same(name: str, traced: Any, output: Any) -> None:
     """The graph is that of training: raise ValueError where it doesn't compute what the module does in evaluation."""
     if isinstance(output, Tensor) and not torch.allclose(traced, output, rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise ValueError(f"{name}: computes otherwise in training than in evaluation, so it can't be measured")
+        raise UserError(f"{name}: computes otherwise in training than in evaluation, so it can't be measured")
 
 
 class _Reader(fx.Interpreter):

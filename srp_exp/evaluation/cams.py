@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from srp_exp.datasets import Batch
+from srp_exp.errors import UserError
 from srp_exp.srp import remove_srp
 
 try:
@@ -24,7 +25,7 @@ try:
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 except ImportError as error:
-    raise ValueError(f"cams: {error.name} can't be imported ({error}); pip install 'srp-exp[cams]'") from error
+    raise UserError(f"cams: {error.name} can't be imported ({error}); pip install 'srp-exp[cams]'") from error
 
 _INCHES = 1.7  # side of an image in the figure
 _DPI = 100
@@ -66,7 +67,7 @@ def last_map(model: nn.Module, images: Tensor) -> nn.Module:
     for handle in handles:
         handle.remove()
     if not finished:
-        raise ValueError(f"cams: no module of {type(model).__name__} gives a map (B, C, H, W) of several positions")
+        raise UserError(f"cams: no module of {type(model).__name__} gives a map (B, C, H, W) of several positions")
     return finished[-1]
 
 

@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from srp_exp.datasets import Batch
+from srp_exp.errors import UserError
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import remove_srp
 
@@ -104,7 +105,7 @@ def compare_costs(contenders: Mapping[str, Contender], rounds: int) -> dict[str,
     """The cost of each network, with ratios to the first one. Raises ValueError for a device other than cpu or cuda."""
     reference, first = next(iter(contenders.items()))
     if first.device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device={first.device}: the cost is measured on cpu and cuda only")
+        raise UserError(f"device={first.device}: the cost is measured on cpu and cuda only")
     train = seconds_in_turns({name: c.train_step for name, c in contenders.items()}, rounds, first.device)
     evaluation = seconds_in_turns({name: c.evaluate for name, c in contenders.items()}, rounds, first.device)
     memory = {name: peak_memory(c.train_step, first.device) for name, c in contenders.items()}

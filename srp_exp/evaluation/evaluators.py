@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.config.evaluators import EVALUATORS, measured_file
 from srp_exp.datasets import Batch
+from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
 
 
@@ -43,9 +44,7 @@ def load_evaluator(name: str) -> Evaluator:
     try:
         evaluator: Evaluator = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"evaluators: {path} can't be imported ({error}); is it installed or in PYTHONPATH?"
-        ) from error
+        raise UserError(f"evaluators: {path} can't be imported ({error}); is it installed or in PYTHONPATH?") from error
     return evaluator
 
 
@@ -53,18 +52,28 @@ def measure(subject: Subject, names: Iterable[str], folder: Path) -> None:
     """Let each evaluator measure `subject`, and write <name>.json and TensorBoard scalars into `folder`.
 
     The scalars are measure/<evaluator>/<name of the summary>. Undefined values are null in the file, and no scalars.
+    Raises what the first evaluator that fails has raised, when the others have measured.
     """
     evaluators = {name: load_evaluator(name) for name in dict.fromkeys(names)}
     if not evaluators:
         return
     folder.mkdir(parents=True, exist_ok=True)
+    failed: list[Exception] = []
     with SummaryWriter(str(folder)) as writer:
         for name, evaluator in evaluators.items():
-            measured = _without_nan(evaluator(subject))
+            try:
+                measured = _without_nan(evaluator(subject))
+                content = json.dumps(measured, indent=1, allow_nan=False).encode()
+            except Exception as error:
+                error.add_note(f"evaluators: {name} failed")
+                failed.append(error)
+                continue
             for key, value in measured["summary"].items():
                 if value is not None:
                     writer.add_scalar(f"measure/{name}/{key}", value, 0)
-            write_atomically(measured_file(folder, name), json.dumps(measured, indent=1, allow_nan=False).encode())
+            write_atomically(measured_file(folder, name), content)
+    if failed:
+        raise failed[0]
 
 
 def _without_nan(value: Any) -> Any:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.export.formats import FORMATS, Format
 from srp_exp.export.network import Network
 from srp_exp.files import TEMPORARY
@@ -19,10 +20,10 @@ from srp_exp.files import TEMPORARY
 def check_possible(name: str, timm_model: str | None) -> None:
     """Raise ValueError where a package is missing, or timm does not have the network (`timm_model` None)."""
     if missing := [package for package in FORMATS[name].packages if find_spec(package) is None]:
-        raise ValueError(f"format={name} needs {', '.join(missing)}: pip install 'srp-exp[export]'")
+        raise UserError(f"format={name} needs {', '.join(missing)}: pip install 'srp-exp[export]'")
     if name == "timm" and timm_model is None:
         others = ", ".join(other for other in FORMATS if other != "timm")
-        raise ValueError(f"format=timm: the run's network is not one of timm; take one of {others}")
+        raise UserError(f"format=timm: the run's network is not one of timm; take one of {others}")
 
 
 @torch.no_grad()
@@ -59,12 +60,12 @@ def _write(network: Network, name: str, file: Path, expected: list[Tensor]) -> t
     except (ValueError, OSError):
         raise
     except Exception as error:  # whatever torch raises at a network that it can't trace
-        raise ValueError(f"format={name}: this network can't be written so ({_line(error)})") from error
+        raise UserError(f"format={name}: this network can't be written so ({_line(error)})") from error
     try:
         logits = form.read(network, file, facts)
         found = [logits(network.images[: len(wanted)]) for wanted in expected]
     except Exception as error:  # whatever the reader of a format raises at a damaged file
-        raise ValueError(f"format={name}: refused, the file written can't be used ({_line(error)})") from error
+        raise UserError(f"format={name}: refused, the file written can't be used ({_line(error)})") from error
     difference = max(_difference(form, name, *pair) for pair in zip(found, expected, strict=True))
     checked = {"batch_sizes": [len(wanted) for wanted in expected], "largest_difference": difference}
     return {**network.facts, **facts, "torch": torch.__version__, "checked": checked}, difference
@@ -75,7 +76,7 @@ def _difference(form: Format, name: str, found: Tensor, wanted: Tensor) -> float
     difference = (found - wanted).abs().max().item() if found.shape == wanted.shape else float("inf")
     allowed = form.tolerance * max(1.0, wanted.abs().max().item())
     if not difference <= allowed:  # NaN is refused too
-        raise ValueError(
+        raise UserError(
             f"format={name}: refused, on a batch of {len(wanted)} its logits differ from the run's by up to "
             f"{difference:.2g}, and {allowed:.2g} is allowed"
         )

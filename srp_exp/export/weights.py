@@ -9,6 +9,7 @@ import torch
 from timm.layers.create_attn import get_attn
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.export.network import Logits, Network
 
 
@@ -25,7 +26,7 @@ def write_timm(network: Network, file: Path) -> dict[str, Any]:
         if _shapes(plain.state_dict()) == _shapes(state):
             torch.save(state, file)
             return {"architecture": network.timm_model, "kwargs": kwargs, "timm": timm.__version__}
-    raise ValueError(
+    raise UserError(
         f"format=timm: timm's {network.timm_model} has other parameters than it has here with "
         f"attention={network.attention}; take format=safetensors, onnx or torch_export"
     )

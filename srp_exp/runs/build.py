@@ -15,6 +15,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
+from srp_exp.errors import UserError
 from srp_exp.runs.free_device import FREE_CUDA, free_cuda
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord, apply_srp, find_attention
@@ -48,7 +49,7 @@ class Data:
         """Raises ValueError where the data set has no such split."""
         chosen = self.splits[split]
         if chosen is None:
-            raise ValueError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
+            raise UserError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
         return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
 
 
@@ -75,7 +76,7 @@ def build_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
+        raise UserError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
     return device
 
 
@@ -125,10 +126,10 @@ def build_learner(
     check_parts(recipe.batch_size, recipe.accumulate_steps, processes.size, config.mixing._target_ is not None)
     if config.sync_batch_norm:
         if device.type != "cuda":
-            raise ValueError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
+            raise UserError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
         model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
     if config.activation_checkpointing and not checkpoint_activations(model):
-        raise ValueError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
+        raise UserError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
     groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
     make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
     optimizer = make_optimizer(groups)
@@ -165,9 +166,9 @@ def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> list
 def _check_native(attention: str, backbone: str, has_attention: bool) -> None:
     """Raise ValueError where `none` meets a network with attention of its own, or `native` one without."""
     if attention == "none" and has_attention:
-        raise ValueError(f"attention=none: {backbone} brings its own attention; set attention=native")
+        raise UserError(f"attention=none: {backbone} brings its own attention; set attention=native")
     if attention == "native" and not has_attention:
-        raise ValueError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
+        raise UserError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
 
 
 def _arguments(node: DictConfig, without: tuple[str, ...]) -> dict[str, Any]:

@@ -15,16 +15,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.datasets import TrainingBatches
+from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.files import FAILURE, RESULTS, TEMPORARY, write_atomically
+from srp_exp.files import TEMPORARY, write_atomically
 from srp_exp.runs.build import Data, build_data, build_device, build_learner, build_model, use_deterministic_kernels
-from srp_exp.runs.evaluate import evaluate_on, measure_checkpoint
+from srp_exp.runs.evaluate import evaluate_on
+from srp_exp.runs.folder import CONFIG, EVALUATION, PROVENANCE, RESULTS, failure_files
 from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.runs.provenance import provenance
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
-from srp_exp.training.checkpoints import FINAL, Checkpoints
+from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
@@ -34,33 +36,26 @@ from srp_exp.training.pictures import regions_on_images
 from srp_exp.training.reporter import Reporter, SilentReporter
 
 
-def train(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> dict[str, Any]:
+def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> None:
     """Train the run of `config` in `folder`, from its latest checkpoint where there is one, and evaluate it.
 
-    `hparams` is what TensorBoard's HParams page shows. Returns what results.json holds, which is written last: a run
-    with results.json is finished. Raises ValueError where another process trains in the folder, or the device's memory
-    does not suffice.
+    `hparams` is what TensorBoard's HParams page shows. results.json is written last: a run that has it is finished.
+    Raises UserError where another process trains in the folder, or the device's memory does not suffice.
     """
     use_deterministic_kernels(config.deterministic)
     device = build_device(config.device)
     for name in config.evaluators:
         load_evaluator(name)  # not after hours of training
-    with ExitStack() as stack:
-        group = stack.enter_context(ExitStack())
-        processes = group.enter_context(connected(device))
+    with connected(device) as processes, ExitStack() as stack:
         try:
             built = _build(config, device, processes)  # before the folder is touched
             interruption = stack.enter_context(Interruption().watch())
             stack.enter_context(_hold(folder, config.rerun, processes))
             results = _train(config, folder, hparams, built, interruption)
-            group.close()  # nobody waits for the first process, which measures alone
             if processes.writes:
-                final, evaluation = folder / "checkpoints" / FINAL, folder / "evaluation" / "test"
-                measure_checkpoint(config, final, "test", config.evaluators, evaluation)
                 write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
-            return results
         except torch.OutOfMemoryError as error:
-            raise ValueError(
+            raise UserError(
                 f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size}: lower it, raise "
                 "recipe.accumulate_steps (the batch stays), or set precision=bf16 or activation_checkpointing=true"
             ) from error
@@ -86,8 +81,9 @@ def _hold(folder: Path, clear: bool, processes: Processes) -> Iterator[None]:
     """Be the only training in `folder` and log there; `clear` it of an earlier one, or of unfinished files only."""
     with ExitStack() as stack:
         died = stack.enter_context(only_writer(folder)) if processes.writes else ""
+        failures = failure_files(folder)
         for entry in folder.iterdir() if processes.writes else ():
-            if entry.name != LOCK and (clear or entry.suffix == TEMPORARY or entry.name == FAILURE):
+            if entry.name != LOCK and (clear or entry.suffix == TEMPORARY or entry in failures):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         processes.gather(None)  # nobody reads the folder before that
         stack.enter_context(log_to(folder, processes.writes))
@@ -138,7 +134,7 @@ def _train(
         evaluation = evaluate_on(config, learner.evaluated_model, data, "test")
         results = {**_results(built, evaluation), "run": folder.name, "training_seconds": round(seconds, 1)}
         if processes.writes:
-            evaluation.save(folder / "evaluation" / "test")
+            evaluation.save(folder / EVALUATION)
             reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
     finally:
         checkpoints.wait()
@@ -148,8 +144,8 @@ def _train(
 
 def _write_origin(folder: Path, yaml: str, data: Data) -> None:
     size = data.processes.size
-    write_atomically(folder / "config.yaml", yaml.encode())
-    write_atomically(folder / "provenance.json", json.dumps(provenance(data.device, size), indent=1).encode())
+    write_atomically(folder / CONFIG, yaml.encode())
+    write_atomically(folder / PROVENANCE, json.dumps(provenance(data.device, size), indent=1).encode())
     LOG.info("run %s on %s", folder, f"{size} x {data.device.type}" if size > 1 else data.device)
 
 

@@ -12,10 +12,13 @@ from srp_exp.datasets import DataSet
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.evaluation.evaluators import Subject, measure
 from srp_exp.runs.build import Data, build_data, build_device, build_model
+from srp_exp.runs.folder import EVALUATION
+from srp_exp.runs.lock import only_writer
 from srp_exp.runs.read import leave_out_weights
-from srp_exp.training.checkpoints import load, model_state
+from srp_exp.training.checkpoints import FINAL, load, model_state
 from srp_exp.training.distributed import connected
 from srp_exp.training.learner import autocast
+from srp_exp.training.logs import log_to
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
@@ -39,6 +42,12 @@ def measure_checkpoint(
     """Let `evaluators`, by name, measure a checkpoint on a split, into `folder`; for one process."""
     if evaluators:
         measure(restore(config, checkpoint, split)[0], evaluators, folder)
+
+
+def measure_run(config: DictConfig, folder: Path, evaluators: Sequence[str]) -> None:
+    """Let `evaluators` measure the finished run in `folder` on the test split; for one process, which holds it."""
+    with only_writer(folder), log_to(folder):
+        measure_checkpoint(config, folder / "checkpoints" / FINAL, "test", evaluators, folder / EVALUATION)
 
 
 def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:

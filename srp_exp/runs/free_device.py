@@ -10,6 +10,8 @@ from typing import TextIO
 
 import torch
 
+from srp_exp.errors import UserError
+
 FREE_CUDA = "free_cuda"
 
 _held: list[TextIO] = []
@@ -34,7 +36,7 @@ def take_first_free(names: Sequence[str]) -> int:
     the kernel's, on a file in the temporary directory; workers of a data loader don't inherit it.
     """
     if not names:
-        raise ValueError(f"device={FREE_CUDA}: there is no CUDA device here; try device=auto")
+        raise UserError(f"device={FREE_CUDA}: there is no CUDA device here; try device=auto")
     for number, name in enumerate(names):
         file = (Path(tempfile.gettempdir()) / f"srp_exp-{os.getuid()}-{name}.lock").open("a")
         try:
@@ -44,7 +46,7 @@ def take_first_free(names: Sequence[str]) -> int:
             continue
         _held.append(file)
         return number
-    raise ValueError(
+    raise UserError(
         f"device={FREE_CUDA}: other runs have taken all of the {len(names)} CUDA devices; wait for them, start fewer "
         "(hydra.launcher.n_jobs), or name a device, as device=cuda:0"
     )

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from srp_exp.errors import UserError
+
 LOCK = "lock"
 _PATIENCE = 0.2
 """Seconds to try for: `is_held` takes the lock for a moment."""
 
 
-class InUseError(ValueError):
+class InUseError(UserError):
     """Another process trains in the folder."""
 
 

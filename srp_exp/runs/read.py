@@ -1,4 +1,4 @@
-"""Reading a run folder or a checkpoint file with the configuration that it carries, and its evaluation."""
+"""Reading a run folder or a checkpoint file with the configuration that it carries."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from srp_exp.errors import MissingFileError, UserError
 from srp_exp.training.checkpoints import FINAL, load
 
 TRUSTED = (
@@ -14,18 +15,6 @@ TRUSTED = (
     "timm.layers", "timm.models", "torch.nn", "torch.optim", "torchvision.transforms",
 )  # fmt: skip
 """Packages whose classes a checkpoint may name. Not all of torch: torch.hub.load, say, runs code from the network."""
-
-
-def evaluate_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[Path, dict[str, Any]]:
-    """Evaluate what config.run or config.checkpoint names on config.split; return the output folder and the metrics.
-
-    The configuration is that of `read_run`.
-    """
-    from srp_exp.runs.evaluate import evaluate_checkpoint
-
-    trained, checkpoint = read_run(config, settings, overrides)
-    folder = beside(checkpoint, config.run, "evaluation") / config.split
-    return folder, evaluate_checkpoint(trained, checkpoint, folder)
 
 
 def read_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[DictConfig, Path]:
@@ -40,7 +29,7 @@ def read_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tu
     _check_targets(trained, config.trust_targets)
     changed = [o for o in overrides if not _is_setting(o, settings)]
     if changed:
-        raise ValueError(f"{', '.join(changed)}: the configuration comes from {checkpoint}; leave it out")
+        raise UserError(f"{', '.join(changed)}: the configuration comes from {checkpoint}; leave it out")
     if "root" in trained.dataset:
         trained.dataset.root = _moved(trained.dataset.root, trained.data_root, config.data_root)
     leave_out_weights(trained)
@@ -69,12 +58,12 @@ def _moved(root: str, old: str, new: str) -> str:
 
 def _checkpoint(config: DictConfig) -> Path:
     if (config.run is None) != isinstance(config.checkpoint, str):
-        raise ValueError(f"mode={config.mode} needs one of run=FOLDER and checkpoint=FILE")
+        raise UserError(f"mode={config.mode} needs one of run=FOLDER and checkpoint=FILE")
     if isinstance(config.checkpoint, str):
         return Path(config.checkpoint)
     final = Path(config.run) / "checkpoints" / FINAL
     if not final.is_file():
-        raise FileNotFoundError(f"run={config.run}: no finished run is there (no {final}); or name a checkpoint=FILE")
+        raise MissingFileError(f"run={config.run}: no finished run is there (no {final}); or name a checkpoint=FILE")
     return final
 
 
@@ -89,7 +78,7 @@ def _check_targets(node: Any, trust_all: bool) -> None:
     elif isinstance(node, DictConfig) and not node._is_none():
         target = node.get("_target_")
         if target is not None and not trust_all and not _is_trusted(str(target)):
-            raise ValueError(
+            raise UserError(
                 f"{target}: a checkpoint may only name classes of {', '.join(TRUSTED)}; trust_targets=true allows it"
             )
         values = list(node.values())

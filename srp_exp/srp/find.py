@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from srp_exp.errors import UserError
 from srp_exp.srp.findings import Findings
 from srp_exp.srp.record import FACTORS
 from srp_exp.srp.search import Search
@@ -44,7 +45,7 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None) -> Fin
             except Exception as error:  # whatever a foreign forward raises here
                 errors.append((str(error).splitlines() or [type(error).__name__])[0])
                 shape = tuple(example.shape)
-    raise ValueError(
+    raise UserError(
         f"{type(model).__name__} can't be run on images {shape} ({errors[0][:120]}): pass example_input, a batch of the "
         f"size that it takes"
     )

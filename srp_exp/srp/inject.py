@@ -6,6 +6,7 @@ from numbers import Real
 
 from torch import Tensor, nn
 
+from srp_exp.errors import UserError
 from srp_exp.srp.find import LOOKED_FOR, find_attention
 from srp_exp.srp.findings import LeftOut, Pooling
 from srp_exp.srp.pool import Draws, RegionPool
@@ -71,7 +72,7 @@ def apply_srp(
             run on the example; or a setting is out of range.
     """
     if srp_modules(model):
-        raise ValueError(f"{type(model).__name__} has SRP already: call remove_srp first")
+        raise UserError(f"{type(model).__name__} has SRP already: call remove_srp first")
     draws = Draws(share, regions, placement)
     findings = find_attention(model, example_input)
     by_module: dict[str, list[Pooling]] = {}
@@ -79,7 +80,7 @@ def apply_srp(
         by_module.setdefault(pooling.module, []).append(pooling)
     if not by_module:
         seen = "".join(f"; left out: {left_out}" for left_out in findings.left_out[:3])
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__} has no channel attention with average pooling; looked for {LOOKED_FOR}{seen}"
         )
     scale_of = _schedule(schedule)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
 from srp_exp.srp.region import (
     PLACEMENTS,
     SHARES,
@@ -50,9 +51,9 @@ class Draws:
     def __init__(self, share: Share = "sample", regions: int = 1, placement: Placement = "corner") -> None:
         for name, value, choices in (("share", share, SHARES), ("placement", placement, PLACEMENTS)):
             if value not in choices:
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}")
+                raise UserError(f"{name}={value!r} is not one of {', '.join(choices)}")
         if regions < 1:
-            raise ValueError(f"regions={regions} is below 1: at least one region is pooled")
+            raise UserError(f"regions={regions} is below 1: at least one region is pooled")
         self.share, self.regions, self.placement = share, operator.index(regions), placement
         self.pools: list[RegionPool] = []
         self.fixed: Tensor | None = None
@@ -99,7 +100,7 @@ class Draws:
         elif self.fixed is None:
             taken = Numbers(self._draw(1, samples, device), 0, True)  # of a map with a batch of its own
         else:
-            raise ValueError(f"the regions were fixed for {self.fixed.shape[2]} samples on {self.fixed.device}")
+            raise UserError(f"the regions were fixed for {self.fixed.shape[2]} samples on {self.fixed.device}")
         self.taken[pool.index] = taken
         return taken
 

@@ -293,7 +293,9 @@ class Run:
             node, by = self._node(map_), self._node(factor)
             if map_.shape != shape or not by.data or not node.data or factor.shape[0] != shape[0]:
                 continue
-            smaller = any(size == 1 or stride == 0 for size, stride in zip(factor.shape[1:], factor.stride()[1:], strict=True))
+            smaller = any(
+                size == 1 or stride == 0 for size, stride in zip(factor.shape[1:], factor.stride()[1:], strict=True)
+            )
             smaller &= factor.shape != map_.shape or 0 in factor.stride()
             assert self._frame is not None
             new = Product(len(self.products), node, by, self._call, self._frame, smaller)

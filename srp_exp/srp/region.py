@@ -16,6 +16,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from srp_exp.errors import UserError
+
 Share: TypeAlias = Literal["sample", "batch"]
 SHARES: tuple[Share, ...] = ("sample", "batch")
 Placement: TypeAlias = Literal["corner", "wrap"]
@@ -31,7 +33,7 @@ _INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 def check_scale(scale: float, where: str = "scale") -> float:
     """Return `scale` as a float; raise ValueError, naming `where`, unless it lies in (0, 1]."""
     if not 0 < scale <= 1:
-        raise ValueError(f"{where}={scale} is not in (0, 1]: it is the region's side over the map's side")
+        raise UserError(f"{where}={scale} is not in (0, 1]: it is the region's side over the map's side")
     return float(scale)
 
 
@@ -83,7 +85,9 @@ class MaskPlan:
         self._axes = []
         for map_sides, sides, shape in zip(*axes, ((-1, 1), (1, -1)), strict=True):
             positions = torch.arange(max(map_sides), dtype=torch.int32, device=device).view(shape)
-            of_modules = [torch.tensor(n, dtype=torch.int32, device=device).view(-1, 1, 1, 1, 1) for n in (map_sides, sides)]
+            of_modules = [
+                torch.tensor(n, dtype=torch.int32, device=device).view(-1, 1, 1, 1, 1) for n in (map_sides, sides)
+            ]
             self._axes.append((positions, *of_modules))
         self._groups = [(size, len(list(run))) for size, run in groupby(maps)]
 
@@ -166,8 +170,10 @@ def traced_region_mean(x: Tensor, numbers: Tensor, region: tuple[Any, Any], plac
     coverage = (axes[0] & axes[1]).sum(1)  # (N, H, W)
     coverage = coverage.view(coverage.shape[0], *[1] * (x.dim() - 3), *x.shape[-2:])
     positions_pooled = numbers.shape[2] * region[0] * region[1]
-    factor = x.shape[-2] * x.shape[-1] / (
-        positions_pooled.to(torch.float64) if isinstance(positions_pooled, Tensor) else positions_pooled
+    factor = (
+        x.shape[-2]
+        * x.shape[-1]
+        / (positions_pooled.to(torch.float64) if isinstance(positions_pooled, Tensor) else positions_pooled)
     )
     if isinstance(factor, Tensor):
         factor = factor.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from srp_exp.errors import UserError
 from srp_exp.srp.region import check_scale
 
 
@@ -87,7 +88,7 @@ class Stages:
 
     def __call__(self, depth: Depth) -> float:
         if len(self.scales) != depth.num_stages:
-            raise ValueError(
+            raise UserError(
                 f"scales={list(self.scales)} has {len(self.scales)} values, but the attention modules of this "
                 f"network lie in {depth.num_stages} stages: give {depth.num_stages} values"
             )

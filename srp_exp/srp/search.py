@@ -71,7 +71,9 @@ class Search:
         except Exception:  # a network for images of one size: its small maps have to do
             return first
 
-    def _record(self, module: nn.Module, args: Any, kwargs: Any, seed: int, shift: Any = None, keep: bool = False) -> Run:
+    def _record(
+        self, module: nn.Module, args: Any, kwargs: Any, seed: int, shift: Any = None, keep: bool = False
+    ) -> Run:
         torch.manual_seed(seed)
         random.seed(seed)
         if "numpy" in sys.modules:

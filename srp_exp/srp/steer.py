@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from srp_exp.errors import UserError
 from srp_exp.srp.pool import Draws, RegionPool
 from srp_exp.srp.region import corner_range
 from srp_exp.srp.schedule import ramp
@@ -22,7 +23,7 @@ def set_progress(model: nn.Module, progress: float, until: float = 1.0) -> None:
     `progress` in training, in [0, 1]; the ramp ends at `until`, in (0, 1]. Compiled code isn't compiled again.
     """
     if not (0 <= progress <= 1 and 0 < until <= 1):
-        raise ValueError(f"progress={progress}, until={until}: give numbers in [0, 1], until above 0")
+        raise UserError(f"progress={progress}, until={until}: give numbers in [0, 1], until above 0")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for pool in srp_modules(model).values():
         pool.set_ramp(ramp(progress, until), device)
@@ -64,7 +65,7 @@ def fix_regions(model: nn.Module, regions: Mapping[str, Tensor] | None) -> None:
         return
     missing = [name for name, pool in pools.items() if name not in regions and pool.final_scale < 1]
     if missing:
-        raise ValueError(f"no regions for {missing[0]!r}: give them for every module with a scale below 1")
+        raise UserError(f"no regions for {missing[0]!r}: give them for every module with a scale below 1")
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     for draw in draws:
         numbers = [_numbers(name, pool, regions.get(name)) for name, pool in pools.items() if pool.draws is draw]
@@ -84,6 +85,10 @@ def _numbers(name: str, pool: RegionPool, regions: Tensor | None) -> Tensor:
         ]
     )
     corners = regions[..., :2].cpu()
-    if regions.dim() != 3 or regions.shape[1] != pool.draws.regions or bool(((corners < 0) | (corners >= ranges)).any()):
-        raise ValueError(f"{name}: regions {tuple(regions.shape)} must be (N, {pool.draws.regions}, 4) inside the map")
+    if (
+        regions.dim() != 3
+        or regions.shape[1] != pool.draws.regions
+        or bool(((corners < 0) | (corners >= ranges)).any())
+    ):
+        raise UserError(f"{name}: regions {tuple(regions.shape)} must be (N, {pool.draws.regions}, 4) inside the map")
     return ((corners + 0.5) / ranges).movedim(-1, 0)

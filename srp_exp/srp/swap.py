@@ -51,7 +51,9 @@ class WithSrp:
             finally:
                 draws.active = outer
         if getattr(self, "_is_replica", False):
-            raise RuntimeError("SRP draws the regions of a process at once: use DistributedDataParallel, not DataParallel")
+            raise RuntimeError(
+                "SRP draws the regions of a process at once: use DistributedDataParallel, not DataParallel"
+            )
         draws.active = srp
         try:
             with _Swap(srp, type(self).__name__):

@@ -72,9 +72,13 @@ class _Snapshot:
             return []
         if isinstance(thing, torch.Generator | random.Random):
             restore = thing.set_state if isinstance(thing, torch.Generator) else thing.setstate
-            self._states.append((restore, thing.get_state() if isinstance(thing, torch.Generator) else thing.getstate()))
+            self._states.append(
+                (restore, thing.get_state() if isinstance(thing, torch.Generator) else thing.getstate())
+            )
             return []
-        if isinstance(thing, dict | list | set) or (hasattr(thing, "clear") and hasattr(thing, "extend")):  # a deque too
+        if isinstance(thing, dict | list | set) or (
+            hasattr(thing, "clear") and hasattr(thing, "extend")
+        ):  # a deque too
             held = list(thing.items()) if isinstance(thing, dict) else list(thing)
             self._contents.append((thing, held))
             return [value for _, value in held] if isinstance(thing, dict) else held

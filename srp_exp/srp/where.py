@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from torch import nn
 
+from srp_exp.errors import UserError
 from srp_exp.srp.findings import Pooling
 
 Selector: TypeAlias = type[nn.Module] | str
@@ -34,7 +35,7 @@ def choose(model: nn.Module, poolings: list[Pooling], where: Where | None) -> li
         named = [pooling for pooling in poolings if _matches(model, pooling.module, selector)]
         if not named:
             name = selector if isinstance(selector, str) else selector.__name__
-            raise ValueError(
+            raise UserError(
                 f"where={name!r} chooses no attention module of {type(model).__name__}: {_summary(model, poolings)}"
             )
         chosen += [pooling for pooling in named if pooling.gates] or named

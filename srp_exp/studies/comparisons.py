@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srp_exp.config.study import Expectation
+from srp_exp.errors import UserError
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.results import Entry, StudyResults
 from srp_exp.studies.statistics import McNemar, Paired, Pooled, holm, mcnemar, paired, pooled
@@ -98,7 +99,7 @@ def _comparison(results: StudyResults, comparison: Mapping[str, Any]) -> Compari
     method, baseline = comparison["method"], comparison["baseline"]
     for name in (method, baseline):
         if name not in names:
-            raise ValueError(f"study={results.name}: comparisons name {name}; its methods are {', '.join(names)}")
+            raise UserError(f"study={results.name}: comparisons name {name}; its methods are {', '.join(names)}")
     own, general = comparison["metric"], results.study["metric"]
     direction = comparison["higher_is_better"]
     cells = [
@@ -144,7 +145,7 @@ def _values(entry: Entry, metric: str, own_metric: bool) -> dict[int, float]:
     for seed, value in values.items():
         if not math.isfinite(value):
             where = entry.runs[seed].folder
-            raise ValueError(f"{metric}={value} in {where} can't be compared; look into the run, rerun=true repeats it")
+            raise UserError(f"{metric}={value} in {where} can't be compared; look into the run, rerun=true repeats it")
     return values
 
 
@@ -163,7 +164,7 @@ def compare_predictions(first: Path, second: Path) -> McNemar | None:
         return None
     a, b = (_predictions(file) for file in files)
     if not np.array_equal(a[:, :2], b[:, :2]):
-        raise ValueError(f"{files[0]} and {files[1]} predict other samples or labels; evaluate both runs on one split")
+        raise UserError(f"{files[0]} and {files[1]} predict other samples or labels; evaluate both runs on one split")
     return mcnemar(a[:, 2] == a[:, 1], b[:, 2] == b[:, 1])
 
 

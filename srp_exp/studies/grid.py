@@ -17,6 +17,7 @@ from srp_exp.config.fields import settings
 from srp_exp.config.identity import run_folder
 from srp_exp.config.study import StudyConfig
 from srp_exp.config.validate import validate
+from srp_exp.errors import UserError
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
@@ -96,7 +97,7 @@ def plan(
     (combinations,) = BasicSweeper.split_arguments(given, None)
     if not combinations:
         sweeps = {o.get_key_element(): str(o.input_line) for o in given if o.is_sweep_override()}
-        raise ValueError(f"{' '.join(sweeps.values())}: no run is in this grid")
+        raise UserError(f"{' '.join(sweeps.values())}: no run is in this grid")
     swept = {o.get_key_element() for o in given if o.is_sweep_override()} | set(parameters)
     fixed = {SEED, *settings(config)}
     if config.study is not None:
@@ -128,7 +129,7 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
     for override in overrides:
         for name, changes in methods.items():
             if any(change.partition("=")[0] == override.key_or_group for change in changes):
-                raise ValueError(
+                raise UserError(
                     f"{override.input_line}: study={study.name} compares {override.key_or_group} (method {name}); "
                     f"leave it out, or change the method: \"study.methods.{name}=['{override.key_or_group}=...']\""
                 )
@@ -137,7 +138,7 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
 
 def _seed(value: str) -> int:
     if not value.isdecimal():
-        raise ValueError(f"seed={value} is not a whole number from 0 on")
+        raise UserError(f"seed={value} is not a whole number from 0 on")
     return int(value)
 
 
@@ -162,7 +163,7 @@ def _validate(config: DictConfig, overrides: list[str]) -> None:
     try:
         validate(config)
     except ValueError as error:
-        raise ValueError(f"{' '.join(overrides)}: {error}") from None
+        raise UserError(f"{' '.join(overrides)}: {error}") from None
 
 
 METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
@@ -199,4 +200,4 @@ def _check_metric(metric: str) -> None:
 def _demand(name: str, valid: Iterable[str], place: str, problem: str) -> None:
     names = list(valid)
     if name not in names:
-        raise ValueError(f"{place}: {name}: {problem}{nearest(name, names)}")
+        raise UserError(f"{place}: {name}: {problem}{nearest(name, names)}")

@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from srp_exp.config.explain import explain
+from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.identity import identity_of, plain_values
-from srp_exp.errors import USER_ERRORS
 from srp_exp.studies.grid import Grid, PlannedRun
 from srp_exp.studies.store import Run, State
 
@@ -102,8 +101,10 @@ def dry_run(grid: Grid, console: Console) -> None:
             continue
         try:
             step_time = _check(left[0])
-        except USER_ERRORS as error:
-            console.print(f"would fail: {left[0].label}: {explain(error)}", style="red", markup=False, soft_wrap=True)
+        except Exception as error:
+            if not is_one_line(error):
+                raise
+            console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", markup=False, soft_wrap=True)
             failed = True
             continue
         finished = [p.run.results["training_seconds"] for p in runs if p.run.state == State.finished]

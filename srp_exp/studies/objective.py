@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from srp_exp.errors import UserError
 from srp_exp.studies.store import find_run
 
 METRIC = "val/top1"
@@ -23,16 +24,16 @@ def objective(config: DictConfig, folder: Path) -> float | None:
 def check_search(config: DictConfig) -> None:
     """Raise ValueError where a search would have nothing to go by, or nobody to hear it from."""
     if config.mode.name != "train":
-        raise ValueError(f"mode={config.mode.name}: hydra/sweeper=search goes by what trainings reach; leave it out")
+        raise UserError(f"mode={config.mode.name}: hydra/sweeper=search goes by what trainings reach; leave it out")
     if config.dry:
-        raise ValueError("dry=true: hydra/sweeper=search chooses its runs as it goes; leave it out")
+        raise UserError("dry=true: hydra/sweeper=search chooses its runs as it goes; leave it out")
     if config.dataset.val_fraction == 0:
-        raise ValueError(
+        raise UserError(
             "hydra/sweeper=search needs a validation part, since test data selects nothing: set dataset.val_fraction, "
             "such as 0.1"
         )
     if config.hydra.launcher._target_.endswith(".SlurmLauncher"):
-        raise ValueError(
+        raise UserError(
             "hydra/launcher=slurm: hydra/sweeper=search would wait for ever for a job that was killed; take "
             "hydra/launcher=processes in an allocation of SLURM"
         )

@@ -16,6 +16,7 @@ from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from omegaconf import OmegaConf
 
+from srp_exp.errors import UserError
 from srp_exp.studies.store import slurm_jobs
 
 POLL_SECONDS = 2.0
@@ -31,7 +32,7 @@ def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_nu
 
     missing = [command for command in ("sbatch", "srun", "squeue") if shutil.which(command) is None]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"hydra/launcher=slurm: SLURM is not installed here (no {', '.join(missing)}); start the study where its "
             "commands are, or leave the launcher out"
         )
@@ -52,7 +53,7 @@ def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_nu
                 [Singleton.get_state()] * len(overrides),
             )
     except FailedJobError as error:
-        raise ValueError(f"SLURM did not take the jobs: {_reason(str(error))}; see hydra.launcher") from None
+        raise UserError(f"SLURM did not take the jobs: {_reason(str(error))}; see hydra.launcher") from None
     return [str(job.job_id) for job in jobs]
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from srp_exp.errors import UserError
+
 ALPHA = 0.05
 """Level of every interval and test."""
 
@@ -99,7 +101,7 @@ def paired(values: Sequence[float], baseline: Sequence[float]) -> Paired:
     """
     a, b = _finite(values, "values"), _finite(baseline, "baseline")
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} values and {len(b)} of the baseline don't form pairs")
+        raise UserError(f"{len(a)} values and {len(b)} of the baseline don't form pairs")
     s = summarize((a - b).tolist())
     return Paired(s.n, s.mean, s.sd, s.low, s.high, sign_flip_p(a - b))
 
@@ -140,7 +142,7 @@ def pooled(cells: Sequence[Sequence[float]], about: float = 0.0, alpha: float = 
     Raises ValueError for no cell, a cell without a pair, and a difference that isn't finite.
     """
     if not len(cells):
-        raise ValueError("no cell to pool; a comparison needs at least one pair")
+        raise UserError("no cell to pool; a comparison needs at least one pair")
     parts = [_finite(cell, "differences") for cell in cells]
     difference = float(np.mean([part.mean() for part in parts]))
     # A difference that is `about` but for rounding must not count as lying on one side of it.
@@ -184,7 +186,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """
     for p in p_values:
         if not 0 <= p <= 1:
-            raise ValueError(f"{p} is not a p-value; it must lie in [0, 1]")
+            raise UserError(f"{p} is not a p-value; it must lie in [0, 1]")
     m, largest = len(p_values), 0.0
     adjusted = [0.0] * m
     for rank, position in enumerate(sorted(range(m), key=p_values.__getitem__)):
@@ -202,7 +204,7 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"answers of shapes {a.shape} and {b.shape} can't be compared; both must be (N,)")
+        raise UserError(f"answers of shapes {a.shape} and {b.shape} can't be compared; both must be (N,)")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return McNemar(only_a, only_b, float(p))
@@ -212,10 +214,10 @@ def _finite(values: Sequence[float] | Array, what: str) -> Array:
     """`values` as an array (n,); raises ValueError where it is empty or holds NaN or infinity."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or not len(x):
-        raise ValueError(f"{what} of shape {x.shape}: at least one number is needed, in one row")
+        raise UserError(f"{what} of shape {x.shape}: at least one number is needed, in one row")
     if not np.isfinite(x).all():
         place = int(np.argmin(np.isfinite(x)))
-        raise ValueError(f"{what}: number {place} is {x[place]}; leave out runs that have no finite value")
+        raise UserError(f"{what}: number {place} is {x[place]}; leave out runs that have no finite value")
     return x
 
 
@@ -238,7 +240,7 @@ def seeds_needed(
     Source: Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988, chapter 2.
     """
     if not (math.isfinite(difference) and math.isfinite(sd) and sd >= 0):
-        raise ValueError(f"difference={difference} and sd={sd} must be finite, sd not below 0")
+        raise UserError(f"difference={difference} and sd={sd} must be finite, sd not below 0")
     if difference == 0:
         return None
     fewest = fewest_seeds(cells, comparisons, alpha)

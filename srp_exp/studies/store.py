@@ -12,7 +12,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from srp_exp.files import FAILURE, RESULTS, write_atomically
+from srp_exp.files import write_atomically
+from srp_exp.runs.folder import CONFIG, RESULTS, failure_files
 from srp_exp.runs.lock import is_held
 
 JOB = "slurm_job.txt"
@@ -80,8 +81,8 @@ class Run:
     @property
     def failure(self) -> str:
         """Why it failed, in one line; empty where it didn't."""
-        file = self.folder / FAILURE
-        return file.read_text().partition("\n")[0] if file.exists() else ""
+        files = failure_files(self.folder)
+        return files[0].read_text().partition("\n")[0] if files else ""
 
     def value(self, metric: str) -> float | None:
         """A metric of the test split: one of results.json, or <evaluator>.<measure>; None where it isn't measured."""
@@ -118,9 +119,9 @@ def _state(folder: Path, queue: Callable[[], set[str]] | None) -> State:
     job = folder / JOB
     if job.exists() and job.read_text().strip() in (queue or slurm_jobs)():
         return State.queued
-    if (folder / FAILURE).exists():
+    if failure_files(folder):
         return State.failed
-    return State.interrupted if (folder / "config.yaml").exists() else State.new
+    return State.interrupted if (folder / CONFIG).exists() else State.new
 
 
 def note_job(folder: Path, job: str) -> None:

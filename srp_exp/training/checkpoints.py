@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import TEMPORARY, write_atomically
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import LOG
@@ -127,7 +128,7 @@ class Checkpoints:
         """Read a checkpoint of this folder. Raises ValueError where it is damaged or belongs elsewhere."""
         content = load(path)
         if content.get("name") != self._name(path):
-            raise ValueError(f"checkpoint {path}: holds {content.get('name')}, so it was exchanged")
+            raise UserError(f"checkpoint {path}: holds {content.get('name')}, so it was exchanged")
         return content
 
     def _name(self, path: Path) -> str:
@@ -159,16 +160,16 @@ def load(path: Path) -> dict[str, Any]:
     Raises FileNotFoundError, or ValueError where the file is damaged or no checkpoint of srp_exp.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path}: there is no such file")
+        raise MissingFileError(f"checkpoint {path}: there is no such file")
     with path.open("rb") as file:
         if not _is_whole(file):
-            raise ValueError(f"checkpoint {path}: damaged or not one of srp_exp (its checksum doesn't match)")
+            raise UserError(f"checkpoint {path}: damaged or not one of srp_exp (its checksum doesn't match)")
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever torch raises at code, or at what isn't its own
-            raise ValueError(f"checkpoint {path}: refused, it holds more than tensors and plain values") from error
+            raise UserError(f"checkpoint {path}: refused, it holds more than tensors and plain values") from error
     if not isinstance(content, dict) or "config" not in content or not content.keys() & {"model", "learner"}:
-        raise ValueError(f"checkpoint {path}: holds no config and model, so it isn't one of srp_exp")
+        raise UserError(f"checkpoint {path}: holds no config and model, so it isn't one of srp_exp")
     return content
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from srp_exp.datasets import Batch
+from srp_exp.errors import UserError
 from srp_exp.seeding import derive
 from srp_exp.srp import ramp, srp_modules
 from srp_exp.training.distributed import SINGLE, Processes
@@ -223,12 +224,12 @@ def check_parts(batch_size: int, accumulate_steps: int, processes: int, mixes: b
     own, rest = divmod(batch_size, processes)
     shares = f"recipe.batch_size={batch_size} on {processes} processes"
     if not rest and own % accumulate_steps:
-        raise ValueError(
+        raise UserError(
             f"{shares} leaves each {own} images, which recipe.accumulate_steps={accumulate_steps} does not divide: "
             f"choose a multiple of {processes * accumulate_steps} images"
         )
     if not rest and processes > 1 and mixes and own % 2:
-        raise ValueError(
+        raise UserError(
             f"{shares} leaves each {own} images, which mixing can't pair as one process does: choose a multiple of "
             f"{2 * processes} images, or mixing=none"
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from srp_exp.datasets import Batch, TrainingBatches
+from srp_exp.errors import UserError
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
@@ -21,7 +22,7 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 """Maps a model to named metrics, such as {"val/top1": 0.93}."""
 
 
-class NonFiniteLossError(ValueError):
+class NonFiniteLossError(UserError):
     """The loss, the gradient or a weight became infinite or not a number."""
 
 

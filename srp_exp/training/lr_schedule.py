@@ -7,6 +7,8 @@ optimizer steps of an epoch.
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
 
+from srp_exp.errors import UserError
+
 
 def cosine(
     optimizer: Optimizer, *, epochs: int, steps_per_epoch: int, warmup_epochs: float, final_factor: float
@@ -31,7 +33,7 @@ def step(
     warmup = round(warmup_epochs * steps_per_epoch)
     at = [round(milestone * epochs * steps_per_epoch) - warmup for milestone in milestones]
     if warmup and min(at, default=1) <= 0:
-        raise ValueError(
+        raise UserError(
             f"lr_schedule.warmup_epochs={warmup_epochs} reaches beyond the first of lr_schedule.milestones={milestones}"
         )
     return _after_warmup(optimizer, warmup, MultiStepLR(optimizer, at, gamma))

@@ -1,8 +1,10 @@
 """Evaluators in runs, and the comparison of two runs, by the command line on tiny generated images."""
 
+import gc
 import json
 import shutil
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_main import ROOT, TINY, python, snapshot
+
+from srp_exp.training.learner import Learner
 
 MEASURES = ("descriptors", "responses", "gates")
 ALL = f"evaluators=[{','.join(MEASURES)}]"
@@ -44,12 +48,12 @@ def copies(runs, tmp_path) -> dict[str, Path]:
 # --- Evaluators in a run --------------------------------------------------------------------------
 
 
-def test_a_training_measures_before_it_is_finished(runs) -> None:
+def test_a_training_is_finished_before_it_measures(runs) -> None:
     folder = runs["gap"] / "evaluation" / "test"
     finished = (runs["gap"] / "results.json").stat().st_mtime_ns
     for name in MEASURES:
         file = folder / f"{name}.json"
-        assert file.stat().st_mtime_ns <= finished
+        assert file.stat().st_mtime_ns >= finished
         measured = read_json(file)
         assert len(measured["modules"]) == 3  # one for each block of a ResNet-8
         assert all(measured["summary"].keys() == values.keys() for values in measured["modules"].values())
@@ -71,10 +75,57 @@ def test_a_finished_run_is_measured_without_training(command_line, runs, copies,
     assert "measured gates " in outcome.out
     assert gates.read_bytes() == expected
     changed = {name for name, state in snapshot(copies["gap"]).items() if before.get(name) != state}
-    assert {name for name in changed if "tfevents" not in name} == {"evaluation/test/gates.json"}
+    assert {name for name in changed if "tfevents" not in name} == {"evaluation/test/gates.json", "lock"}
     again = command_line(*command)
     assert "finished already" in again.out
     assert "measured" not in again.out
+
+
+def test_a_failing_evaluator_costs_nothing(command_line, tmp_path, monkeypatch) -> None:
+    """Neither the results nor what the other evaluators measure; the same command measures what is missing."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_measures.py").write_text("def broken(subject):\n    raise ValueError('no such layer')\n")
+    chosen = "evaluators=[own_measures.broken,gates]"
+    command = (*TINY, "srp=gap", chosen, "recipe.epochs=1", f"output_dir={tmp_path / 'outputs'}")
+    with pytest.raises(ValueError, match="no such layer"):
+        command_line(*command)
+    (results,) = tmp_path.glob("outputs/runs/*/results.json")
+    folder = results.parent
+    assert (folder / "evaluation" / "test" / "gates.json").is_file()
+    assert not (folder / "failure.txt").exists()  # the run is finished
+    assert "no such layer" in (folder / "run.log").read_text()
+    before = results.stat().st_mtime_ns
+    (tmp_path / "own_measures.py").write_text("def broken(subject):\n    return {'summary': {'mended': 1.0}}\n")
+    monkeypatch.delitem(sys.modules, "own_measures")
+    outcome = command_line(*command)
+    assert outcome.code == 0, outcome.err
+    assert "measured own_measures.broken " in outcome.out
+    assert results.stat().st_mtime_ns == before
+
+
+def test_the_training_is_gone_when_evaluators_measure(command_line, tmp_path, monkeypatch) -> None:
+    learners = []
+    monkeypatch.setattr(Learner, "train_step", recorded(Learner.train_step, learners))
+    alive = []
+
+    def measure(subject):
+        gc.collect()
+        alive.extend(learner() for learner in learners)
+        return {"summary": {}}
+
+    monkeypatch.setattr("srp_exp.evaluation.gates.gates", measure)
+    outcome = command_line(*TINY, "srp=gap", "evaluators=[gates]", "recipe.epochs=1", f"output_dir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    assert alive
+    assert all(learner is None for learner in alive)
+
+
+def recorded(train_step, learners):
+    def step(self, *arguments, **settings):
+        learners.append(weakref.ref(self))
+        return train_step(self, *arguments, **settings)
+
+    return step
 
 
 def test_a_run_that_has_all_its_measures_is_skipped_without_torch(copies, tmp_path) -> None:

@@ -94,6 +94,8 @@ WRONG = {
 def no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In an empty folder, where importing what needs torch fails with an error that no user ever sees."""
     monkeypatch.chdir(tmp_path)
+    for module in [name for name in sys.modules if name.startswith("srp_exp.commands.")]:
+        monkeypatch.delitem(sys.modules, module)  # to be imported again
     for module in ("srp_exp.runs.complete", "srp_exp.runs.read", "srp_exp.runs.build"):
         monkeypatch.setitem(sys.modules, module, None)
 

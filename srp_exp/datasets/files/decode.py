@@ -17,6 +17,8 @@ import torchvision  # noqa: F401  its operators
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from srp_exp.errors import UserError
+
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of JPEG; its coded pixels contain neither
 _RGB = 3  # torchvision.io.ImageReadMode.RGB
@@ -27,7 +29,7 @@ _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _ORIENTATION_TAG = 0x0112
 
 
-class CorruptImageError(ValueError):
+class CorruptImageError(UserError):
     """An image file that is cut short, damaged, or no image."""
 
 
@@ -114,10 +116,10 @@ def _decode_with_pillow(encoded: bytes, reduction: int) -> Tensor:
     image: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
     if reduction > 1:
         if encoded.find(_END, encoded.rfind(_SCAN)) < 0:  # of which Pillow complains at full size only
-            raise ValueError("image file is truncated")
+            raise UserError("image file is truncated")
         image.draft("RGB", (image.width // reduction, image.height // reduction))
     if image.mode[0] in "IF":
-        raise ValueError(f"pixels of mode {image.mode} have no known range")
+        raise UserError(f"pixels of mode {image.mode} have no known range")
     image = ImageOps.exif_transpose(image)
     # Through RGBA, as Pillow warns of a palette with alpha that loses it otherwise.
     rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from srp_exp.datasets.files.source import ImageSource
+from srp_exp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class FileSplit:
         for name, (dtype, shape) in wanted.items():
             tensor = getattr(self, name)
             if tensor.dtype != dtype or tensor.shape != shape:
-                raise ValueError(f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give {dtype} {shape}")
+                raise UserError(f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give {dtype} {shape}")
         if len(self) and not 0 <= int(self.rows.min()) <= int(self.rows.max()) < len(self.source):
-            raise ValueError(
+            raise UserError(
                 f"rows of a split: {int(self.rows.min())} to {int(self.rows.max())}; choose 0 to {len(self.source) - 1}"
             )
 

@@ -15,6 +15,7 @@ import torch
 
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import PackedSource
+from srp_exp.errors import UserError
 
 FORMAT = 1
 FACTS_FILE, SAMPLES_FILE = "packed.json", "samples.bin"
@@ -53,9 +54,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text())
     except ValueError as error:
-        raise ValueError(f"{folder / FACTS_FILE}: damaged ({error}); prepare the copy again") from None
+        raise UserError(f"{folder / FACTS_FILE}: damaged ({error}); prepare the copy again") from None
     if facts.get("format") != FORMAT:
-        raise ValueError(f"{folder}: has format {facts.get('format')}, known is {FORMAT}; prepare the copy again")
+        raise UserError(f"{folder}: has format {facts.get('format')}, known is {FORMAT}; prepare the copy again")
     return facts
 
 
@@ -66,13 +67,11 @@ def open_packed(folder: Path, name: str) -> PackedSet:
     """
     facts = read_facts(folder)
     if facts["name"] != name:
-        raise ValueError(
-            f"dataset.root={folder}: holds a copy of {facts['name']}, not of {name}; choose another folder"
-        )
+        raise UserError(f"dataset.root={folder}: holds a copy of {facts['name']}, not of {name}; choose another folder")
     path = folder / SAMPLES_FILE
     count = sum(split["size"] for split in facts["splits"].values())
     if not path.is_file() or path.stat().st_size != count * SAMPLE.itemsize:
-        raise ValueError(f"{path}: should have {count:,} samples of {SAMPLE.itemsize} bytes; copy or prepare it again")
+        raise UserError(f"{path}: should have {count:,} samples of {SAMPLE.itemsize} bytes; copy or prepare it again")
     # Mapped, so that the processes that read share the memory; "c" since torch wants arrays that can be written to.
     samples = np.memmap(path, SAMPLE, mode="c")
     source = PackedSource([folder / shard_file(number) for number in range(facts["shards"])], samples["span"])

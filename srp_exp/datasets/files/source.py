@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from srp_exp.datasets.files.texts import Texts
+from srp_exp.errors import UserError
 
 _READS_PER_RELEASE = 256  # of a memory map: its pages count as resident until they are released
 
@@ -57,7 +58,7 @@ class PackedSource:
             needed = int(spans[spans[:, 0] == number, 2].max(initial=0))
             found = path.stat().st_size
             if found < needed:
-                raise ValueError(f"{path}: has {found} bytes of at least {needed}; copy or prepare it again")
+                raise UserError(f"{path}: has {found} bytes of at least {needed}; copy or prepare it again")
         self._shards = list(shards)
         self._spans = spans
         self._maps: dict[int, mmap.mmap] = {}

@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from srp_exp.datasets.files.decode import Picture, Region
+from srp_exp.errors import UserError
 
 Transform = Callable[[Picture, Region], Tensor]
 """Maps the part of a picture that is to be seen, in its pixels, to (3, S, S) uint8."""
@@ -59,7 +60,7 @@ class Augmentation:
         }
         for name, (is_valid, choices) in ranges.items():
             if not is_valid:
-                raise ValueError(f"dataset.augmentation.{name}={getattr(self, name)}: choose {choices}")
+                raise UserError(f"dataset.augmentation.{name}={getattr(self, name)}: choose {choices}")
 
 
 class TrainTransform:
@@ -138,7 +139,7 @@ def window_of(picture: Picture, box: Tensor | None) -> Region:
     top, bottom = max(0, math.floor(top)), min(picture.height, math.ceil(bottom))
     left, right = max(0, math.floor(left)), min(picture.width, math.ceil(right))
     if top >= bottom or left >= right:
-        raise ValueError(
+        raise UserError(
             f"{picture.name}: the box {box.tolist()} has no pixel of the {picture.height} x {picture.width} picture; "
             f"mend the annotation, or set dataset.crop_to_box=false"
         )

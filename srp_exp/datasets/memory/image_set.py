@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from srp_exp.datasets.batches import Placement
 from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
 from srp_exp.datasets.split import Split
+from srp_exp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ImageSet:
     def __post_init__(self) -> None:
         side = min(self.image_size)
         if not 0 <= self.crop_padding < side:
-            raise ValueError(
+            raise UserError(
                 f"dataset.crop_padding={self.crop_padding}: choose 0 to {side - 1} pixels, "
                 f"less than the smaller side of the image"
             )

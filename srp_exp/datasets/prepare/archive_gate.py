@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NoReturn
 
+from srp_exp.errors import UserError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -32,11 +34,11 @@ def safe_path(name: str, place: str) -> str:
     """`name` as a plain relative path, "" for the folder itself. Raises ValueError where it leads out of the folder."""
     parts = PurePosixPath(name).parts
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        raise ValueError(f"{place}: refused, since {name!r} is an absolute path")
+        raise UserError(f"{place}: refused, since {name!r} is an absolute path")
     if ".." in parts:
-        raise ValueError(f"{place}: refused, since {name!r} leads out of the folder")
+        raise UserError(f"{place}: refused, since {name!r} leads out of the folder")
     if re.search(r"[\\\x00-\x1f]", name):
-        raise ValueError(f"{place}: refused, since {name!r} has a backslash or a control character in its name")
+        raise UserError(f"{place}: refused, since {name!r} has a backslash or a control character in its name")
     return "/".join(parts)
 
 
@@ -58,27 +60,27 @@ class Gate:
         """The safe path of a file of `size` bytes."""
         path = safe_path(name, self.place)
         if not path or name.endswith("/"):
-            raise ValueError(f"{self.place}: refused, since it has a file of the name {name!r}")
+            raise UserError(f"{self.place}: refused, since it has a file of the name {name!r}")
         if path in self._files or path in self._folders:
-            raise ValueError(f"{self.place}: refused, since {name!r} is in it twice")
+            raise UserError(f"{self.place}: refused, since {name!r} is in it twice")
         self._bytes += size
         if size < 0 or self._bytes > self._max_bytes:
-            raise ValueError(
+            raise UserError(
                 f"{self.place}: refused, since {name!r} of {size:,} bytes brings it to {self._bytes:,}; taken are "
                 f"{self._max_bytes:,}, {self.limits.ratio:g} times its own size"
             )
         self._admit_parents(_parents(path))
         self._files.add(path)
         if len(self._files) + len(self._folders) > self.limits.files:
-            raise ValueError(f"{self.place}: refused, since it holds more than {self.limits.files:,} files")
+            raise UserError(f"{self.place}: refused, since it holds more than {self.limits.files:,} files")
         return path
 
     def refuse(self, name: str, what: str) -> NoReturn:
-        raise ValueError(f"{self.place}: refused, since {name!r} is {what}; only files and folders are taken")
+        raise UserError(f"{self.place}: refused, since {name!r} is {what}; only files and folders are taken")
 
     def _admit_parents(self, folders: list[str]) -> None:
         if not self._files.isdisjoint(folders):
-            raise ValueError(f"{self.place}: refused, since {folders[0]!r} is both a file and a folder")
+            raise UserError(f"{self.place}: refused, since {folders[0]!r} is both a file and a folder")
         self._folders.update(folders)
 
 

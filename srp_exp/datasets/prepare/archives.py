@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from srp_exp.datasets.prepare.archive_gate import LIMITS, Gate, Limits
+from srp_exp.errors import MissingFileError, UserError
 
 # What the readers raise at a damaged archive.
 _DAMAGED: tuple[type[Exception], ...] = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
@@ -51,7 +52,7 @@ def read_archive(path: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
     kind. FileNotFoundError where it is missing.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"archive={path}: there is no such file; give the path of a downloaded archive")
+        raise MissingFileError(f"archive={path}: there is no such file; give the path of a downloaded archive")
     gate = Gate(str(path), path.stat().st_size, limits)
     with path.open("rb") as file:
         magic = file.read(6)
@@ -77,7 +78,7 @@ def _damage_named(place: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGED as error:
-        raise ValueError(f"{place}: damaged, or no archive ({error}); fetch it again") from error
+        raise UserError(f"{place}: damaged, or no archive ({error}); fetch it again") from error
 
 
 def _zip_entries(path: Path, gate: Gate) -> Iterator[Entry]:
@@ -130,7 +131,7 @@ class _BoundedReads:
     def read(self, size: int) -> bytes:
         limit = self._gate.limits.header_bytes
         if size > limit:
-            raise ValueError(
+            raise UserError(
                 f"{self._gate.place}: refused, since a header of it has {size:,} bytes, more than {limit:,}"
             )
         self.last_read = self._stream.read(size)
@@ -150,4 +151,4 @@ def _drain(stream: IO[bytes], gate: Gate) -> None:
     while chunk := stream.read(_READ_BYTES):
         rest += len(chunk)
         if rest > gate.limits.free_bytes:
-            raise ValueError(f"{gate.place}: refused, since more than {rest:,} bytes follow the end of the tar")
+            raise UserError(f"{gate.place}: refused, since more than {rest:,} bytes follow the end of the tar")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from srp_exp.datasets.prepare.archives import Entry, read_archive
+from srp_exp.errors import MissingFileError, UserError
 
 Advance = Callable[[int], object]
 """Called with the bytes or images that were done."""
@@ -44,7 +45,7 @@ class FolderWriter:
         if folder in self._inside:
             return
         if not folder.resolve().is_relative_to(self.folder.resolve()):
-            raise ValueError(f"{folder}: leads out of {self.folder} through a link; remove the link")
+            raise UserError(f"{folder}: leads out of {self.folder} through a link; remove the link")
         folder.mkdir(parents=True, exist_ok=True)
         self._inside.add(folder)
 
@@ -55,7 +56,7 @@ def read_files(path: Path) -> Iterator[Entry]:
         yield from read_archive(path)
         return
     if not path.is_file():
-        raise FileNotFoundError(f"archive={path}: there is no such file; give the path of a downloaded file")
+        raise MissingFileError(f"archive={path}: there is no such file; give the path of a downloaded file")
     with path.open("rb") as content:
         yield Entry(str(path), path.name, os.fstat(content.fileno()).st_size, content)
 

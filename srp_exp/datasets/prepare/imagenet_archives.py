@@ -14,6 +14,7 @@ import numpy as np
 
 from srp_exp.datasets.prepare.archives import read_archive, read_nested_tar
 from srp_exp.datasets.prepare.extract import Advance, FolderWriter
+from srp_exp.errors import MissingFileError, UserError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 
@@ -28,7 +29,7 @@ def extract_imagenet(archives: Sequence[Path], writer: FolderWriter, advance: Ad
     named = {archive.name: archive for archive in archives}
     missing = {TRAIN, VAL, DEVKIT} - named.keys()
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"archive: {', '.join(sorted(missing))} not among {', '.join(named)}; give the three official files, or "
             f"their folder, under these names"
         )
@@ -51,7 +52,7 @@ def val_wnids(ground_truth: bytes, meta: bytes) -> list[str]:
     for number, line in enumerate(ground_truth.decode("ascii").split(), 1):
         wnid = leaves.get(int(line)) if line.isdecimal() else None
         if wnid is None or not re.fullmatch(_WNID, wnid):
-            raise ValueError(
+            raise UserError(
                 f"{DEVKIT}: line {number} of the ground truth, {line!r}, is no class of meta.mat; fetch it again"
             )
         wnids.append(wnid)
@@ -67,7 +68,7 @@ def _extract_devkit(archive: Path, writer: FolderWriter, advance: Advance) -> li
     needed = ("ILSVRC2012_validation_ground_truth.txt", "meta.mat")
     for name in needed:
         if name not in found:
-            raise ValueError(f"{archive}: {name} isn't in it; fetch {DEVKIT} again")
+            raise UserError(f"{archive}: {name} isn't in it; fetch {DEVKIT} again")
     return val_wnids(*(found[name].read_bytes() for name in needed))
 
 
@@ -76,7 +77,7 @@ def _extract_val(archive: Path, wnids: Sequence[str], writer: FolderWriter, adva
     for entry in read_archive(archive):
         match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", entry.name)
         if match is None or not 1 <= int(match[1]) <= len(wnids):
-            raise ValueError(
+            raise UserError(
                 f"{archive}: {entry.name} isn't one of ILSVRC2012_val_00000001.JPEG to number {len(wnids)}, the images "
                 f"of the ground truth; give the official {VAL} and {DEVKIT}"
             )
@@ -84,14 +85,14 @@ def _extract_val(archive: Path, wnids: Sequence[str], writer: FolderWriter, adva
         advance(entry.size)
         count += 1
     if count != len(wnids):
-        raise ValueError(f"{archive}: holds {count:,} images, the ground truth {len(wnids):,}; fetch both again")
+        raise UserError(f"{archive}: holds {count:,} images, the ground truth {len(wnids):,}; fetch both again")
 
 
 def _extract_train(archive: Path, writer: FolderWriter, advance: Advance) -> None:
     for class_tar in read_archive(archive):
         match = re.fullmatch(rf"({_WNID})\.tar", class_tar.name)
         if match is None:
-            raise ValueError(f"{archive}: {class_tar.name} isn't the tar of a class, as n01440764.tar; give {TRAIN}")
+            raise UserError(f"{archive}: {class_tar.name} isn't the tar of a class, as n01440764.tar; give {TRAIN}")
         for entry in read_nested_tar(class_tar):
             writer.write(entry, f"train/{match[1]}/{entry.name}")
             advance(entry.size)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srp_exp.datasets.prepare.extract import Advance
+from srp_exp.errors import MissingFileError
 
 OFFICIAL: dict[str, dict[str, str]] = {
     "imagenet": {
@@ -46,11 +47,11 @@ def archive_files(set_name: str, paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         inside = [path / name for name in official if (path / name).is_file()] if path.is_dir() else [path]
         if not inside:
-            raise FileNotFoundError(f"archive={path}: none of {', '.join(official)} is in that folder")
+            raise MissingFileError(f"archive={path}: none of {', '.join(official)} is in that folder")
         files += inside
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"archive={file}: there is no such file; give the path of a downloaded archive")
+            raise MissingFileError(f"archive={file}: there is no such file; give the path of a downloaded archive")
     return files
 
 

@@ -18,6 +18,7 @@ from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.packed import FORMAT
 from srp_exp.datasets.prepare.packed_writer import PackedWriter
+from srp_exp.errors import UserError
 
 _COMMIT_EVERY = 500  # images; what is lost by a kill
 
@@ -34,9 +35,9 @@ class PackSettings:
 
     def __post_init__(self) -> None:
         if self.resize < 1:
-            raise ValueError(f"resize={self.resize}: choose a shorter side of at least 1 pixel, such as 256 or 512")
+            raise UserError(f"resize={self.resize}: choose a shorter side of at least 1 pixel, such as 256 or 512")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality={self.quality}: choose 1 to 100, such as 90")
+            raise UserError(f"quality={self.quality}: choose 1 to 100, such as 90")
 
 
 class Small(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from srp_exp.datasets.files.packed import FACTS_FILE, SAMPLE, SAMPLES_FILE, shard_file
+from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
 
 SHARD_BYTES = 1 << 30  # a shard is closed by the image that would take it beyond
@@ -76,13 +77,13 @@ class PackedWriter:
         path = self.partial / _PLAN_FILE
         if not path.exists():
             if any(self.partial.iterdir()):
-                raise ValueError(f"{self.partial}: holds something else than an unfinished copy; delete or move it")
+                raise UserError(f"{self.partial}: holds something else than an unfinished copy; delete or move it")
             write_atomically(path, _json(self._facts))
             return
         begun = json.loads(path.read_text())
         changed = [key for key in self._facts if begun.get(key) != json.loads(_json(self._facts))[key]]
         if changed:
-            raise ValueError(
+            raise UserError(
                 f"{self.partial}: was begun with another {', '.join(changed)}; give the same settings and data to go "
                 f"on, or delete that folder to begin again"
             )
@@ -95,7 +96,7 @@ class PackedWriter:
             number, _, end = last["span"][0].tolist()
         path = self.partial / shard_file(number)
         if (path.stat().st_size if path.exists() else 0) < end:
-            raise ValueError(f"{self.partial}: {path.name} is cut off; delete that folder and begin again")
+            raise UserError(f"{self.partial}: {path.name} is cut off; delete that folder and begin again")
         path.touch()
         os.truncate(path, end)
         following = number + 1

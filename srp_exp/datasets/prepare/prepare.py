@@ -22,6 +22,7 @@ from srp_exp.datasets.prepare.extract import Advance, FolderWriter, extract, unp
 from srp_exp.datasets.prepare.imagenet_archives import extract_imagenet
 from srp_exp.datasets.prepare.official_files import archive_files, checksum_fault
 from srp_exp.datasets.prepare.pack import PackSettings, pack
+from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
 
 LOG = logging.getLogger("srp_exp")
@@ -90,14 +91,14 @@ def make_copy(dataset: FileSet, folder: Path, settings: PackSettings, report: Re
         facts = read_facts(folder)
         there = tuple(facts[key] for key in ("name", "resize", "quality"))
         if there != (settings.name, settings.resize, settings.quality):
-            raise ValueError(
+            raise UserError(
                 f"output={folder}: holds a copy of {there[0]} with resize={there[1]} quality={there[2]}; "
                 f"choose another folder, or delete that one"
             )
         report.say(f"{folder}: is finished already")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"output={folder}: is there and no prepared copy; choose another folder")
+        raise UserError(f"output={folder}: is there and no prepared copy; choose another folder")
     with _exclusive(folder.with_name(f"{folder.name}.partial")):
         pack(splits, folder, settings, report.track(f"writing {folder}", sum(len(split) for split in splits.values())))
 
@@ -113,14 +114,14 @@ def _check_archives(job: Preparation, archives: Sequence[Path], partial: Path, r
             continue
         fault = checksum_fault(job.name, archive, report.track(f"verifying {archive.name}", status.st_size))
         if fault is not None and job.strict:
-            raise ValueError(f"{fault}; fetch it again, or accept it with dataset.verify=warn")
+            raise UserError(f"{fault}; fetch it again, or accept it with dataset.verify=warn")
         if fault is not None:
             report.say(f"{fault}; taken as it is, as dataset.verify=warn")
         checked[str(archive)] = [*stamp, unpacked_bytes(archive)]
         write_atomically(record, json.dumps(checked).encode())
         needed, free = sum(size for *_, size in checked.values()), shutil.disk_usage(partial).free
         if needed > free:
-            raise ValueError(f"{partial}: the archives need {needed:,} bytes, and {free:,} are free; make room")
+            raise UserError(f"{partial}: the archives need {needed:,} bytes, and {free:,} are free; make room")
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def _exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder}: another process is preparing it; wait for it, or end it") from None
+            raise UserError(f"{folder}: another process is preparing it; wait for it, or end it") from None
         except OSError:
             LOG.warning("%s: its file system has no locks; see that no other process prepares it", folder)
         yield

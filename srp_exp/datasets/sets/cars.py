@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, listing
 from srp_exp.datasets.sets.matlab import field, load_mat
 from srp_exp.datasets.sets.official_set import OfficialSet, require
+from srp_exp.errors import MissingFileError
 
 _TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 _FOLDERS = ("cars_train", "cars_test", "devkit")
@@ -52,7 +53,7 @@ class Cars(OfficialSet):
         require(home, (*_FOLDERS, "devkit/cars_meta.mat", "devkit/cars_train_annos.mat"), cls.facts)
         test = next((place for place in (home / "devkit", home) if (place / _TEST_ANNOTATIONS).exists()), None)
         if test is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{home / 'devkit' / _TEST_ANNOTATIONS}: missing, and cars_test_annos.mat has no labels; "
                 f"find a copy of it and put it there"
             )

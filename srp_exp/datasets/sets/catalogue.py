@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from srp_exp.datasets.files.texts import Texts
 from srp_exp.datasets.sets.index_cache import Arrays
+from srp_exp.errors import MissingFileError, UserError
 
 _SHOWN = 3  # offenders named in a message
 
@@ -91,7 +92,7 @@ def check_labels(catalogue: Catalogue, place: Path) -> None:
         wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
         if len(wrong):
             found = first_few([f"{part.paths[row]}: {part.labels[row]}" for row in wrong.tolist()])
-            raise ValueError(
+            raise UserError(
                 f"{place}: {len(wrong):,} labels lie outside the {num_classes} classes, counted from 0 ({found}); "
                 f"the lists are damaged or of another set: fetch them again"
             )
@@ -109,7 +110,7 @@ def drop_absent(catalogue: Catalogue, home: Path, facts: Facts, strict: bool) ->
         return catalogue
     message = f"{home}: {len(absent):,} listed files are absent ({first_few(absent)})"
     if strict:
-        raise FileNotFoundError(f"{message}; {facts.remedy}, or accept a subset with dataset.verify=warn")
+        raise MissingFileError(f"{message}; {facts.remedy}, or accept a subset with dataset.verify=warn")
     train, test = (_rows(part, np.flatnonzero(is_kept)) for part, is_kept in zip(parts, kept, strict=True))
     return replace(catalogue, train=train, test=test, notes=(*catalogue.notes, f"{message} and left out"))
 
@@ -123,7 +124,7 @@ def check_counts(sizes: tuple[int, int], num_classes: int, facts: Facts, place: 
     official = (facts.train_size, facts.test_size, facts.num_classes)
     if 0 in found.values():
         missing = next(what for what, count in found.items() if count == 0)
-        raise ValueError(f"{place}: there are no {missing}; {facts.remedy}")
+        raise UserError(f"{place}: there are no {missing}; {facts.remedy}")
     off = [
         f"{n:,} {what} instead of {known:,}"
         for (what, n), known in zip(found.items(), official, strict=True)

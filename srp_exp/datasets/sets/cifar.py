@@ -19,6 +19,7 @@ import torch
 
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
+from srp_exp.errors import MissingFileError, UserError
 
 # What a pickled numpy array may name. Python 2 wrote the archives, with numbers where numpy wants booleans.
 _ARRAY_PARTS: dict[str, Any] = {
@@ -108,16 +109,16 @@ def _verified_files(official: Any, root: Path) -> dict[str, bytes]:
         place = archive
         files = _read_archive(archive, official.base_folder)
     else:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{official.filename}: neither it nor its folder {official.base_folder} is in {root.resolve()}; "
             f"put it there (from {official.url}), or set dataset.download=true, or point data_root elsewhere"
         )
     for name, md5 in expected.items():
         if name not in files:
-            raise FileNotFoundError(f"{name}: not in {place.resolve()}; fetch it again, or set dataset.download=true")
+            raise MissingFileError(f"{name}: not in {place.resolve()}; fetch it again, or set dataset.download=true")
         found = hashlib.md5(files[name], usedforsecurity=False).hexdigest()
         if found != md5:
-            raise ValueError(
+            raise UserError(
                 f"{name} in {place.resolve()}: MD5 {found}, expected {md5}; "
                 f"fetch it again, or set dataset.download=true"
             )
@@ -134,7 +135,7 @@ def _read_archive(path: Path, folder: str) -> dict[str, bytes]:
                 if content is not None and member.name.startswith(f"{folder}/"):
                     files[member.name.removeprefix(f"{folder}/")] = content.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path.resolve()}: damaged ({error}); fetch it again, or set dataset.download=true") from None
+        raise UserError(f"{path.resolve()}: damaged ({error}); fetch it again, or set dataset.download=true") from None
     return files
 
 
@@ -143,7 +144,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if module.partition(".")[0] != "numpy" or name not in _ARRAY_PARTS:
-            raise ValueError(f"{module}.{name}: only numpy arrays are read; this is no CIFAR file")
+            raise UserError(f"{module}.{name}: only numpy arrays are read; this is no CIFAR file")
         part: Callable[..., Any] = _ARRAY_PARTS[name]
         return part
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, listing
 from srp_exp.datasets.sets.official_set import OfficialSet, require, with_subfolders
+from srp_exp.errors import UserError
 
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 _BOXES = "bounding_boxes.txt"
@@ -46,13 +47,13 @@ class Cub200(OfficialSet):
         require(home, (*_LISTS, "images"), cls.facts)
         paths, classes = _read_list(home / "images.txt"), _read_list(home / "classes.txt")
         if sorted(classes) != list(range(1, len(classes) + 1)):
-            raise ValueError(f"{home / 'classes.txt'}: class ids must be 1, 2, ... without a gap; {cls.facts.remedy}")
+            raise UserError(f"{home / 'classes.txt'}: class ids must be 1, 2, ... without a gap; {cls.facts.remedy}")
         files = np.array([f"images/{paths[image]}" for image in sorted(paths)], dtype=object)
         labels = _read_numbers(home / "image_class_labels.txt", 1, paths)[:, 0].astype(np.int64) - 1
         split = _read_numbers(home / "train_test_split.txt", 1, paths)[:, 0]
         odd = np.flatnonzero((split != 0) & (split != 1))
         if len(odd):
-            raise ValueError(
+            raise UserError(
                 f"{home / 'train_test_split.txt'}: {split[odd[0]]:g} is neither 0 nor 1; {cls.facts.remedy}"
             )
         boxes = None
@@ -76,7 +77,7 @@ def _read_list(path: Path) -> dict[int, str]:
     for number, line in enumerate(path.read_text().splitlines(), 1):
         identifier, _, value = line.strip().partition(" ")
         if not identifier.isdecimal() or not value or int(identifier) in values:
-            raise ValueError(f"{path}, line {number}: {line!r} is not a new id and a value; fetch the file again")
+            raise UserError(f"{path}, line {number}: {line!r} is not a new id and a value; fetch the file again")
         values[int(identifier)] = value
     return values
 
@@ -86,10 +87,10 @@ def _read_numbers(path: Path, count: int, images: Collection[int]) -> NDArray[np
     values = _read_list(path)
     odd = sorted(values.keys() ^ set(images))
     if odd:
-        raise ValueError(f"{path}: image ids differ from those of images.txt, as {odd[0]}; fetch the file again")
+        raise UserError(f"{path}: image ids differ from those of images.txt, as {odd[0]}; fetch the file again")
     try:
         return np.array([values[image].split() for image in sorted(images)], np.float64).reshape(-1, count)
     except ValueError:
-        raise ValueError(
+        raise UserError(
             f"{path}: not {count} number{'s' * (count > 1)} for every image; fetch the file again"
         ) from None

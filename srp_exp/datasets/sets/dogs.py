@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, first_few, listing
 from srp_exp.datasets.sets.matlab import load_mat
 from srp_exp.datasets.sets.official_set import OfficialSet, require, with_subfolders
+from srp_exp.errors import MissingFileError, UserError
 
 _LISTS = ("train_list.mat", "test_list.mat")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -75,7 +76,7 @@ def _class_names(splits: Sequence[tuple[list[str], NDArray[np.int64]]], lists: P
     folders = {folder for _, folder in pairs}
     if len(pairs) != len(folders):
         several = sorted(folder for folder in folders if sum(folder == other for _, other in pairs) > 1)
-        raise ValueError(
+        raise UserError(
             f"{lists}: folders with more than one label in the lists ({first_few(several)}); fetch the lists again"
         )
     return tuple(folder for _, folder in sorted(pairs))
@@ -96,10 +97,10 @@ def _box(path: Path) -> tuple[float, float, float, float]:
             for box in ElementTree.fromstring(path.read_bytes()).iter("bndbox")
         ]
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: this annotation is missing; {remedy}") from None
+        raise MissingFileError(f"{path}: this annotation is missing; {remedy}") from None
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable annotation ({error}); {remedy}") from None
+        raise UserError(f"{path}: not a readable annotation ({error}); {remedy}") from None
     if not objects or np.isnan(objects).any():
-        raise ValueError(f"{path}: has no complete bounding box; {remedy}")
+        raise UserError(f"{path}: has no complete bounding box; {remedy}")
     lefts, tops, rights, bottoms = zip(*objects, strict=True)
     return min(lefts), min(tops), max(rights), max(bottoms)

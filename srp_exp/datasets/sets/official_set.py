@@ -25,6 +25,7 @@ from srp_exp.datasets.sets.catalogue import (
     first_few,
 )
 from srp_exp.datasets.sets.index_cache import index_file, remembered, stamps
+from srp_exp.errors import MissingFileError, UserError
 
 LOG = logging.getLogger("srp_exp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as of all pretrained weights of timm
@@ -74,7 +75,7 @@ class OfficialSet(FileSet):
             splits, class_names = self._open_original(home, index, stamps(stamped), strict)
         for name, split in splits.items():
             if crop_to_box and split.boxes is None:
-                raise FileNotFoundError(
+                raise MissingFileError(
                     f"dataset.crop_to_box=true: {home} has no bounding boxes; fetch them, "
                     f"or set dataset.crop_to_box=false"
                 )
@@ -98,7 +99,7 @@ class OfficialSet(FileSet):
             if any((home / mark).exists() for mark in cls.marks):
                 return home
         what = f"neither {' nor '.join(cls.marks)} is there" if root.is_dir() else "there is no such folder"
-        raise FileNotFoundError(f"dataset.root={root}: {what}; {cls.facts.remedy}, or set dataset.root or data_root")
+        raise MissingFileError(f"dataset.root={root}: {what}; {cls.facts.remedy}, or set dataset.root or data_root")
 
     @classmethod
     @abstractmethod
@@ -128,7 +129,7 @@ class OfficialSet(FileSet):
     def _open_copy(cls, folder: Path, side: int | None, strict: bool) -> tuple[dict[str, FileSplit], tuple[str, ...]]:
         copy = open_packed(folder, cls.set_name)
         if copy.resize != side:
-            raise ValueError(
+            raise UserError(
                 f"dataset.copy_side={side}: {folder} holds pictures reduced to a shorter side of {copy.resize}, which "
                 f"gives other results than the original; set dataset.copy_side={copy.resize}, or another dataset.root"
             )
@@ -163,7 +164,7 @@ def require(home: Path, names: tuple[str, ...], facts: Facts) -> None:
     """Raise FileNotFoundError unless all files and folders `names` are in `home`."""
     missing = [name for name in names if not (home / name).exists()]
     if missing:
-        raise FileNotFoundError(f"{home}: {first_few(missing)} is missing; {facts.remedy}")
+        raise MissingFileError(f"{home}: {first_few(missing)} is missing; {facts.remedy}")
 
 
 def with_subfolders(folder: Path) -> list[Path]:
@@ -176,13 +177,13 @@ def _count_notes(facts: Facts, sizes: tuple[int, int], num_classes: int, place: 
     if note is None:
         return []
     if strict:
-        raise ValueError(f"{note}; {facts.remedy}, or accept a subset with dataset.verify=warn")
+        raise UserError(f"{note}; {facts.remedy}, or accept a subset with dataset.verify=warn")
     return [f"{note}; taken as it is, as dataset.verify=warn"]
 
 
 def _check_no_copy(folder: Path, side: int | None) -> None:
     if side is not None:
-        raise ValueError(
+        raise UserError(
             f"dataset.copy_side={side}: {folder} is no prepared copy; set dataset.copy_side=null, or prepare one "
             f"with scripts/prepare_data.py resize={side}"
         )

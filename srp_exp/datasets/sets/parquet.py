@@ -19,6 +19,7 @@ from srp_exp.datasets.files.source import ImageSource
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, first_few, listing
 from srp_exp.datasets.sets.imagenet import FACTS
 from srp_exp.datasets.sets.official_set import OfficialSet
+from srp_exp.errors import MissingFileError, UserError
 
 _IMAGE, _LABEL = "image", "label"  # the columns
 _PLACES = ("data", "", "default")  # folders that may hold the files
@@ -87,7 +88,7 @@ class ImageNetParquet(OfficialSet):
         for home in (root, *(root / folder for folder in cls.folders)):
             if _files(home, "train"):
                 return home
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"dataset.root={root}: no train-*.parquet is in it or in its folder data; {cls.facts.remedy}"
         )
 
@@ -126,12 +127,12 @@ def _read_labels(home: Path, files: Sequence[Path]) -> Listing:
         schema = _schema(file)
         missing = [name for name in (_IMAGE, _LABEL) if name not in schema.names]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{file}: has no column {missing[0]}, but {first_few(schema.names)}; rename it to {missing[0]}"
             )
         column = pq.read_table(file, columns=[_LABEL]).column(_LABEL)
         if not pa.types.is_integer(column.type) or column.null_count:
-            raise ValueError(
+            raise UserError(
                 f"{file}: its labels are {column.type} with {column.null_count} missing; integers are needed"
             )
         labels.append(column.to_numpy().astype(np.int64))
@@ -143,9 +144,7 @@ def _schema(file: Path) -> pa.Schema:
     try:
         return pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); fetch it again"
-        ) from None
+        raise UserError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); fetch it again") from None
 
 
 def _class_names(file: Path) -> tuple[str, ...] | None:

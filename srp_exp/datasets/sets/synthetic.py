@@ -14,6 +14,7 @@ from torch import Tensor
 
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
+from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 # Grey levels, of 255. The parts stand out, but not so far that clipping at 0 and 255 shifts the mean colour.
@@ -49,7 +50,7 @@ class Synthetic(ImageSet):
     ):
         for name, size in (("train_size", train_size), ("test_size", test_size)):
             if size < num_classes:
-                raise ValueError(f"dataset.{name}={size}: choose at least {num_classes}, one sample of each class")
+                raise UserError(f"dataset.{name}={size}: choose at least {num_classes}, one sample of each class")
         height, width = image_size
         recipe = _Recipe.draw(data_seed, num_classes, (height, width), channels, parts_per_class, part_size)
         super().__init__(
@@ -91,7 +92,7 @@ class _Recipe:
         grid = math.ceil(math.sqrt(parts))
         cell = (height // grid, width // grid)
         if not 3 <= part_size <= min(cell):
-            raise ValueError(
+            raise UserError(
                 f"dataset.part_size={part_size}: {parts} parts in an image of {height} x {width} pixels "
                 f"have cells of {cell[0]} x {cell[1]}; choose 3 pixels to a cell's smaller side"
             )

@@ -1,0 +1,60 @@
+"""mode=train: train a run; a finished one is skipped without torch, whose import takes seconds."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from srp_exp.commands.shared import show_metrics
+from srp_exp.config.evaluators import not_measured
+from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
+from srp_exp.errors import UserError
+from srp_exp.runs.folder import EVALUATION, RESULTS
+from srp_exp.studies.grid import Grid, PlannedRun
+from srp_exp.studies.listing import dry_run
+from srp_exp.studies.store import find_run
+from srp_exp.training.launch import launched_as
+
+
+def execute(config: DictConfig) -> None:
+    """Train the run of `config`, or say that it is finished, and measure it; `dry=true` only tries it out."""
+    folder = run_folder(config)
+    if names_a_run(config):
+        named = f"run={config.run}" if config.run else f"checkpoint={config.checkpoint}"
+        raise UserError(
+            f"{named} is for mode=eval, export or compare; a training is resumed by the command that began it"
+        )
+    if config.dry:
+        dry_run(Grid((PlannedRun("", (), config.seed, (), config, find_run(folder)),), ()), Console())
+        return
+    if (folder / RESULTS).exists() and not config.rerun:
+        print(f"finished already: {folder} (rerun=true trains it afresh)")
+    else:
+        from srp_exp.runs.complete import complete_run
+
+        complete_run(OmegaConf.create(plain_values(config)), folder, flat_identity(config))
+    if launched_as().rank == 0:
+        _show(folder)
+        _measure_missing(config, folder)
+
+
+def _show(folder: Path) -> None:
+    show_metrics("test", json.loads((folder / RESULTS).read_text())["test"])
+    print(f"run folder  {folder}")
+    if HydraConfig.get().mode == RunMode.RUN:
+        print(f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {folder}")
+
+
+def _measure_missing(config: DictConfig, folder: Path) -> None:
+    """Let the evaluators that have no file in a finished run measure it: what fails here costs no training."""
+    missing = not_measured(folder / EVALUATION, config.evaluators)
+    if missing:
+        from srp_exp.runs.evaluate import measure_run
+
+        measure_run(OmegaConf.create(plain_values(config)), folder, missing)
+        print(f"measured {', '.join(missing)}  {folder / EVALUATION}")

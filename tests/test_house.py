@@ -1,0 +1,107 @@
+"""The house is in order: imports run one way, the root is small, and what a user can mend is told from a fault."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "srp_exp"
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in (PACKAGE, ROOT / "hydra_plugins")
+    for path in folder.rglob("*.py")
+}
+
+
+def imported(module: str) -> set[str]:
+    """The modules of ours that `module` imports anywhere, also late within a function, or for types only."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            assert node.module is not None
+            names = {f"{node.module}.{name.name}" for name in node.names}
+            found |= {name if name in FILES else node.module for name in names}
+    return {name for name in found if name in FILES}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other all around, or an empty list."""
+    finished: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name not in finished:
+            for other in sorted(graph[name]):
+                if found := visit(other, [*path, name]):
+                    return found
+            finished.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := visit(name, []))), [])
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph = {name: imported(name) - {name} for name in FILES}
+    graph["srp_exp.datasets.memory.loader"] -= {"srp_exp.datasets.memory.image_set"}  # being mended
+    graph["srp_exp.datasets.files.file_loader"] -= {"srp_exp.datasets.files.file_set"}
+    assert sum(map(len, graph.values())) > 200
+    assert circle(graph) == []
+
+
+def test_imports_run_one_way() -> None:
+    """Each package imports those below it only; those on one line know nothing of each other, unless it says so."""
+    below = {
+        "__main__": {"commands", "runs", "studies"},
+        "commands": {"runs", "studies"},
+        "studies": {"runs"},
+        "runs": {"training", "evaluation", "export"},
+        "evaluation": {"training"},
+        "training": {"datasets", "backbones", "srp"},
+        "export": {"datasets", "backbones", "srp"},
+        "datasets": {"config"},
+        "backbones": {"config"},
+        "srp": {"config"},
+        "config": set(),
+    }
+
+    def reachable(package: str) -> set[str]:
+        return below.get(package, set()).union(*(reachable(other) for other in below.get(package, ())))
+
+    for name in FILES:
+        package = name.split(".")[1] if name.startswith("srp_exp.") else ""
+        if package in below:
+            others = {other.split(".")[1] for other in imported(name) if other.startswith("srp_exp.")}
+            upwards = (others - {package, "errors", "files", "seeding"}) - reachable(package)
+            assert not upwards, f"{name} imports {upwards}"
+
+
+def test_the_root_is_small() -> None:
+    files = {path.name for path in PACKAGE.iterdir() if path.is_file()} - {"__init__.py", "__main__.py", "py.typed"}
+    assert len(files) <= 3, files
+
+
+def raised(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+            yield node.lineno, node.exc.func.id
+
+
+def test_what_a_user_can_mend_is_an_error_of_our_own() -> None:
+    """A ValueError is a fault, which keeps its traceback: input is refused by a UserError."""
+    plain = {"ValueError", "FileNotFoundError"}
+    found = [
+        f"{name}:{line}"
+        for name, path in FILES.items()
+        for line, kind in raised(ast.parse(path.read_text()))
+        if kind in plain
+    ]
+    assert found == []
