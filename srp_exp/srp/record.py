@@ -190,18 +190,14 @@ class Run:
     def _is_mean(self, result: Any, frame: Frame) -> bool:
         means = [mean for mean in self.means if frame in mean.frame.chain()] if isinstance(result, Tensor) else []
         return any(
-            result.numel() == mean.value.shape.numel()
-            and self._node(result).comes_from(mean.value)
-            and mean.map.mean is not None
-            and _close(result.flatten(), mean.map.mean, _TOLERANCES[self._dtype] * mean.map.spread)
-            for mean in means
+            self._node(result).comes_from(mean.value) and self._holds_mean(result, mean.map) for mean in means
         )
 
     def call_function(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self._dtype == torch.float64:
             func = _CASTS.get(func, func)
             args, kwargs = tree_map(_exact_type, (args, kwargs))
-        if self._frame is None or self._call is not None:
+        if self._frame is None or self._call is not None or func.__name__ == "__get__":  # a property has no identity
             return func(*args, **kwargs)
         with unseen():
             tensors = [(path, self._node(tensor)) for path, tensor in _tensors((args, kwargs))]
@@ -225,6 +221,9 @@ class Run:
 
     def run_operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         inputs = [(tensor, self._node(tensor)) for _, tensor in _tensors((args, kwargs))]
+        if self._call is None:  # of TorchScript, say
+            for tensor, node in inputs:
+                self._see_map(tensor, node)
         product = self._product(func, args) if self._frame is not None else None
         result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
@@ -270,15 +269,20 @@ class Run:
     def _see_mean(self, tensor: Tensor, node: Node) -> None:
         if not tensor.is_floating_point() or tensor.dim() < 1:
             return
+        before = [mean.map for mean in self.means if node.comes_from(mean.value)]
+        if any(self._holds_mean(tensor, map_) for map_ in before):
+            return  # a view of one that was seen
         for map_ in reversed(self._maps.get(tensor.numel(), [])):
-            if not node.before >> map_.index & 1 or map_.shape[0] != tensor.shape[0]:
-                continue
-            if any(mean.map is map_ and node.comes_from(mean.value) for mean in self.means):
-                continue  # a mere view of it
-            assert map_.mean is not None and self._frame is not None
-            if _close(tensor.flatten(), map_.mean, _TOLERANCES[self._dtype] * map_.spread):
+            if node.before >> map_.index & 1 and self._holds_mean(tensor, map_):
+                assert self._frame is not None
                 self.means.append(Mean(map_, node, self._call, self._frame))
                 return
+
+    def _holds_mean(self, tensor: Tensor, map_: Node) -> bool:
+        """Whether `tensor`, of any shape that begins with the batch, holds the mean of the map."""
+        if map_.mean is None or tensor.numel() != map_.mean.numel() or map_.shape[0] != tensor.shape[0]:
+            return False
+        return _close(tensor.flatten(), map_.mean, _TOLERANCES[self._dtype] * map_.spread)
 
     def _product(self, func: Any, args: Any) -> Product | None:
         """The product that `func` makes of a map and something that depends on the input, if it is one."""
