@@ -18,7 +18,7 @@ from rich.console import Console
 
 from srp_exp.errors import STOPPED, UserError
 from srp_exp.studies.grid import Grid, PlannedRun, plan
-from srp_exp.studies.listing import count_states, print_grid
+from srp_exp.studies.listing import count_states, print_grid, terminal
 from srp_exp.studies.store import State, find_run, note_job
 from srp_exp.training.interruption import EXIT_CODE, Interruption
 from srp_exp.training.launch import launched_as
@@ -35,7 +35,7 @@ class GridSweeper(BasicSweeper):
             raise UserError("a sweep starts its runs itself: let torchrun start a single run, without -m")
         if config.mode.name != "train":  # nothing to plan; Hydra's own sweep would leave a multirun.yaml
             return self._launch_all(arguments)
-        console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width
+        console = terminal()
         grid = self._plan(arguments)
         if config.dry:
             from srp_exp.studies.listing import dry_run
@@ -106,4 +106,6 @@ class GridSweeper(BasicSweeper):
             jobs += submitted
         if jobs and self.config.wait:
             with console.status("waiting for SLURM") as status:
-                slurm.wait_for(jobs, lambda: status.update(count_states(find_run(p.run.folder) for p in runs)))
+                slurm.wait_for(
+                    jobs, lambda queue: status.update(count_states(find_run(p.run.folder, lambda: queue) for p in runs))
+                )

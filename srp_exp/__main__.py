@@ -15,8 +15,8 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.faults import describe, is_one_line, is_users
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
-from srp_exp.config.validate import validate
-from srp_exp.errors import STOPPED
+from srp_exp.config.validate import not_read, validate
+from srp_exp.errors import STOPPED, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.folder import RESULTS, failure_file
 from srp_exp.runs.lock import InUseError
@@ -36,6 +36,9 @@ def execute(config: DictConfig) -> float | None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         validate(config)
+        unread = [] if in_sweep else not_read(config, HydraConfig.get().overrides.task)
+        if unread:  # a grid has been checked as one
+            raise UserError(unread[0])
         command(config.mode.name)(config)
         return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:

@@ -22,7 +22,7 @@ from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
 from srp_exp.studies.grid import Grid, plan
-from srp_exp.studies.listing import count_states, runs_table
+from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
 from srp_exp.studies.store import Run, State, all_runs, find_run
 
@@ -109,7 +109,7 @@ def main() -> None:
     if not arguments:
         parser.print_help()
         return
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
     try:
         match arguments:

@@ -8,7 +8,6 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from srp_exp.commands.shared import show_metrics
 from srp_exp.config.evaluators import not_measured
@@ -16,7 +15,7 @@ from srp_exp.config.identity import flat_identity, names_a_run, plain_values, ru
 from srp_exp.errors import UserError
 from srp_exp.runs.folder import EVALUATION, RESULTS
 from srp_exp.studies.grid import Grid, PlannedRun
-from srp_exp.studies.listing import dry_run
+from srp_exp.studies.listing import dry_run, terminal
 from srp_exp.studies.store import find_run
 from srp_exp.training.launch import launched_as
 
@@ -30,7 +29,7 @@ def execute(config: DictConfig) -> None:
             f"{named} is for mode=eval, export or compare; a training is resumed by the command that began it"
         )
     if config.dry:
-        dry_run(Grid((PlannedRun("", (), config.seed, (), config, find_run(folder)),), ()), Console())
+        dry_run(Grid((PlannedRun("", (), config.seed, (), config, find_run(folder)),), ()), terminal())
         return
     if (folder / RESULTS).exists() and not config.rerun:
         print(f"finished already: {folder} (rerun=true trains it afresh)")

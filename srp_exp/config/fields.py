@@ -6,18 +6,28 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 
-def within(interval: str, default: Any = MISSING) -> Any:
+def within(interval: str | None, default: Any = MISSING, **metadata: Any) -> Any:
     """A number, or list of numbers, in an interval such as "(0, 1]" or "[1, inf)"; None where the type allows it."""
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"within": interval})
-    return dataclasses.field(default=default, metadata={"within": interval})
+    return _field(default, within=interval, **metadata)
 
 
-def not_identity(default: Any = MISSING) -> Any:
+def not_identity(default: Any = MISSING, **metadata: Any) -> Any:
     """A setting that can't change the result of a run, so that it has no part in the run's hash."""
+    return _field(default, identity=False, **metadata)
+
+
+def taken_over(interval: str | None, default: Any = MISSING) -> Any:
+    """A setting that nothing reads but the settings that refer to it, as ${recipe.lr}: the hash has theirs."""
+    return _field(default, within=interval, identity=False, taken_over=True)
+
+
+def _field(default: Any, **metadata: Any) -> Any:
+    """`counts_if=("selection", "best")` puts a setting into the hash only where another of its node is so."""
     if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata={"identity": False})
-    return dataclasses.field(default=default, metadata={"identity": False})
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def schema_fields(node: DictConfig) -> dict[str, dataclasses.Field[Any]] | None:
@@ -36,5 +46,11 @@ def is_within(value: float, interval: str) -> bool:
 
 def settings(node: DictConfig) -> set[str]:
     """Keys of `node` that can't change the result of a run."""
-    fields = schema_fields(node) or {}
-    return {name for name, field in fields.items() if not field.metadata.get("identity", True)}
+    return {name for name, field in (schema_fields(node) or {}).items() if not _counts(field, node)}
+
+
+def _counts(field: dataclasses.Field[Any], node: DictConfig) -> bool:
+    other, value = field.metadata.get("counts_if", ("", None))
+    if other and getattr(node[other], "name", node[other]) != value:
+        return False
+    return bool(field.metadata.get("identity", True))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,24 @@ from srp_exp.config.fields import settings
 
 
 def run_folder(config: DictConfig) -> Path:
-    """Folder of a run: <output_dir>/runs/<run id>; in evaluation the folder that `run` or `checkpoint` names."""
+    """Folder of a run: <output_dir>/runs/<run id>; in evaluation the folder that `run` or `checkpoint` names.
+
+    Where the same training lies there already under other names of its choices (srp=ramped, or its values written
+    out), it is that folder. The data set's name has to agree: it stands for the data, whose place doesn't count.
+    """
     if config.run is not None:
         return Path(config.run)
     if isinstance(config.checkpoint, str):
         return Path(config.checkpoint).parent
-    return Path(config.output_dir) / "runs" / run_id(config)
+    folder = Path(config.output_dir) / "runs" / run_id(config)
+    if folder.exists():
+        return folder
+    return min((f for f in folder.parent.glob(same_training(folder)) if f.is_dir()), default=folder)
+
+
+def same_training(folder: Path) -> str:
+    """The pattern that the names of all run folders of one training fit, however its choices are named."""
+    return f"{folder.name.partition('-')[0]}-*-{folder.name.rpartition('-')[2]}"
 
 
 def job_folder(config: DictConfig) -> Path:
@@ -36,12 +49,20 @@ def run_id(config: DictConfig) -> str:
     names = [config[group].name for group in ("dataset", "backbone", "attention", "srp")]
     identity = json.dumps(identity_of(config), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
-    return re.sub(r"[^\w.-]", "_", "-".join([*names, digest]))
+    return re.sub(r"[^\w.-]", "_", "-".join([names[0].replace("-", "_"), *names[1:], digest]))
 
 
 def identity_of(config: DictConfig) -> dict[str, Any]:
-    """The part of the resolved configuration that the hash covers; fields made by `not_identity` are left out."""
-    return _without_settings(config, plain_values(config))
+    """The part of the resolved configuration that the hash covers.
+
+    Left out are the fields that can't change the result (srp_exp.config.fields), and the names of the choices, which
+    nothing reads.
+    """
+    identity = _without_settings(config, plain_values(config))
+    for group in identity.values():
+        if isinstance(group, dict):
+            group.pop("name", None)
+    return identity
 
 
 def sha256_of_file(path: str | None) -> str | None:
@@ -65,12 +86,29 @@ def _sha256(file: Path, _mtime_ns: int, _size: int) -> str:
 def plain_values(config: DictConfig) -> dict[str, Any]:
     """The configuration of a run resolved to plain values, without Hydra's part and the study that it may be for.
 
-    Enumerations become their names.
+    Enumerations become their names. Floats are rounded to 12 digits, so that what is computed, such as
+    0.30000000000000004, trains and is named as what is written, 0.3.
     """
-    own = OmegaConf.masked_copy(config, [str(key) for key in config if key not in ("hydra", "study")])
-    resolved = OmegaConf.to_container(own, resolve=True, throw_on_missing=True, enum_to_str=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    keys = [str(key) for key in config if key not in ("hydra", "study")]
+    return {key: _rounded(_plain(config, key)) for key in keys}
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    value = config[key]  # a copy of the configuration without the other keys would take longer than all the rest
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True, enum_to_str=True)
+    return value.name if isinstance(value, Enum) else value
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.12g}") + 0.0  # -0.0 is 0.0
+        case dict():
+            return {key: _rounded(child) for key, child in value.items()}
+        case list():
+            return [_rounded(child) for child in value]
+    return value
 
 
 def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, Any]:
@@ -83,7 +121,7 @@ def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, A
 
 
 def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
-    """The identity as one level of plain values under dotted names, such as {"recipe.lr": 0.1}, without classes."""
+    """The identity in one level under dotted names, such as {"optimizer.lr": 0.1}: without classes, with names."""
     flat: dict[str, str | float | bool] = {}
 
     def add(prefix: str, values: dict[str, Any]) -> None:
@@ -93,5 +131,5 @@ def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
             elif value is not None and not key.startswith("_"):
                 flat[f"{prefix}{key}"] = value if isinstance(value, str | float | int | bool) else str(value)
 
-    add("", identity_of(config))
+    add("", _without_settings(config, plain_values(config)))
     return flat

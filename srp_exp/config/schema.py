@@ -129,23 +129,17 @@ class Config:
     rerun: bool = not_identity(False)  # true: train afresh even if the run is finished
     run: str | None = not_identity(None)  # mode=eval, export, compare: folder of a finished run
     other: str | None = not_identity(None)  # mode=compare: folder of the run that `run` is compared with
-    checkpoint: Any = field(  # when to save, besides the end of each epoch; or, in mode=eval, checkpoint=FILE
-        default_factory=CheckpointConfig, metadata={"identity": False}
-    )
+    checkpoint: Any = not_identity(CheckpointConfig)  # when to save besides epochs' ends; mode=eval: checkpoint=FILE
     split: SplitName = not_identity(SplitName.test)  # mode=eval: what to evaluate on
     format: ExportFormat = not_identity(ExportFormat.timm)  # mode=export: what to write
-    cost: CostConfig = field(default_factory=CostConfig, metadata={"identity": False})  # mode=cost: how it is measured
+    cost: CostConfig = not_identity(CostConfig)  # mode=cost: how it is measured
     evaluators: list[str] = not_identity([])  # measured after the training, or in mode=eval: descriptors, gates...
-    cams: int = field(  # mode=compare: how many images to show class activation maps of
-        default=0, metadata={"within": "[0, inf)", "identity": False}
-    )
+    cams: int = not_identity(0, within="[0, inf)")  # mode=compare: how many images to show class activation maps of
     trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
-    workers: int | None = field(  # processes that read image files; None: one for each CPU, at most 16
-        default=None, metadata={"within": "[0, inf)", "identity": False}
-    )
-    log_every_steps: int = field(default=10, metadata={"within": "[1, inf)", "identity": False})
+    workers: int | None = not_identity(None, within="[0, inf)")  # that read image files; None: one a CPU, at most 16
+    log_every_steps: int = not_identity(10, within="[1, inf)")
     progress: bool = not_identity(True)  # a progress bar where the output is a terminal
     data_root: str = not_identity("data")
     output_dir: str = not_identity("outputs")

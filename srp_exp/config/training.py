@@ -5,7 +5,7 @@ from enum import Enum
 
 from omegaconf import MISSING
 
-from srp_exp.config.fields import within
+from srp_exp.config.fields import taken_over, within
 
 
 class Selection(Enum):
@@ -20,17 +20,17 @@ class RecipeConfig:
     name: str = MISSING
     epochs: int = within("[1, inf)")
     batch_size: int = within("[1, inf)")  # images per step, over all devices
-    lr: float = within("(0, inf)")  # peak learning rate of SGD for this batch size
-    weight_decay: float = within("[0, inf)", 5e-4)  # of SGD
-    warmup_epochs: float = within("[0, inf)", 0.0)
-    pretrained: bool = False  # start from timm's ImageNet weights; backbone.weights=FILE takes another file's
+    lr: float = taken_over("(0, inf)")  # peak learning rate of SGD for this batch size
+    weight_decay: float = taken_over("[0, inf)", 5e-4)  # of SGD
+    warmup_epochs: float = taken_over("[0, inf)", 0.0)  # of the schedules that begin with it
+    pretrained: bool = taken_over(None, False)  # timm's ImageNet weights; backbone.weights=FILE takes others
     label_smoothing: float = within("[0, 1)", 0.0)
     ema_decay: float | None = within("(0, 1)", None)  # per step; the average is what is evaluated
     ema_warmup: bool = False  # true: a decay of at most 1 - t^(-2/3) at step t, so that a short training has an average
     clip_norm: float | None = within("(0, inf)", None)  # largest norm of the gradient over all parameters
     accumulate_steps: int = within("[1, inf)", 1)  # a batch is computed in this many parts
     selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
-    evaluate_every_epochs: int = within("[1, inf)", 1)  # with selection=best: what the best epoch is chosen from
+    evaluate_every_epochs: int = within("[1, inf)", 1, counts_if=("selection", "best"))  # which the best is chosen from
 
 
 @dataclass

@@ -1,5 +1,8 @@
 """Rules that no type can hold: ranges, unknown keys under `+`, and what one choice demands of another."""
 
+import re
+from collections.abc import Iterable
+
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
@@ -15,6 +18,26 @@ def validate(config: DictConfig) -> None:
     _validate_training(config)
     _validate_attention(config)
     _validate_evaluators(config)
+
+
+def not_read(config: DictConfig, overrides: Iterable[str]) -> list[str]:
+    """A line for each of `overrides`, as "recipe.lr=0.1", that sets what nothing in `config` reads.
+
+    Of the fields made by `taken_over` only settings that refer to them read something.
+    """
+    lines = []
+    for override in overrides:
+        name = override.lstrip("+").partition("=")[0]
+        group, _, key = name.rpartition(".")
+        node = OmegaConf.select(config, group) if group else None
+        field = (schema_fields(node) or {}).get(key) if isinstance(node, DictConfig) else None
+        if field is None or not field.metadata.get("taken_over"):
+            continue
+        if not re.search(rf"\$\{{[^}}]*\b{re.escape(name)}\b", OmegaConf.to_yaml(config)):
+            groups = [str(other) for other in config if other != group and OmegaConf.is_dict(config[other])]
+            own = [f"{other}.{key}" for other in groups if key in config[other]]
+            lines.append(f"{override}: nothing reads it here; {f'set {own[0]}' if own else 'leave it out'}")
+    return lines
 
 
 def _validate_fields(node: DictConfig, prefix: str) -> None:

@@ -109,7 +109,7 @@ def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> t
     )
     example = torch.zeros(2, dataset.channels, *dataset.image_size)
     if attention._target_ is None:
-        _check_native(attention.name, config.backbone.name, bool(find_attention(model, example)))
+        _check_native(attention.average_pooling, config.backbone.name, bool(find_attention(model, example)))
     records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else []
     return model.to(device).to(memory_format=_memory_format(config)), records
 
@@ -163,11 +163,11 @@ def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> list
     return apply_srp(model, schedule, share=srp.share, regions=srp.regions, example_input=example)
 
 
-def _check_native(attention: str, backbone: str, has_attention: bool) -> None:
+def _check_native(wanted: bool, backbone: str, has_attention: bool) -> None:
     """Raise ValueError where `none` meets a network with attention of its own, or `native` one without."""
-    if attention == "none" and has_attention:
+    if has_attention and not wanted:
         raise UserError(f"attention=none: {backbone} brings its own attention; set attention=native")
-    if attention == "native" and not has_attention:
+    if wanted and not has_attention:
         raise UserError(f"attention=native: {backbone} brings no attention of its own; choose one, as attention=se")
 
 

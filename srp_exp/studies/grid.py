@@ -2,25 +2,31 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TypeAlias
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.config.evaluators import EVALUATORS, not_measured
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import settings
-from srp_exp.config.identity import run_folder
+from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.study import StudyConfig
-from srp_exp.config.validate import validate
+from srp_exp.config.validate import not_read, validate
 from srp_exp.errors import UserError
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
+
+MOST_RUNS = 10_000
+"""Of a grid: planning them takes a minute."""
 
 METHOD = "method"
 """The name that the methods of a study have among the axes of its table."""
@@ -94,6 +100,7 @@ def plan(
     """
     methods = _methods(config.study, overrides)
     given = [*parse([f"{key}={value}" for key, value in parameters.items()]), *overrides]
+    _check_sweeps(given, len(methods))
     (combinations,) = BasicSweeper.split_arguments(given, None)
     if not combinations:
         sweeps = {o.get_key_element(): str(o.input_line) for o in given if o.is_sweep_override()}
@@ -108,18 +115,28 @@ def plan(
         seeds = [_seed(value) for key, value in values if key == SEED] or [config.seed]
         cells.setdefault(tuple(pair for pair in values if pair[0] != SEED), []).extend(seeds)
     runs, queue = [], cache(slurm_jobs)
+    folders: dict[tuple[Path, str], Path] = {}
+    cell_of: dict[tuple[str, Path], Cell] = {}
+    unread: list[list[str]] = []
+    plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     for (pairs, seeds), (method, changes) in itertools.product(cells.items(), methods.items()):
         of_run = [*changes, *(f"{key}={value}" for key, value in pairs)]
         composed = _without_hydra(compose(of_run))
+        unread.append(not_read(composed, plain))
         cell = tuple((key.lstrip("+"), value) for key, value in pairs if key in swept)
         for seed in dict.fromkeys(seeds):
             seeded = _with_seed(composed, seed)
             if seed == seeds[0]:
                 _validate(seeded, of_run)
-            run = find_run(run_folder(seeded), queue)
+            folder = run_folder(seeded)  # of the first that names this training, which makes it
+            folder = folders.setdefault((folder.parent, same_training(folder)), folder)
+            _check_copy(cell_of.setdefault((method, folder), cell), cell)
+            run = find_run(folder, queue)
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
-    plain = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
-    return Grid(tuple(runs), tuple(o.input_line for o in plain if o.input_line is not None))
+    for line in set.intersection(*map(set, unread)):  # where some of the runs read it, all may be given it
+        raise UserError(line)
+    of_all = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
+    return Grid(tuple(runs), tuple(o.input_line for o in of_all if o.input_line is not None))
 
 
 def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[str, list[str]]:
@@ -134,6 +151,43 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
                     f"leave it out, or change the method: \"study.methods.{name}=['{override.key_or_group}=...']\""
                 )
     return methods
+
+
+def _check_sweeps(given: Sequence[Override], methods: int) -> None:
+    """Raise ValueError for a sweep that a grid can't have, and for more runs than can be planned, before any is."""
+    last = {override.get_key_element(): override for override in given}  # the last one of a key counts
+    sweeps = [override for override in last.values() if override.is_sweep_override()]
+    for override in sweeps:
+        key, line = override.key_or_group, override.input_line
+        if key == "study":
+            raise UserError(f"{line}: a study is a grid of its own; give a command for each, as srp-exp study=demo")
+        if key in ("mode", "dry", "rerun", "wait"):
+            raise UserError(f"{line}: {key} is for the whole command; give one value")
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{line}: a grid takes values, as {key}=0.3,0.5; an interval is searched by hydra/sweeper=search"
+            )
+    if methods * math.prod(map(_length, sweeps)) > MOST_RUNS:
+        lines = " ".join(str(override.input_line) for override in sweeps)
+        raise UserError(f"{lines}: more than {MOST_RUNS:,} runs; give a part of them at a time")
+
+
+def _length(sweep: Override) -> int:
+    """The number of values of a sweep, as far as it matters."""
+    value = sweep.value()
+    try:
+        values = value.range() if isinstance(value, RangeSweep) else sweep.sweep_iterator()
+        return sum(1 for _ in itertools.islice(values, MOST_RUNS + 1))
+    except (ValueError, HydraException) as error:
+        raise UserError(f"{sweep.input_line}: no range of numbers: {str(error).lower()}") from None
+
+
+def _check_copy(first: Cell, cell: Cell) -> None:
+    """Raise ValueError where two cells of a method are one training, which would count as two."""
+    if first != cell:
+        pairs = [(a, b) for a, b in itertools.zip_longest(first, cell) if a != b]
+        one, other = (" ".join("=".join(pair) for pair in side if pair) for side in zip(*pairs, strict=True))
+        raise UserError(f"{one} and {other} are one training: what they set isn't read, or can't change it")
 
 
 def _seed(value: str) -> int:

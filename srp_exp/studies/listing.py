@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.identity import identity_of, plain_values
@@ -25,6 +25,11 @@ STYLES = {
 }
 
 
+def terminal() -> Console:
+    """Where to print: a file has no width, and [gates] is an override, no markup."""
+    return Console(width=None if sys.stdout.isatty() else 160, markup=False)
+
+
 def grid_table(grid: Grid) -> Table:
     """A line for each run of a grid: what tells it from the others, its state, what came out of it."""
     axes = list(dict.fromkeys(axis for planned in grid.runs for axis, _ in planned.cell))
@@ -38,7 +43,7 @@ def grid_table(grid: Grid) -> Table:
     for planned in grid.runs:
         cell, run = dict(planned.cell), planned.run
         named = [planned.method] if methods else []
-        state = f"[{STYLES[run.state]}]{run.state.value}"
+        state = Text(run.state.value, STYLES[run.state])
         names = [*named, *(cell[axis] for axis in axes), str(planned.seed)]
         table.add_row(*names, state, *outcome(run), run.folder.name)
     return table
@@ -54,8 +59,8 @@ def runs_table(runs: Iterable[Run]) -> Table:
     table.add_column("failure")
     for run in runs:
         commit = run.provenance["commit"] if (run.folder / "provenance.json").exists() else None
-        names = run.folder.name, f"[{STYLES[run.state]}]{run.state.value}", run.settings.get("seed", "")
-        table.add_row(*names, (commit or "")[:10], *outcome(run), escape(run.failure))
+        names = run.folder.name, Text(run.state.value, STYLES[run.state]), run.settings.get("seed", "")
+        table.add_row(*names, (commit or "")[:10], *outcome(run), run.failure)
     return table
 
 
@@ -79,18 +84,18 @@ def print_grid(grid: Grid, console: Console) -> None:
     """The table, the number of runs by state, and a line for each failure."""
     console.print(grid_table(grid))
     if grid.fixed:
-        console.print(f"all with {' '.join(grid.fixed)}", markup=False)
+        console.print(f"all with {' '.join(grid.fixed)}")
     console.print(count_states(planned.run for planned in grid.runs))
     for planned in grid.distinct():
         if planned.run.state == State.failed:
-            console.print(f"failed: {planned.label}: {planned.run.failure}", style="red", markup=False)
+            console.print(f"failed: {planned.label}: {planned.run.failure}", style="red")
 
 
 def dry_run(grid: Grid, console: Console) -> None:
     """Print the runs, the methods, the time that is left, and what would fail; exit with code 1 if something would."""
     print_grid(grid, console)
     for method, run in {planned.method: planned for planned in grid.runs if planned.method}.items():
-        console.print(f"{method}: {' '.join(run.config.study.methods[method])}", markup=False)
+        console.print(f"{method}: {' '.join(run.config.study.methods[method])}")
     alike: dict[str, list[PlannedRun]] = defaultdict(list)
     for planned in grid.distinct():
         alike[repr({**identity_of(planned.config), "seed": None})].append(planned)
@@ -104,7 +109,7 @@ def dry_run(grid: Grid, console: Console) -> None:
         except Exception as error:
             if not is_one_line(error):
                 raise
-            console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", markup=False, soft_wrap=True)
+            console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", soft_wrap=True)
             failed = True
             continue
         finished = [p.run.results["training_seconds"] for p in runs if p.run.state == State.finished]

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from srp_exp.errors import UserError
 from srp_exp.studies.store import slurm_jobs
 
-POLL_SECONDS = 2.0
+POLL_SECONDS = 5.0
 
 
 def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_number: int) -> list[str]:
@@ -57,10 +57,13 @@ def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_nu
     return [str(job.job_id) for job in jobs]
 
 
-def wait_for(jobs: Sequence[str], report: Callable[[], None]) -> None:
-    """Return when SLURM has none of `jobs` any more, however they ended; `report` is called while they are there."""
-    while slurm_jobs() & set(jobs):
-        report()
+def wait_for(jobs: Sequence[str], report: Callable[[set[str]], None]) -> None:
+    """Return when SLURM has none of `jobs` any more, however they ended.
+
+    While they are there, `report` is called with the queue as squeue has just told it, which is asked once each time.
+    """
+    while (queue := slurm_jobs()) & set(jobs):
+        report(queue)
         time.sleep(POLL_SECONDS)
 
 

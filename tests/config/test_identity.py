@@ -2,6 +2,7 @@
 
 import copy
 import enum
+import functools
 import os
 import re
 import subprocess
@@ -12,21 +13,26 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
-from srp_exp.config.identity import flat_identity, identity_of, run_folder, run_id
+from srp_exp.config import CONF_DIR
+from srp_exp.config.identity import flat_identity, identity_of, plain_values, run_folder, run_id
+from srp_exp.config.register import SCHEMAS
 from srp_exp.config.study import StudyConfig
 
 # Written down here on purpose, not read from the schemas: a change of this list has to be meant.
 NOT_IDENTITY = {
+    "dataset.name", "attention.name", "backbone.name", "srp.name", "recipe.name", "optimizer.name", "lr_schedule.name",
+    "mixing.name",
     "mode", "rerun", "run", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets", "device",
     "activation_checkpointing", "log_every_steps", "progress", "data_root", "output_dir", "dataset.root",
-    "dataset.download", "attention.average_pooling", "study", "dry", "wait", "other", "format", "evaluators", "cams",
+    "dataset.download", "study", "dry", "wait", "other", "format", "evaluators", "cams",
     "cost.rounds", "cost.srp",
 }  # fmt: skip
 NOT_IDENTITY_OF_FILES = {"workers", "dataset.cache_dir"}  # of sets of image files
-DEPENDS = {
-    "recipe.evaluate_every_epochs",  # see the test of model selection
+DEPENDS = {  # each has a test
+    "recipe.evaluate_every_epochs", "recipe.lr", "recipe.weight_decay", "recipe.warmup_epochs", "recipe.pretrained",
+    "backbone.pretrained",
     "backbone.weights",  # the content of the file counts, and not its path
-}
+}  # fmt: skip
 BASES = {  # together they hold every schema
     "defaults": (),
     "cifar": ("dataset=cifar10", "backbone=wrn16_8", "attention=cbam", "srp=fixed", "optimizer=adamw",
@@ -123,6 +129,7 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
     selecting = ("recipe.selection=best", "dataset.val_fraction=0.1")
     every, every_fifth = (compose(*selecting, f"recipe.evaluate_every_epochs={n}") for n in (1, 5))
     assert run_id(every) != run_id(every_fifth)
+    assert run_id(compose()) == run_id(compose("recipe.evaluate_every_epochs=5"))  # the last epoch is the result
 
 
 @pytest.mark.parametrize(
@@ -138,11 +145,108 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
         (("seed=5", "device=cpu", "output_dir=/elsewhere", "progress=false", "rerun=true"), ("seed=5",)),
         (("dataset=cifar10", "data_root=/data", "dataset.download=true"), ("dataset=cifar10",)),
         (("backbone=seresnet50", "attention=native"), ("backbone=seresnet50",)),
+        (("recipe.lr=0.30000000000000004",), ("recipe.lr=0.3",)),
+        (("recipe=imagenet", "recipe.batch_size=768"), ("recipe=imagenet", "recipe.batch_size=768", "recipe.lr=0.3")),
+        (("recipe.lr=0.2",), ("optimizer.lr=0.2",)),
+        (("optimizer=adamw", "recipe.lr=0.2", "recipe.weight_decay=0.1"), ("optimizer=adamw",)),
+        (("lr_schedule=one_cycle", "recipe.warmup_epochs=3"), ("lr_schedule=one_cycle",)),
+        (("recipe.label_smoothing=-0.0",), ()),
     ],
     ids=lambda overrides: " ".join(overrides) or "defaults",
 )
 def test_the_same_configuration_has_one_id_however_it_is_written(compose, overrides, same) -> None:
-    assert run_id(compose(*overrides)) == run_id(compose(*same))
+    one, other = compose(*overrides), compose(*same)
+    assert run_id(one) == run_id(other)
+    assert identity_of(one) == identity_of(other)  # and it is trained with the same numbers
+
+
+@pytest.mark.parametrize(
+    ("overrides", "other"),
+    [
+        (("recipe.lr=0.3",), ("recipe.lr=0.30001",)),
+        (("recipe.lr=0.2",), ("recipe.weight_decay=0.2",)),
+        (("recipe.warmup_epochs=3",), ()),
+        (("optimizer=adamw", "optimizer.lr=0.2"), ("optimizer=adamw",)),
+        (("backbone=resnet50", "recipe.pretrained=true"), ("backbone=resnet50",)),
+        (("srp.last=1e-13",), ("srp.last=2e-13",)),
+    ],
+    ids=lambda overrides: " ".join(overrides) or "defaults",
+)
+def test_what_is_read_counts(compose, overrides, other) -> None:
+    assert run_id(compose(*overrides)) != run_id(compose(*other))
+
+
+GROUPS = [*SCHEMAS, "recipe"]
+CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF_DIR / group).glob("*.yaml"))]
+
+
+def written(value: Any) -> str:
+    """A value as the command line takes it."""
+    match value:
+        case list():
+            return f"[{','.join(map(written, value))}]"
+        case str():
+            return f"'{value}'"
+        case None | bool():
+            return str(value).lower().replace("none", "null")
+    return repr(value)
+
+
+def written_out(config: DictConfig, group: str) -> list[str]:
+    """Overrides that give every setting of a group but its name the value that it has in `config`."""
+    plain = plain_values(config)
+    names = [name for name in leaves(config[group], f"{group}.") if name != f"{group}.name"]
+    return [f"{name}={written(OmegaConf.select(OmegaConf.create(plain), name))}" for name in names]
+
+
+@pytest.fixture(scope="module")
+def choice(compose):
+    """`choice(group, name)`: the configuration with it, and with the attention that any backbone can have."""
+
+    @functools.cache
+    def composed(group: str, name: str) -> DictConfig:
+        model = ["backbone.model=resnet50"] if name == "timm" else []
+        return compose(*([] if group == "attention" else ["attention=se"]), f"{group}={name}", *model)
+
+    return composed
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda part: part)
+def test_a_choice_and_its_values_written_out_over_another_have_one_hash(compose, choice, group, name) -> None:
+    """Over every choice of the same schema, the default one among them; where there is none, over itself."""
+    config = choice(group, name)
+    alike = [
+        other for of, other in CHOICES
+        if of == group and leaves(choice(group, other)[group]) == leaves(config[group])
+    ]  # fmt: skip
+    model = ["backbone.model=x"] if "timm" in alike else []
+    other_choice = next((other for other in alike if other != name), name)
+    attention = [] if group == "attention" else ["attention=se"]
+    values = written_out(config, group)
+    for other in {other_choice, *({default_of(group)} & {*alike})}:
+        renamed = [f"{group}.name=renamed"]
+        again = compose(*attention, f"{group}={other}", *(model if other == "timm" else []), *values, *renamed)
+        assert hash_of(again) == hash_of(config), (other, values)
+        assert other == name or hash_of(choice(group, other)) != hash_of(config)
+
+
+def default_of(group: str) -> str:
+    defaults = OmegaConf.load(CONF_DIR / "config.yaml").defaults
+    return next(str(entry[group]) for entry in defaults if not isinstance(entry, str) and group in entry)
+
+
+def test_a_training_is_found_under_whichever_names_it_was_begun(compose, tmp_path) -> None:
+    output = f"output_dir={tmp_path}"
+    spelt = ("srp.first=1", "srp.last=0.5", "srp.ramp_until=0.5")
+    named, written = compose("srp=ramped", output), compose("srp=scheduled", *spelt, output)
+    assert run_folder(written).name == run_id(written) != run_id(named)
+    run_folder(named).mkdir(parents=True)
+    assert run_folder(written) == run_folder(named)
+    other_data = compose("srp=scheduled", *spelt, "dataset.name=mine", output)
+    assert run_folder(other_data).name == run_id(other_data)  # the name stands for data that lie elsewhere
+    assert run_folder(compose("srp=scheduled", *spelt, "seed=1", output)).name.startswith("mnist5k-resnet20-se-sched")
+    (tmp_path / "runs" / run_id(written)).mkdir()
+    assert run_folder(written).name == run_id(written)  # its own, where both are there
 
 
 @pytest.mark.parametrize(
@@ -186,7 +290,8 @@ with initialize_config_dir(str(CONF_DIR), version_base=None):
 def test_the_flat_identity_holds_the_same_values(compose) -> None:
     config = compose("srp=stages")
     flat = flat_identity(config)
-    assert flat["recipe.lr"] == 0.1
+    assert flat["optimizer.lr"] == 0.1
+    assert flat["srp.name"] == "stages"  # what a person looks for, though the hash has no use for it
     assert flat["srp.scales"] == "[1.0, 0.75, 0.5]"
     assert flat["compile"] is False
     assert "device" not in flat

@@ -24,13 +24,13 @@ def states(grid: Grid) -> list[State]:
 
 
 def test_a_grid_has_every_method_in_every_cell_for_every_seed(tmp_path) -> None:
-    grid = plan("backbone=resnet20,resnet32", "recipe.lr=0.1,0.2", "seed=3,1", output_dir=tmp_path)
-    expected = set(itertools.product(("gap", "fixed", "scheduled"), ("resnet20", "resnet32"), ("0.1", "0.2"), (3, 1)))
-    found = [(p.method, dict(p.cell)["backbone"], dict(p.cell)["recipe.lr"], p.seed) for p in grid.runs]
+    grid = plan("attention=se,eca", "recipe.lr=0.1,0.2", "seed=3,1", output_dir=tmp_path)
+    expected = set(itertools.product(("gap", "fixed", "scheduled"), ("se", "eca"), ("0.1", "0.2"), (3, 1)))
+    found = [(p.method, dict(p.cell)["attention"], dict(p.cell)["recipe.lr"], p.seed) for p in grid.runs]
     assert set(found) == expected
     assert len(found) == len(expected) == len(grid.distinct())
     assert {dict(p.cell)["dataset"] for p in grid.runs} == {"synthetic"}
-    assert grid.runs[0].label == "gap dataset=synthetic backbone=resnet20 recipe.lr=0.1 seed=3"
+    assert grid.runs[0].label == "gap dataset=synthetic attention=se recipe.lr=0.1 seed=3"
 
 
 def test_each_run_is_planned_for_the_folder_in_which_hydra_would_run_it(compose, tmp_path) -> None:

@@ -11,7 +11,7 @@ from srp_exp.studies.store import all_runs
 
 def printed(show, width: int = 200) -> list[str]:
     text = io.StringIO()
-    show(Console(file=text, width=width))
+    show(Console(file=text, width=width, markup=False))
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 

@@ -1,11 +1,16 @@
 """The sweeper: it trains what is left of a grid, once, goes on after a failure, and reports."""
 
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from planned_grids import TINY, contents, fail, finish, plan
 
+from srp_exp.studies import slurm
+from srp_exp.studies.grid import Grid
+from srp_exp.studies.listing import print_grid, terminal
 from srp_exp.training.reporter import Reporter
 
 GRID = ("study=demo", *TINY, "progress=false")
@@ -143,3 +148,70 @@ def test_a_wrong_grid_is_refused_before_anything_is_trained(wrong, parts, comman
     assert outcome.err.startswith("srp-exp: ")
     assert [part for part in parts if part not in outcome.err] == [], outcome.err
     assert list(in_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "parts"),
+    [
+        ("-m study=demo,mixup", ["study=demo,mixup", "a command for each"]),
+        ("-m seed=range(200000)", ["seed=range(200000)", "more than 10,000 runs"]),
+        ("-m seed=shuffle(range(3000000000))", ["more than 10,000 runs"]),
+        ("-m seed=range(2000) recipe.lr=0.1,0.2,0.3,0.4,0.5,0.6", ["seed=range(2000) recipe.lr=", "10,000 runs"]),
+        ("study=demo seed=range(4000)", ["10,000 runs"]),  # three methods
+        ("-m seed=range(0,10,0)", ["seed=range(0,10,0)", "zero"]),
+        ("-m srp.last=interval(0.1,0.4)", ["srp.last=interval(0.1,0.4)", "hydra/sweeper=search"]),
+        ("-m mode=train,eval", ["mode=train,eval", "one value"]),
+        ("-m dry=true,false", ["dry=true,false", "one value"]),
+        ("-m device=cpu,cuda", ["device=cpu and device=cuda", "one training"]),
+        ("study=demo device=cpu,cuda", ["device=cpu and device=cuda", "one training"]),
+        ("-m optimizer=adamw recipe.lr=0.1,0.2", ["recipe.lr=0.1 and recipe.lr=0.2", "one training"]),
+        ("-m srp=ramped,scheduled srp.ramp_until=0.5", ["srp=ramped and srp=scheduled", "one training"]),
+        ("-m optimizer=adamw seed=0,1 recipe.lr=0.3", ["recipe.lr=0.3", "optimizer.lr"]),
+    ],
+)
+def test_a_grid_that_would_count_wrongly_or_never_end_is_refused_at_once(line, parts, command_line, in_folder) -> None:
+    outcome = command_line(*line.split())
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert [part for part in parts if part not in outcome.err] == [], outcome.err
+    assert list(in_folder.iterdir()) == []
+
+
+def test_what_some_runs_of_a_grid_read_may_be_given_to_all(in_folder) -> None:
+    grid = plan("optimizer=sgd,adamw", "recipe.lr=0.3", "seed=0", output_dir=Path("outputs"))
+    assert {planned.config.optimizer.lr for planned in grid.runs} == {0.3, 0.001}
+
+
+def test_two_methods_that_are_one_training_have_one_folder(in_folder) -> None:
+    methods = "+study.methods={ramped:['srp=ramped'],written:['srp=scheduled','srp.ramp_until=0.5']}"
+    *_, ramped, written = plan("seed=0", methods, output_dir=Path("outputs")).runs
+    assert (ramped.method, written.method) == ("ramped", "written")
+    assert ramped.run.folder == written.run.folder
+
+
+def test_squeue_is_asked_once_a_poll_however_many_runs_wait(in_folder, command_line, monkeypatch) -> None:
+    """A squeue of this test tells the jobs three times, and then that they are gone."""
+    commands = in_folder / "bin"
+    commands.mkdir()
+    squeue = commands / "squeue"
+    jobs = [f"7_{number}" for number in range(9)]
+    asked = commands / "asked"
+    squeue.write_text(f"#!/bin/sh\necho >> {asked}\n[ $(wc -l < {asked}) -gt 3 ] || echo {' '.join(jobs)}\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0)
+    monkeypatch.setattr(slurm, "submit", lambda *_: jobs)
+    outcome = command_line("-m", *TINY, "seed=range(9)", "hydra/launcher=slurm", "progress=false")
+    assert "submitted 9 runs as 7_0 to 7_8" in outcome.out
+    assert "9 runs: 9 new" in outcome.out  # nobody has trained them
+    polls, table = 4, 1
+    assert len(asked.read_text().splitlines()) == polls + table
+
+
+def test_brackets_stand_in_the_table_as_they_were_written(in_folder, capsys) -> None:
+    grid = plan("seed=0", output_dir=Path("outputs"))
+    named = [replace(planned, method=f"{planned.method} [gates] [/]") for planned in grid.runs]
+    print_grid(Grid(tuple(named), ("evaluators=[gates]",)), terminal())
+    printed = capsys.readouterr().out
+    assert printed.count("[gates] [/]") == len(named)
+    assert "all with evaluators=[gates]" in printed
