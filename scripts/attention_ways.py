@@ -207,7 +207,9 @@ def _check_copies(way: Way, images: Tensor) -> list[str]:
     step = training_step(converted(way, 0.5), images)
     if way.build is habits.with_patched_forward:
         return []  # its forward is a closure, which refers to the first module in every copy
-    failures = [f"{name} of a copy" for name in step.differences(training_step(copy.deepcopy(converted(way, 0.5)), images))]
+    failures = [
+        f"{name} of a copy" for name in step.differences(training_step(copy.deepcopy(converted(way, 0.5)), images))
+    ]
     try:
         pickle.dumps(converted(way, None))
     except Exception:  # local functions, say
@@ -237,7 +239,9 @@ def main() -> None:
     failed = {way.text: failures for way in WAYS if (failures := check(way))}
     for text, failures in failed.items():
         print(f"{text}: {', '.join(failures)}")
-    print(f"{len(WAYS)} ways, {sum(way.refused is None for way in WAYS)} converted; {len(failed)} not as they should be")
+    print(
+        f"{len(WAYS)} ways, {sum(way.refused is None for way in WAYS)} converted; {len(failed)} not as they should be"
+    )
     if failed:
         sys.exit(1)
     if not arguments.check:

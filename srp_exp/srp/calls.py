@@ -21,6 +21,10 @@ class Call:
     number: int
     number_there: int | None = None
 
+    def is_it(self, function: Any, number: int) -> bool:
+        """Whether the `number`-th call of `function` is this."""
+        return function is self.function and number == self.number
+
 
 @dataclass(frozen=True)
 class Place:
@@ -48,8 +52,8 @@ class CountedCalls(TorchFunctionMode):
 
     def __init__(self, functions: tuple[Any, ...]) -> None:
         super().__init__()
-        self.functions = functions
-        self.counts = [0] * len(functions)
+        self.functions = tuple(dict.fromkeys(functions))
+        self.counts = [0] * len(self.functions)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -24,11 +24,12 @@ LOOKED_FOR = (
 )
 
 
-def find_attention(model: nn.Module, example_input: Tensor | None = None) -> Findings:
+def find_attention(model: nn.Module, example_input: Tensor | None = None, training: bool = True) -> Findings:
     """Find the poolings of the channel attention modules of `model`.
 
     `example_input` (B, C, H, W) shows the size of the images; by default that which a timm model names, or one that the
-    model takes. The model runs on random images and ends as it began: attributes, parameters, statistics, random states.
+    model takes. `training`: whether to tell the calls of a training step or of evaluation, where a forward branches. The
+    model runs on random images and ends as it began: attributes, parameters, statistics, random states.
     A model on the meta device will do.
 
     Raises:
@@ -41,7 +42,7 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None) -> Fin
         for dtype in (torch.float64, torch.float32):  # some code of a network's own takes float32 alone
             try:
                 with undisturbed(model, dtype):
-                    return Search(model, example, dtype).findings()
+                    return Search(model, example, dtype, training).findings()
             except Exception as error:  # whatever a foreign forward raises here
                 errors.append((str(error).splitlines() or [type(error).__name__])[0])
                 shape = tuple(example.shape)

@@ -9,13 +9,14 @@ from srp_exp.srp.calls import Call, Path, Place
 class Gate:
     """Where a pooled value multiplies its map: in a call of the module `home`, that with the factor at `path`.
 
-    `place` is that of the pooling, counted in `home`.
+    `place` is that of the pooling, counted in `home`. `divides`: the map is divided by the factor.
     """
 
     home: str
     call: Call
     path: Path
     place: Place
+    divides: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,11 @@ class Findings:
 
     poolings: list[Pooling] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+
+
+def summary(left_out: list[LeftOut]) -> list[str]:
+    """A line for each class and reason."""
+    alike: dict[tuple[str, str], list[LeftOut]] = {}
+    for one in left_out:
+        alike.setdefault((one.kind, one.reason), []).append(one)
+    return [f"{kind} ({len(group)} such as {group[0].name!r}): {reason}" for (kind, reason), group in alike.items()]

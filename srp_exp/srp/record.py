@@ -99,6 +99,7 @@ class Product:
     call: FunctionCall | None
     frame: Frame
     is_smaller: bool
+    divides: bool
     value: Tensor | None = None
     """Of the factor, where the run keeps it."""
 
@@ -189,9 +190,7 @@ class Run:
 
     def _is_mean(self, result: Any, frame: Frame) -> bool:
         means = [mean for mean in self.means if frame in mean.frame.chain()] if isinstance(result, Tensor) else []
-        return any(
-            self._node(result).comes_from(mean.value) and self._holds_mean(result, mean.map) for mean in means
-        )
+        return any(self._node(result).comes_from(mean.value) and self._holds_mean(result, mean.map) for mean in means)
 
     def call_function(self, func: Any, args: Any, kwargs: Any) -> Any:
         if self._dtype == torch.float64:
@@ -290,7 +289,8 @@ class Run:
         factors = () if start is None else args[start : start + 2]
         if len(factors) != 2 or not all(isinstance(factor, Tensor) and factor.dim() >= 3 for factor in factors):
             return None
-        pairs = [factors] if func.overloadpacket in (aten.div, aten.div_) else [factors, factors[::-1]]
+        divides = func.overloadpacket in (aten.div, aten.div_)
+        pairs = [factors] if divides else [factors, factors[::-1]]
         shape = torch.broadcast_shapes(*(factor.shape for factor in factors))
         chosen: Product | None = None
         for map_, factor in pairs:
@@ -302,7 +302,7 @@ class Run:
             )
             smaller &= factor.shape != map_.shape or 0 in factor.stride()
             assert self._frame is not None
-            new = Product(len(self.products), node, by, self._call, self._frame, smaller)
+            new = Product(len(self.products), node, by, self._call, self._frame, smaller, divides)
             if chosen is None or self._is_gate(new) > self._is_gate(chosen):
                 chosen = new
                 if not node.squares and is_map(map_):

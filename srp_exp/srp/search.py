@@ -14,11 +14,11 @@ from srp_exp.srp.record import Frame, Mean, Product, Run, copies, gates, is_of_t
 
 _SMALLEST = 4
 """Side of a map below which poolings can't be told from local ones, or from no pooling: the images are enlarged."""
-_LARGE_ENOUGH = 128
-"""Side of images from which on networks have no such small maps."""
+_LARGE_ENOUGH, _LARGEST = 128, 256
+"""Side of images from which on networks have no such small maps, and to which about smaller ones are enlarged."""
 _SEEDS = 4
-_SHIFTS = (1.0, -1.0, 8.0, -8.0)
-"""Constants that are added to a map, over its standard deviation."""
+_SHIFTS = {torch.float64: (1.0, -1.0, 8.0, -8.0, 1e3, -1e3), torch.float32: (1.0, -1.0, 8.0, -8.0)}
+"""Constants that are added to a map, over its standard deviation: large ones wake a ReLU in the gate."""
 _UNCHANGED = 1e-6
 """Change of a gate, relative to its largest value, that is rounding in float64; 1e-3 in float32."""
 
@@ -32,8 +32,8 @@ CHANGING = "pools by another call from run to run"
 class Search:
     """Searches `model`, which has stand-ins of `dtype` for its parameters (srp_exp.srp.undisturbed)."""
 
-    def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype) -> None:
-        self.model, self.dtype, self.example = model, dtype, example
+    def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype, training: bool) -> None:
+        self.model, self.dtype, self.example, self.training = model, dtype, example, training
         self.names = {module: name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self.found: dict[tuple[str, Place], Pooling] = {}
         self.left_out: dict[tuple[str, str], LeftOut] = {}
@@ -63,8 +63,8 @@ class Search:
         sides = [min(product.map.shape[-2:]) for product in first.products if len(product.map.shape) >= 4]
         height, width = self.example.shape[-2:]
         smallest = min(sides, default=_SMALLEST)
-        times = min(-(-_SMALLEST // smallest), -(-_LARGE_ENOUGH // min(height, width)))
-        if times < 2:
+        times = min(-(-_SMALLEST // smallest), -(-_LARGEST // min(height, width)))
+        if times < 2 or min(height, width) >= _LARGE_ENOUGH:
             return first
         try:
             return self._run_model((*self.example.shape[:-2], height * times, width * (times + 1)))
@@ -103,11 +103,11 @@ class Search:
                 self._leave_out(product.frame, OTHER)
 
     def _verify(self, home: Frame, owner: Frame) -> None:
-        """Run the module of `home` alone, in training, and take what pools in it and gates its map."""
+        """Run the module of `home` alone, as it will run, and take what pools in it and gates its map."""
         between = owner.chain()[: owner.chain().index(home) + 1]
         training = {frame.module: frame.module.training for frame in between}
         for module in training:
-            module.training = True
+            module.training = self.training
         try:
             runs = [self._run_again(home, 0)]
             runs += [self._run_again(home, seed) for seed in _more_seeds(runs[0])]
@@ -153,7 +153,7 @@ class Search:
         place = run.place(mean, run.frames[0])
         assert product.value is not None
         tolerance = (_UNCHANGED if self.dtype == torch.float64 else 1e-3) * float(product.value.abs().amax())
-        for shift in _SHIFTS:
+        for shift in _SHIFTS[self.dtype]:
             shifted = self._run_again(home, seed, (place.map_call, place.path, shift))
             if len(shifted.products) <= product.number:
                 return True  # another branch
@@ -207,7 +207,7 @@ def _gate(home: Frame, run: Run, mean: Mean, product: Product) -> Gate | None:
     if path is None:
         return None
     root = run.frames[0]
-    return Gate(home.name, run.number(product.call, root), path, run.place(mean, root))
+    return Gate(home.name, run.number(product.call, root), path, run.place(mean, root), product.divides)
 
 
 def _with_size(pooling: Pooling, run: Run) -> Pooling:

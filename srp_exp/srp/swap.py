@@ -101,7 +101,7 @@ class _Swap(CountedCalls):
 
     def __init__(self, srp: Srp, name: str, again: bool = False) -> None:
         calls = [call for place in srp.places for call in (place.map_call, place.mean_call)]
-        super().__init__(tuple(dict.fromkeys(call.function for call in calls)))
+        super().__init__(tuple(call.function for call in calls))
         self._srp, self._name, self._again = srp, name, again
         self._maps: list[Tensor | None] = [None] * len(srp.places)
 

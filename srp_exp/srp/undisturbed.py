@@ -84,7 +84,7 @@ class _Snapshot:
             return [value for _, value in held] if isinstance(thing, dict) else held
         if isinstance(thing, tuple | frozenset):
             return list(thing)
-        if hasattr(thing, "__self__") or callable(thing) and not isinstance(thing, nn.Module):
+        if hasattr(thing, "__self__") or (callable(thing) and not isinstance(thing, nn.Module)):
             return [thing.__self__] if isinstance(getattr(thing, "__self__", None), nn.Module) else []
         return [vars(thing)] if hasattr(thing, "__dict__") else []
 
@@ -133,5 +133,7 @@ def _stand_in(tensor: Tensor, dtype: torch.dtype, of_parameter: bool) -> Tensor:
     device = torch.device("cpu") if tensor.is_meta else tensor.device
     if tensor.dim() < 2:  # a gain, a bias, a mean or a variance
         return torch.rand(tensor.shape, dtype=dtype, device=device) + 0.5
-    fan_in = tensor[0].numel()
-    return torch.randn(tensor.shape, dtype=dtype, device=device) * (2 / max(1, fan_in)) ** 0.5
+    outputs, fan_in = tensor.shape[0], max(1, tensor[0].numel())
+    # Rows overlap in memory: a network of a billion parameters on the meta device shall not need as much.
+    values = torch.randn(outputs + fan_in, dtype=dtype, device=device) * (2 / fan_in) ** 0.5
+    return values.as_strided(tensor.shape, (1, *tensor[0].contiguous().stride()))
