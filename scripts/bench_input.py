@@ -25,11 +25,12 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from srp_exp.datasets import Placement
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import Picture, decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.packed import open_packed
-from srp_exp.datasets.files.transforms import Augmentation, EvalTransform, window_of
+from srp_exp.datasets.files.transforms import EvalTransform, window_of
 from srp_exp.datasets.prepare.pack import PackSettings, pack
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,7 +39,7 @@ Pass = Callable[[], Iterable[Any]]
 
 
 def as_set(split: FileSplit) -> FileSet:
-    return FileSet(split, split, ("class",), MEAN, STD, Augmentation())
+    return FileSet(split, split, ("class",), MEAN, STD, FileAugmentation())
 
 
 def torchvision_preset(folder: Path) -> Pass:
@@ -108,7 +109,7 @@ def resident_mib(pid: int | None) -> float:
 
 def report_differences(original: FileSplit, copy: FileSplit) -> None:
     """What the smaller copy changes in the evaluation crop, in grey levels of 255."""
-    transform = EvalTransform(Augmentation())
+    transform = EvalTransform(FileAugmentation())
     views = [list(evaluated(split, transform)) for split in (original, copy)]
     differences = [(a - b).abs().mean().item() for a, b in zip(*views, strict=True)]
     print(f"prepared copy against the original: mean absolute difference {statistics.mean(differences):.2f} of 255")

@@ -25,8 +25,8 @@ from srp_exp.runs.build import build_data, build_device, build_learner, build_mo
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.learner import Learner
 
-CIFAR_SHAPED = ["dataset=synthetic", "dataset.train_size=10000", "dataset.test_size=100", "dataset.crop_padding=4"]
-CIFAR_SHAPED += ["dataset.flip=true", "recipe=cifar"]
+CIFAR_SHAPED = ["dataset=synthetic", "dataset.train_size=10000", "dataset.test_size=100", "recipe=cifar"]
+CIFAR_SHAPED += ["dataset.augmentation.crop_padding=4", "dataset.augmentation.flip=true"]
 
 
 def images_per_second(learner: Learner, batches: Iterator[Batch], steps: int) -> float:

@@ -55,7 +55,7 @@ COMMON = (
 )  # fmt: skip
 IN_MEMORY = (
     "dataset=synthetic", "dataset.train_size=256", "dataset.test_size=64", "dataset.image_size=[16,16]",
-    "dataset.crop_padding=2", "dataset.flip=true",
+    "dataset.augmentation.crop_padding=2", "dataset.augmentation.flip=true",
 )  # fmt: skip
 IN_FILES = (
     "dataset=cub200", "dataset.verify=warn", "dataset.augmentation.resize=40", "dataset.augmentation.crop_size=32",

@@ -72,7 +72,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Choices, DictConfig]:
 
 def set_maker(dataset: DictConfig) -> MakeSet:
     """What opens the set of the configuration in another folder; with its boxes, so that a copy has them too."""
-    arguments = {str(key): dataset[key] for key in dataset if key not in ("name", "val_fraction")}
+    arguments = {str(key): dataset[key] for key in dataset if key not in ("name", "val_fraction", "mean", "std")}
     set_class: Any = get_class(dataset._target_)
 
     def make(root: Path, cache_dir: str | None) -> FileSet:

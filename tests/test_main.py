@@ -28,7 +28,8 @@ TINY = (
 )  # fmt: skip
 EVERYTHING = (  # all that carries state or randomness from step to step
     "recipe.epochs=3", "mixing=mixup", "srp=ramped", "recipe.ema_decay=0.9", "recipe.accumulate_steps=2",
-    "recipe.clip_norm=1", "dataset.crop_padding=2", "dataset.flip=true", "dataset.val_fraction=0.25",
+    "recipe.clip_norm=1", "dataset.augmentation.crop_padding=2", "dataset.augmentation.flip=true",
+    "dataset.val_fraction=0.25",
     "recipe.selection=best",
 )  # fmt: skip
 

@@ -21,8 +21,8 @@ from srp_exp.runs.read import beside, read_run
 
 METRICS = ("top1", "top5", "loss")
 SAME_IMAGES = {
-    "root", "cache_dir", "download", "verify", "on_corrupt", "copy_side", "crop_to_box", "augmentation", "crop_padding",
-    "flip", "val_fraction",
+    "root", "cache_dir", "download", "verify", "on_corrupt", "copy_side", "crop_to_box", "augmentation", "mean", "std",
+    "val_fraction",
 }  # fmt: skip
 """Settings of a data set that may differ: where it lies and how images are prepared, not which they are."""
 

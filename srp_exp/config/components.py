@@ -14,12 +14,28 @@ class DatasetConfig:
     name: str = MISSING
     _target_: str = MISSING
     val_fraction: float = within("[0, 1)", 0.0)  # part of the training set held out for validation, stratified
+    # Of every channel, in units of the pixel range [0, 1]; null: the set's own. As the pretrained weights want it.
+    mean: list[float] | None = field(default="${from_weights:mean}")  # type: ignore[assignment]
+    std: list[float] | None = field(default="${from_weights:std}")  # type: ignore[assignment]
+
+
+@dataclass
+class AugmentationConfig:
+    """What training does to pictures, in this order; evaluation does none of it."""
+
+    _target_: str = "srp_exp.datasets.augmentation.Augmentation"
+    crop_padding: int = within("[0, inf)", 0)  # pixels of zeros around, then a random crop back; 0: no crop
+    flip: bool = False  # half of the pictures are mirrored left to right
+    color_jitter: float = within("[0, 1]", 0.0)  # brightness, contrast and saturation times 1 plus or minus it
+    rand_augment: int = within("[0, 30]", 0)  # magnitude of two operations; 0: none
+    trivial_augment: bool = False  # one operation of random magnitude
+    random_erasing: float = within("[0, 1]", 0.0)  # probability
+    cutout: int = within("[0, inf)", 0)  # side in pixels of the square that is erased; 0: none
 
 
 @dataclass
 class InMemoryConfig(DatasetConfig):
-    crop_padding: int = within("[0, inf)", 0)  # pixels of zeros around, then a random crop back; 0: no crop
-    flip: bool = False  # random horizontal flip
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
 
 
 @dataclass
@@ -43,6 +59,17 @@ class SyntheticConfig(InMemoryConfig):
 class CropName(Enum):
     random_resized = "random_resized"
     random = "random"
+    pad = "pad"
+
+
+class EvalCropName(Enum):
+    center = "center"
+    squash = "squash"
+
+
+class Interpolation(Enum):
+    bilinear = "bilinear"
+    bicubic = "bicubic"
 
 
 class Verify(Enum):
@@ -56,18 +83,19 @@ class OnCorrupt(Enum):
 
 
 @dataclass
-class AugmentationConfig:
-    """How pictures become squares, for training and evaluation."""
+class FileAugmentationConfig(AugmentationConfig):
+    """How pictures of any size become squares, too; what pretrained weights want is taken unless it is given."""
 
-    _target_: str = "srp_exp.datasets.files.transforms.Augmentation"
-    crop: CropName = CropName.random_resized  # random: the shorter side to `resize` pixels, then a random square
-    resize: int = within("[1, inf)", 256)  # pixels of the shorter side before the middle square is evaluated
-    crop_size: int = within("[1, inf)", 224)  # side in pixels
-    flip: bool = True  # training mirrors half of the pictures left to right
+    _target_: str = "srp_exp.datasets.augmentation.FileAugmentation"
+    crop: CropName = CropName.random_resized  # random: a square of the resized; pad: all of it, moved by crop_padding
+    crop_size: int = within("[1, inf)", "${from_weights:crop_size,224}")  # side in pixels, in training
+    eval_crop_size: int = within("[1, inf)", "${.crop_size}")  # and in evaluation
+    # Pixels of the shorter side (squash: of both) whose middle is evaluated, and of which `random` takes a square.
+    resize: int = within("[1, inf)", "${eval_resize:${.eval_crop_size},${.crop},${from_weights:crop_pct,0.875}}")
+    eval_crop: EvalCropName = field(default="${from_weights:eval_crop,center}")  # type: ignore[assignment]
+    interpolation: Interpolation = field(default="${from_weights:interpolation,bilinear}")  # type: ignore[assignment]
     min_area: float = within("(0, 1]", 0.08)  # of random_resized, a part of the picture
-    color_jitter: float = within("[0, 1]", 0.0)  # brightness, contrast and saturation times 1 plus or minus it
-    rand_augment: int = within("[0, 30]", 0)  # magnitude of two operations; 0: none
-    random_erasing: float = within("[0, 1]", 0.0)  # probability
+    flip: bool = True
 
 
 @dataclass
@@ -79,7 +107,7 @@ class FilesConfig(DatasetConfig):
     verify: Verify = Verify.strict  # warn: a subset will do
     on_corrupt: OnCorrupt = OnCorrupt.stop  # skip: images that can't be decoded are left out of all splits
     copy_side: int | None = within("[1, inf)", None)  # pixels of the shorter side in the prepared copy; null: original
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    augmentation: FileAugmentationConfig = field(default_factory=FileAugmentationConfig)
 
 
 @dataclass

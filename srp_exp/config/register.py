@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from srp_exp.config import components as c
-from srp_exp.config import identity
+from srp_exp.config import identity, preprocessing
 from srp_exp.config import schema as s
 from srp_exp.config import training as t
 
@@ -67,4 +67,6 @@ def register() -> None:
         "run_parent", lambda *, _root_: str(identity.job_folder(_root_).parent), replace=True
     )
     OmegaConf.register_new_resolver("sha256_of_file", identity.sha256_of_file, replace=True)
+    OmegaConf.register_new_resolver("from_weights", preprocessing.from_weights, replace=True)
+    OmegaConf.register_new_resolver("eval_resize", preprocessing.eval_resize, replace=True)
     OmegaConf.register_new_resolver("scaled_lr", lambda lr, size, per: lr * size / per, replace=True)

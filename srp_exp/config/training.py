@@ -50,6 +50,7 @@ class SgdConfig(OptimizerConfig):
     weight_decay: float = within("[0, inf)", "${recipe.weight_decay}")
     momentum: float = within("[0, 1)", 0.9)
     nesterov: bool = True
+    fused: bool = True  # one kernel for all parameters, which fp16 needs in order not to wait for the device
 
 
 @dataclass
@@ -58,6 +59,7 @@ class AdamWConfig(OptimizerConfig):
     lr: float = within("(0, inf)", 1e-3)
     weight_decay: float = within("[0, inf)", 0.05)
     betas: list[float] = within("[0, 1)", [0.9, 0.999])
+    fused: bool = True
 
 
 @dataclass

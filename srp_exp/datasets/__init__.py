@@ -6,7 +6,7 @@ arguments.
 """
 
 # The modules that read image files aren't imported here: torchvision takes seconds, and small sets don't need it.
-from srp_exp.datasets.batches import Batch, DataSet, Placement, TrainingBatches
+from srp_exp.datasets.batches import Batch, DataSet, Placement, TrainingBatches, with_statistics
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
 from srp_exp.datasets.split import Split, hold_out
@@ -21,4 +21,5 @@ __all__ = [
     "Split",
     "TrainingBatches",
     "hold_out",
+    "with_statistics",
 ]

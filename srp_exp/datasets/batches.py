@@ -4,9 +4,10 @@ On N processes rank r takes rows r, r + N, r + 2N, ... of each global batch, so 
 batches that a single process sees.
 """
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -122,3 +123,26 @@ def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: in
     whatever the number of processes. The last batch may be smaller, and ranks may differ by one batch.
     """
     return list(torch.arange(num_samples).split(batch_size)[rank::world_size])
+
+
+AnyDataSet = TypeVar("AnyDataSet", bound=DataSet)
+
+
+def with_statistics(dataset: AnyDataSet, mean: Sequence[float] | None, std: Sequence[float] | None) -> AnyDataSet:
+    """The data set with another mean and standard deviation of its channels; None leaves its own.
+
+    Raises ValueError where the numbers aren't one for each channel, or a deviation isn't positive.
+    """
+    changed = copy.copy(dataset)
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        if len(values) != dataset.channels:
+            raise UserError(
+                f"dataset.{name}={list(values)}: the images have {dataset.channels} channels; give a number for each, "
+                f"or dataset.{name}=null for the set's own"
+            )
+        if name == "std" and min(values) <= 0:
+            raise UserError(f"dataset.std={list(values)}: choose positive numbers")
+        vars(changed)[name] = tuple(values)  # a data set is frozen, and made by whichever class
+    return changed

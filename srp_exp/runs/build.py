@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out
+from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
 from srp_exp.errors import UserError
 from srp_exp.runs.free_device import FREE_CUDA, free_cuda
 from srp_exp.seeding import derive
@@ -83,8 +83,8 @@ def build_device(name: str) -> torch.device:
 
 
 def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
-    arguments = _arguments(config.dataset, without=("name", "val_fraction"))
-    dataset: DataSet = instantiate(arguments)
+    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
+    dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
     splits = {"train": train, "val": val, "test": dataset.test}
     workers = _available_cpus() if config.workers is None else config.workers

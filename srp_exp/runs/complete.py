@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
+from srp_exp.config.preprocessing import describe
 from srp_exp.datasets import TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
@@ -55,10 +56,18 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
             if processes.writes:
                 write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
         except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size}: lower it, raise "
-                "recipe.accumulate_steps (the batch stays), or set precision=bf16 or activation_checkpointing=true"
-            ) from error
+            raise UserError(_out_of_memory(config, device)) from error
+
+
+def _out_of_memory(config: DictConfig, device: torch.device) -> str:
+    """What the user can do about it, but for what is done already."""
+    remedies = ["lower it", "raise recipe.accumulate_steps (the batch stays)"]
+    if config.precision == "fp32":
+        remedies.append("set precision=bf16")
+    if not config.activation_checkpointing:
+        remedies.append("set activation_checkpointing=true")
+    size = config.recipe.batch_size
+    return f"out of memory on {device} with recipe.batch_size={size}: {', '.join(remedies[:-1])} or {remedies[-1]}"
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,8 @@ def _train(
     reporter: Reporter = SilentReporter()
     if processes.writes:
         _write_origin(folder, yaml, data)
+        if wanted := describe(config):
+            LOG.info("%s", wanted)
         introduce = partial(_introduce, built=built, yaml=yaml)
         reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
     selects = config.recipe.selection == "best"

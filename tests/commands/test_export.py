@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.sets.synthetic import Synthetic
 from srp_exp.export import checked, graphs, weights
 
@@ -51,7 +52,7 @@ def run_of_ours(command_line, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def images() -> Tensor:
     """The test images (12, 3, 32, 32) of the runs, normalised by hand."""
-    pixels = Synthetic(0, 4, 32, 12, (32, 32), 3, 3, 8, crop_padding=0, flip=False).test.images
+    pixels = Synthetic(0, 4, 32, 12, (32, 32), 3, 3, 8, Augmentation()).test.images
     return (pixels.double() / 255).sub(0.5).div(0.12).float()
 
 

@@ -20,7 +20,8 @@ from srp_exp.training.reporter import Reporter
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "dataset=synthetic", "dataset.train_size=88", "dataset.test_size=44", "dataset.image_size=[16,16]",
-    "dataset.crop_padding=2", "dataset.flip=true", "recipe.batch_size=8", "recipe.epochs=2", "recipe.warmup_epochs=0",
+    "dataset.augmentation.crop_padding=2", "dataset.augmentation.flip=true",
+    "recipe.batch_size=8", "recipe.epochs=2", "recipe.warmup_epochs=0",
     "recipe.lr=0.02", "log_every_steps=1", "device=cpu",
 )  # fmt: skip
 # The images of a batch see each other in batch norm only, whose statistics are those of one process.

@@ -16,7 +16,7 @@ from srp_exp.studies.objective import objective
 
 TINY = (
     "dataset=synthetic", "dataset.train_size=40", "dataset.test_size=20", "dataset.image_size=[16,16]",
-    "dataset.crop_padding=0", "backbone.depth=8", "recipe=quick", "recipe.batch_size=8", "recipe.epochs=1",
+    "backbone.depth=8", "recipe=quick", "recipe.batch_size=8", "recipe.epochs=1",
     "recipe.warmup_epochs=0", "device=cpu",
 )  # fmt: skip
 TAKE = """

@@ -23,7 +23,7 @@ SLURM = (
 )  # fmt: skip
 TINY = (
     "dataset=synthetic", "dataset.num_classes=50", "dataset.train_size=480", "dataset.test_size=200",
-    "dataset.image_size=[16,16]", "dataset.crop_padding=0", "backbone.depth=8", "recipe=quick", "recipe.batch_size=8",
+    "dataset.image_size=[16,16]", "backbone.depth=8", "recipe=quick", "recipe.batch_size=8",
     "recipe.epochs=3", "recipe.warmup_epochs=0", "recipe.lr=0.005", "device=cpu",
 )  # fmt: skip
 STUDY = ("study=demo", *TINY, "seed=0,1")  # three methods and two seeds

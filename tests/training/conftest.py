@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 from srp_exp.datasets import BatchLoader, ImageSet, Split
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.srp import Linear, apply_srp
 from srp_exp.training.learner import Learner, Mix, StepSettings
 from srp_exp.training.lr_schedule import cosine
@@ -31,7 +32,9 @@ def dataset() -> ImageSet:
         images = torch.randint(0, 256, (size, 3, 8, 8), dtype=torch.uint8, generator=source)
         return Split(images, torch.arange(size) % CLASSES, torch.arange(size))
 
-    return ImageSet(split(22), split(7), ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3, crop_padding=1, flip=True)
+    return ImageSet(
+        split(22), split(7), ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3, Augmentation(crop_padding=1, flip=True)
+    )
 
 
 @pytest.fixture

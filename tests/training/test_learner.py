@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -289,32 +288,6 @@ def test_totals_name_the_first_of_several_bad_steps() -> None:
     for step, loss in enumerate([1.0, math.inf, 2.0, math.nan, -math.inf]):
         totals.add(torch.tensor(loss), logits, target, step)
     assert totals.read(SINGLE)["bad_step"] == 2
-
-
-def step_on_fake_tensors(mix: Mix | None) -> None:
-    """A step on tensors that have a shape but no values, so that nothing can read one on the way."""
-    with FakeTensorMode():
-        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        model.append(nn.Linear(8, CLASSES))
-        settings = {"accumulate_steps": 2, "clip_norm": 1.0, "label_smoothing": 0.1, "precision": "bf16"}
-        learner = linear_learner(model, mix, **settings)
-        images, labels = torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
-        train(learner, [Batch(images, labels, labels)] * 2)
-        assert learner.step == 2
-
-
-def test_a_step_reads_no_value_from_the_device() -> None:
-    step_on_fake_tensors(None)
-
-
-@pytest.mark.parametrize("read", [Tensor.item, Tensor.tolist, bool, float, Tensor.nonzero])
-def test_the_check_above_would_notice_a_read(read: Callable[[Tensor], object]) -> None:
-    def reading(images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        read(images.sum())
-        return images, labels
-
-    with pytest.raises((RuntimeError, DynamicOutputShapeException)):
-        step_on_fake_tensors(reading)
 
 
 EVERYTHING = {"ema_decay": 0.9, "ramp_until": 0.8, "label_smoothing": 0.1, "clip_norm": 1.0, "accumulate_steps": 2}

@@ -3,8 +3,10 @@
 JPEG and PNG, recognised by their first bytes and not by their names, go through torchvision; what it refuses and
 every other format through Pillow. All come out as 8-bit RGB: greys and palettes are spread over the channels, CMYK
 is converted, 16-bit PNGs keep their upper 8 bits, and alpha is dropped, so that a transparent pixel shows the colour
-stored under it, as Pillow's convert("RGB") and torchvision have it. The EXIF orientation is applied. Of an animation
-the first frame counts.
+stored under it, as Pillow's convert("RGB") and torchvision have it. Of an animation the first frame counts.
+
+The EXIF orientation is passed over, as the loaders of torchvision and timm do: pictures and the official boxes are as
+the pixels are stored.
 """
 
 import io
@@ -14,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torchvision  # noqa: F401  its operators
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from srp_exp.errors import UserError
@@ -25,8 +27,6 @@ _RGB = 3  # torchvision.io.ImageReadMode.RGB
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # the others of Pillow may call programs
 _REDUCTIONS = (8, 4)  # of libjpeg's; by 2 it saves a tenth of the time only
 _SPARE = 1.5  # as large at least, times the output, stays what is reduced; with less its sharpness would show
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-_ORIENTATION_TAG = 0x0112
 
 
 class CorruptImageError(UserError):
@@ -56,7 +56,7 @@ def decode(encoded: bytes, name: str) -> Tensor:
 class Picture:
     """An encoded image, decoded no finer than what is asked of it.
 
-    height, width: of the whole picture, in pixels, with the EXIF orientation applied. `name` is for messages.
+    height, width: of the whole picture, in pixels. `name` is for messages.
     """
 
     def __init__(self, encoded: bytes, name: str):
@@ -105,7 +105,7 @@ def _decode_with_torchvision(encoded: bytes) -> Tensor:
     for start, operator in ((_JPEG, "decode_jpeg"), (_PNG, "decode_png")):
         if encoded.startswith(start) and hasattr(torch.ops.image, operator):
             data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-            image: Tensor = getattr(torch.ops.image, operator)(data, _RGB, True)
+            image: Tensor = getattr(torch.ops.image, operator)(data, _RGB, False)
             return (image.int() >> 8).byte() if image.dtype == torch.uint16 else image
     raise RuntimeError("torchvision doesn't decode this format")
 
@@ -120,22 +120,20 @@ def _decode_with_pillow(encoded: bytes, reduction: int) -> Tensor:
         image.draft("RGB", (image.width // reduction, image.height // reduction))
     if image.mode[0] in "IF":
         raise UserError(f"pixels of mode {image.mode} have no known range")
-    image = ImageOps.exif_transpose(image)
     # Through RGBA, as Pillow warns of a palette with alpha that loses it otherwise.
     rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """Height and width as shown, from the header, in 20 microseconds; None for what is no plain JPEG."""
+    """Height and width, from the header, in 20 microseconds; None for what is no plain JPEG."""
     try:
         image = Image.open(io.BytesIO(encoded), formats=("JPEG",))
         if image.format != "JPEG":  # several pictures in one file
             return None
-        transposed = "exif" in image.info and image.getexif().get(_ORIENTATION_TAG) in _TRANSPOSED
     except Exception:  # decode will say what is wrong
         return None
-    return (image.width, image.height) if transposed else (image.height, image.width)
+    return image.height, image.width
 
 
 def _corrupt(name: str, encoded: bytes, error: Exception) -> CorruptImageError:

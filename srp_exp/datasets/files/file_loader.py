@@ -113,9 +113,11 @@ class _Reader:
         self._requests[:] = [(epoch, rows.tolist()) for rows in steps]
         if not steps:
             return
-        for rows, images in zip(steps, _on_device(self._images(), self._device), strict=True):
-            labels, index = (values[rows].to(self._device) for values in (self._labels, self._index))
-            yield Batch(self._normalise(images), labels, index)
+        # At once for all steps, in each of which a GPU would wait for the CPU.
+        sizes, rows = [len(rows) for rows in steps], torch.cat(steps)
+        labels, index = (values[rows].to(self._device).split(sizes) for values in (self._labels, self._index))
+        for images, *of_step in zip(_on_device(self._images(), self._device), labels, index, strict=True):
+            yield Batch(self._normalise(images), *of_step)
 
     def _images(self) -> Iterator[Tensor]:
         for images in self._loader:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.batches import Placement
 from srp_exp.datasets.files.file_loader import FileBatchLoader, FileEvalLoader
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.transforms import Augmentation
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class FileSet:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augmentation: Augmentation
+    augmentation: FileAugmentation
 
     @property
     def num_classes(self) -> int:

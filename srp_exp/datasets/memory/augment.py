@@ -1,16 +1,79 @@
-"""Random crops and flips of a batch, on the device the images are on.
+"""Random changes of the images of a batch, on the device they are on.
 
 Drawing and applying are apart: the draws of an epoch are made at once for all samples on the CPU, so that a
 sample's draw depends on neither the batch size, the step, the device nor the number of processes.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srp_exp.datasets.augmentation import Augmentation, mean_colour
+from srp_exp.datasets.memory.erasing import draw_cutout, draw_erasing, erase
 from srp_exp.seeding import generator
+
+
+class EpochAugmentation:
+    """The changes that `augmentation` asks for, drawn for N samples of an epoch.
+
+    mean: of the channels, in [0, 1], to fill with. size: height and width of the images.
+    """
+
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        mean: tuple[float, ...],
+        size: tuple[int, int],
+        num_samples: int,
+        seed: int,
+        epoch: int,
+        device: torch.device,
+    ):
+        a = augmentation
+        self._padding, self._crops = a.crop_padding, None
+        if a.crop_padding or a.flip:
+            drawn = draw(num_samples, a.crop_padding, a.flip, seed, epoch)
+            # Transfers happen here and not in the steps, where they would make a GPU wait for the CPU.
+            self._crops = AugmentationDraws(drawn.offsets.to(device), drawn.flips.to(device))
+        self._policies = [
+            (policy, policy.draw(num_samples, generator(seed, purpose, epoch)))
+            for purpose, policy in _policies(a, size).items()
+        ]
+        self._boxes = []
+        if a.random_erasing:
+            source = generator(seed, "erasing", epoch)
+            self._boxes.append(draw_erasing(num_samples, size, a.random_erasing, source).to(device))
+        if a.cutout:
+            source = generator(seed, "cutout", epoch)
+            self._boxes.append(draw_cutout(num_samples, size, a.cutout, source).to(device))
+        self._colour = torch.tensor(mean_colour(mean), dtype=torch.uint8, device=device).view(-1, 1, 1)
+
+    def __call__(self, images: Tensor, rows: Tensor, rows_there: Tensor) -> Tensor:
+        """Change images (B, C, H, W) uint8, which are the samples `rows`, (B,) int64, on the CPU and on the device."""
+        if self._crops is not None:
+            offsets, flips = self._crops
+            images = crop_and_flip(images, offsets[rows_there], flips[rows_there], self._padding)
+        for policy, draws in self._policies:
+            images = policy(images, draws.take(rows))
+        for boxes in self._boxes:
+            images = erase(images, boxes[rows_there], self._colour)
+        return images
+
+
+def _policies(augmentation: Augmentation, size: tuple[int, int]) -> dict[str, Any]:
+    """What is chosen, by the purpose of its random draws; only who chooses it waits for the import of torchvision."""
+    chosen: dict[str, Any] = {}
+    if augmentation.color_jitter:
+        from srp_exp.datasets.memory.policies import ColorJitter
+
+        chosen["color jitter"] = ColorJitter(augmentation.color_jitter)
+    if augmentation.rand_augment or augmentation.trivial_augment:
+        from srp_exp.datasets.memory.policies import Policy
+
+        chosen["policy"] = Policy(augmentation, size)
+    return chosen
 
 
 class AugmentationDraws(NamedTuple):

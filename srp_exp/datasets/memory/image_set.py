@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.batches import Placement
 from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
 from srp_exp.datasets.split import Split
@@ -13,11 +14,10 @@ class ImageSet:
     """An image classification data set. A subclass reads or makes the splits and passes them on.
 
     train, test: the published division. class_names: one per label. mean, std: one per channel, of the
-    training images, in units of the pixel range [0, 1]. crop_padding: pixels of zeros around an image before
-    a random crop back to its size, 0 for none. flip: whether training mirrors half of the images left to
-    right.
+    training images, in units of the pixel range [0, 1].
 
-    Raises ValueError where crop_padding is negative or not smaller than the image.
+    Raises ValueError where the padding for a crop is not smaller than the image, and where RandAugment or
+    TrivialAugment meets images of neither one nor three channels.
     """
 
     train: Split
@@ -25,15 +25,19 @@ class ImageSet:
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    crop_padding: int
-    flip: bool
+    augmentation: Augmentation
 
     def __post_init__(self) -> None:
-        side = min(self.image_size)
-        if not 0 <= self.crop_padding < side:
+        chosen, side = self.augmentation, min(self.image_size)
+        if chosen.crop_padding >= side:
             raise UserError(
-                f"dataset.crop_padding={self.crop_padding}: choose 0 to {side - 1} pixels, "
+                f"dataset.augmentation.crop_padding={chosen.crop_padding}: choose 0 to {side - 1} pixels, "
                 f"less than the smaller side of the image"
+            )
+        if (chosen.rand_augment or chosen.trivial_augment or chosen.color_jitter) and self.channels not in (1, 3):
+            raise UserError(
+                f"dataset.augmentation: rand_augment, trivial_augment and color_jitter are for 1 or 3 channels, and "
+                f"the images have {self.channels}; leave them out"
             )
 
     @property

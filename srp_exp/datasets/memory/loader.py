@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from srp_exp.datasets.batches import Batch, Normalisation, check_training_batch, evaluation_rows, training_rows
-from srp_exp.datasets.memory.augment import crop_and_flip, draw
+from srp_exp.datasets.memory.augment import EpochAugmentation
 from srp_exp.datasets.split import Split
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class BatchLoader:
         self.batch_size = batch_size
         self.steps_per_epoch = len(split) // batch_size
         self._num_samples = len(split)
-        self._padding, self._flip = dataset.crop_padding, dataset.flip
+        self._settings = dataset.augmentation, dataset.mean, dataset.image_size
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._device = torch.device(device)
         self._data = _DeviceSplit(dataset, split, device, memory_format)
@@ -72,20 +72,16 @@ class BatchLoader:
 
         The batches are those that a full pass over the epoch gives at these steps.
         """
-        # Transfers happen here and not in the steps, where they would make a GPU wait for the CPU.
         steps = training_rows(self._num_samples, self.batch_size, self._seed, epoch)[first_step:]
         if not steps:
             return
         local_size = self.batch_size // self._world_size
-        local_rows = torch.cat([rows[self._rank :: self._world_size] for rows in steps]).to(self._device)
-        draws = draw(self._num_samples, self._padding, self._flip, self._seed, epoch)
-        offsets, flips = draws.offsets.to(self._device), draws.flips.to(self._device)
-        augments = self._padding > 0 or self._flip
-        for rows in local_rows.split(local_size):
-            images = self._data.images(rows)
-            if augments:
-                images = crop_and_flip(images, offsets[rows], flips[rows], self._padding)
-            yield self._data.batch(images, rows)
+        local_rows = torch.cat([rows[self._rank :: self._world_size] for rows in steps])
+        augment = EpochAugmentation(*self._settings, self._num_samples, self._seed, epoch, self._device)
+        # Transferred here and not in the steps, where it would make a GPU wait for the CPU.
+        local_rows_there = local_rows.to(self._device)
+        for rows, there in zip(local_rows.split(local_size), local_rows_there.split(local_size), strict=True):
+            yield self._data.batch(augment(self._data.images(there), rows, there), there)
 
 
 class EvalLoader:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
 from srp_exp.errors import MissingFileError, UserError
@@ -42,7 +43,7 @@ class _Cifar(ImageSet):
     _mean: ClassVar[tuple[float, ...]]
     _std: ClassVar[tuple[float, ...]]
 
-    def __init__(self, root: str, download: bool, crop_padding: int, flip: bool):
+    def __init__(self, root: str, download: bool, augmentation: Augmentation):
         # torchvision takes seconds to import: only who uses CIFAR waits for it.
         import torchvision
 
@@ -61,8 +62,7 @@ class _Cifar(ImageSet):
             class_names=tuple(meta[official.meta["key"]]),
             mean=self._mean,
             std=self._std,
-            crop_padding=crop_padding,
-            flip=flip,
+            augmentation=augmentation,
         )
 
 

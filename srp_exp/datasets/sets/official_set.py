@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.corrupt import find_corrupt
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.packed import is_packed, open_packed
 from srp_exp.datasets.files.source import FolderSource, ImageSource
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.sets.catalogue import (
     Catalogue,
     Facts,
@@ -60,7 +60,7 @@ class OfficialSet(FileSet):
         verify: str,
         on_corrupt: str,
         copy_side: int | None,
-        augmentation: Augmentation,
+        augmentation: FileAugmentation,
         crop_to_box: bool = False,
     ):
         folder, strict = Path(root).expanduser(), verify == "strict"

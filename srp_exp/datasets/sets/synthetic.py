@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
 from srp_exp.errors import UserError
@@ -45,8 +46,7 @@ class Synthetic(ImageSet):
         channels: int,
         parts_per_class: int,
         part_size: int,
-        crop_padding: int,
-        flip: bool,
+        augmentation: Augmentation,
     ):
         for name, size in (("train_size", train_size), ("test_size", test_size)):
             if size < num_classes:
@@ -59,8 +59,7 @@ class Synthetic(ImageSet):
             class_names=tuple(f"class {label}" for label in range(num_classes)),
             mean=(0.5,) * channels,
             std=(0.12,) * channels,
-            crop_padding=crop_padding,
-            flip=flip,
+            augmentation=augmentation,
         )
 
 

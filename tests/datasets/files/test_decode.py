@@ -8,22 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets.folder import default_loader
 
 from srp_exp.datasets.files.decode import CorruptImageError, Picture, Region, decode
+from srp_exp.datasets.files.transforms import window_of
 
 HEIGHT, WIDTH = 45, 60
-
-# EXIF orientation: what a viewer does to the stored pixels, (H, W, C), to show the picture.
-SHOWN = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a, 1),
-}
 
 
 def smooth(height: int = HEIGHT, width: int = WIDTH, channels: int = 3) -> np.ndarray:
@@ -65,7 +55,7 @@ LOSSLESS = {
     "png palette": (encode(PALETTE, "PNG"), PALETTE_COLOURS),
     "png palette and alpha": (encode(PALETTE, "PNG", transparency=bytes(range(0, 256, 8))), PALETTE_COLOURS),
     "png 16 bit": (encode(DEEP, "PNG"), GREY3),
-    "png rotated": (encode(RGB, "PNG", exif=orientation(6)), SHOWN[6](RGB)),
+    "png rotated": (encode(RGB, "PNG", exif=orientation(6)), RGB),
     "bmp": (encode(RGB, "BMP"), RGB),
     "gif": (encode(PALETTE, "GIF"), PALETTE_COLOURS),
     "gif of two frames": (
@@ -98,19 +88,39 @@ def test_jpegs_give_their_colours_within_the_loss_of_jpeg(kind) -> None:
     assert difference.max() < 10
 
 
-@pytest.mark.parametrize("number", SHOWN)
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "MPO"])
+def test_the_exif_orientation_is_passed_over_as_torchvision_and_timm_do(tmp_path, number, kind) -> None:
+    file = tmp_path / "class" / f"x.{kind.lower()}"
+    file.parent.mkdir()
+    file.write_bytes(encode(RGB, kind, exif=orientation(number)))
+    loaded = default_loader(str(file))  # torchvision's
+    with file.open("rb") as opened:
+        assert np.array_equal(loaded, Image.open(opened).convert("RGB"))  # what timm's ImageDataset does
+    picture = Picture(file.read_bytes(), "x")
+    assert (picture.height, picture.width) == (HEIGHT, WIDTH)
+    difference = as_array(decode(file.read_bytes(), "x")) - np.asarray(loaded).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("number", [1, 6])
 @pytest.mark.parametrize("reduction, size", [(1, (45, 60)), (4, (360, 480)), (8, (720, 960))])
-def test_pictures_are_turned_as_their_exif_says(number, reduction, size) -> None:
+def test_a_picture_is_decoded_as_small_as_it_is_needed(number, reduction, size) -> None:
     stored = smooth(*size)
     picture = Picture(encode(stored, "JPEG", quality=95, exif=orientation(number)), "x.jpg")
-    shown = SHOWN[number](stored).astype(int)
-    assert (picture.height, picture.width) == shown.shape[:2]
-    height, width = picture.height // reduction, picture.width // reduction
-    whole = Region(0, 0, picture.height, picture.width)
-    pixels = as_array(picture.pixels(whole, int(height / 1.5), int(width / 1.5)))
+    assert (picture.height, picture.width) == size
+    height, width = size[0] // reduction, size[1] // reduction
+    pixels = as_array(picture.pixels(Region(0, 0, *size), int(height / 1.5), int(width / 1.5)))
     assert pixels.shape == (height, width, 3)
-    blocks = shown.reshape(height, reduction, width, reduction, 3).mean((1, 3))
+    blocks = stored.astype(int).reshape(height, reduction, width, reduction, 3).mean((1, 3))
     assert np.abs(pixels - blocks).mean() < 2
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_an_official_box_is_cut_from_the_stored_pixels(number) -> None:
+    picture = Picture(encode(RGB, "PNG", exif=orientation(number)), "x.png")
+    window = window_of(picture, torch.tensor([10.0, 5.0, 50.0, 25.0]))
+    np.testing.assert_array_equal(as_array(picture.pixels(window, 20, 40)), RGB[5:25, 10:50])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])

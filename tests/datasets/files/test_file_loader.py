@@ -15,20 +15,23 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
 from srp_exp.datasets import Batch, BatchLoader, ImageSet, Placement, Split
+from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
 from srp_exp.datasets.files.decode import CorruptImageError, decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.seeding import derive
 
 TRAIN, TEST, SEED = 20, 7, 3
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.1)
 IN_PROCESS, TWO_WORKERS = Placement(), Placement(workers=2)
-EVERY = Augmentation(resize=24, crop_size=16, color_jitter=0.3, rand_augment=5, random_erasing=0.5)
+EVERY = FileAugmentation(
+    resize=24, crop_size=16, eval_crop_size=16, color_jitter=0.3, rand_augment=5, random_erasing=0.5
+)
 
 
 @pytest.fixture
@@ -68,6 +71,29 @@ def assert_same(batch: Batch, other: Batch) -> None:
         assert torch.equal(getattr(batch, name), getattr(other, name))
 
 
+class Transfers(TorchDispatchMode):
+    """The shapes of the tensors that went from the CPU to the meta device, which stands for an accelerator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sources = [arg.device.type for arg in args if isinstance(arg, Tensor)]
+        if "cpu" in sources and isinstance(result, Tensor) and result.device.type == "meta":
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+def test_a_step_copies_its_images_to_the_device_and_nothing_else(file_set) -> None:
+    """Labels and index crossed in every step, from memory that isn't pinned, for which a GPU waits."""
+    batches = file_set.training_batches(file_set.train, 6, SEED, Placement("meta"))
+    with Transfers() as transfers:
+        assert [batch.labels.device.type for batch in batches.epoch(0)] == ["meta"] * 3
+    assert sorted(transfers.shapes) == sorted([(18,), (18,), *[(6, 3, 16, 16)] * 3])
+
+
 def test_a_batch_holds_its_samples_as_a_slow_loop_makes_them(file_set) -> None:
     """Each sample from its own seed, through torchvision's transforms one after another."""
     pipeline = v2.Compose(
@@ -75,8 +101,8 @@ def test_a_batch_holds_its_samples_as_a_slow_loop_makes_them(file_set) -> None:
             v2.RandomResizedCrop(16, antialias=True),
             v2.RandomHorizontalFlip(),
             v2.ColorJitter(0.3, 0.3, 0.3),
-            v2.RandAugment(magnitude=5),
-            v2.RandomErasing(0.5, value=[127.5, 102.0, 76.5]),
+            v2.RandAugment(magnitude=5, interpolation=v2.InterpolationMode.BILINEAR),
+            v2.RandomErasing(0.5, value=[128, 102, 76]),
         ]
     )
     batches = training(file_set)
@@ -93,7 +119,7 @@ def test_a_batch_holds_its_samples_as_a_slow_loop_makes_them(file_set) -> None:
 
 def test_the_order_is_that_of_images_in_memory(file_set) -> None:
     split = Split(torch.zeros(TRAIN, 3, 8, 8, dtype=torch.uint8), file_set.train.labels, file_set.train.index)
-    in_memory = ImageSet(split, split, ("a", "b", "c"), MEAN, STD, 0, False)
+    in_memory = ImageSet(split, split, ("a", "b", "c"), MEAN, STD, Augmentation())
     for batch, other in zip(
         training(file_set), BatchLoader(in_memory, split, batch_size=6, seed=SEED).epoch(1), strict=True
     ):
@@ -149,7 +175,7 @@ def test_evaluation_gives_every_sample_once_in_order(file_set) -> None:
     assert len(loader) == 3
     index = torch.cat([batch.index for batch in batches])
     assert torch.equal(index, file_set.test.index)
-    pipeline = v2.Compose([v2.Resize(24, antialias=True), v2.CenterCrop(16)])
+    pipeline = v2.Compose([v2.ToPILImage(), v2.Resize(24), v2.CenterCrop(16), v2.PILToTensor()])
     expected = torch.stack([normalised(pipeline(picture(file_set, number))) for number in index.tolist()])
     torch.testing.assert_close(torch.cat([batch.images for batch in batches]), expected, rtol=0, atol=1e-5)
     assert_same(batches[1], list(loader)[1])
@@ -179,7 +205,7 @@ def test_pictures_are_cut_to_their_boxes(file_set) -> None:
     boxes = torch.tensor([[3.0, 2.0, 24.0, 31.0]]).repeat(TEST, 1)
     boxes[1] = torch.tensor([0.0, 10.0, 28.0, 30.0])
     split = replace(file_set.test, boxes=boxes)
-    pipeline = v2.Compose([v2.Resize(24, antialias=True), v2.CenterCrop(16)])
+    pipeline = v2.Compose([v2.ToPILImage(), v2.Resize(24), v2.CenterCrop(16), v2.PILToTensor()])
     (batch,) = file_set.evaluation_batches(split, TEST, IN_PROCESS)
     for image, index, (left, top, right, bottom) in zip(
         batch.images, batch.index.tolist(), boxes.int().tolist(), strict=True

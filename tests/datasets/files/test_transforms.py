@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import Picture, Region, decode
 from srp_exp.datasets.files.transforms import (
-    Augmentation,
+    Cutout,
     EvalTransform,
     TrainTransform,
     Transform,
@@ -23,7 +24,8 @@ from srp_exp.datasets.files.transforms import (
 
 MEAN = (0.5, 0.4, 0.3)
 SIZES = [(90, 120), (120, 90), (64, 64), (65, 200), (40, 50)]
-PLAIN = Augmentation(resize=64, crop_size=56)
+SMALL = {"resize": 64, "crop_size": 56, "eval_crop_size": 56}
+PLAIN = FileAugmentation(**SMALL)
 
 
 def encoded_picture(height: int, width: int, grain: int = 8) -> bytes:
@@ -48,52 +50,119 @@ def reference(pipeline: v2.Transform, encoded: bytes, seed: int = 0) -> Tensor:
     return image
 
 
+def reference_of_pillow(pipeline: list[v2.Transform], encoded: bytes) -> Tensor:
+    """The pipeline of an image of Pillow's, as torchvision and timm evaluate."""
+    seen: Tensor = v2.Compose([v2.ToPILImage(), *pipeline, v2.PILToTensor()])(decode(encoded, "x"))
+    return seen
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_evaluation_is_torchvisions_resize_and_centre_crop(size) -> None:
     encoded = encoded_picture(*size)
     image = see(EvalTransform(PLAIN), encoded)
     assert image.shape == (3, 56, 56)
-    pipeline = v2.Compose([v2.Resize(64, antialias=True), v2.CenterCrop(56)])
-    assert torch.equal(image, reference(pipeline, encoded))
+    assert torch.equal(image, reference_of_pillow([v2.Resize(64), v2.CenterCrop(56)], encoded))
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("seed", range(5))
-def test_training_is_torchvisions_pipeline_with_the_same_draws(size, seed) -> None:
+def test_squashing_resizes_both_sides(size) -> None:
     encoded = encoded_picture(*size)
+    image = see(EvalTransform(FileAugmentation(**SMALL, eval_crop="squash", interpolation="bicubic")), encoded)
+    resize = v2.Resize((64, 64), v2.InterpolationMode.BICUBIC)
+    assert torch.equal(image, reference_of_pillow([resize, v2.CenterCrop(56)], encoded))
+
+
+def test_evaluation_has_a_size_of_its_own() -> None:
+    augmentation = FileAugmentation(crop_size=40, eval_crop_size=48, resize=50)
+    encoded = encoded_picture(90, 120)
+    assert see(TrainTransform(augmentation, MEAN), encoded).shape == (3, 40, 40)
+    expected = reference_of_pillow([v2.Resize(50), v2.CenterCrop(48)], encoded)
+    assert torch.equal(see(EvalTransform(augmentation), encoded), expected)
+
+
+def test_evaluation_of_a_large_picture_is_that_of_all_its_pixels() -> None:
+    encoded = encoded_picture(900, 1200)
+    expected = reference_of_pillow([v2.Resize(64), v2.CenterCrop(56)], encoded)
+    assert torch.equal(see(EvalTransform(PLAIN), encoded), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("seed", range(3))
+def test_training_is_torchvisions_pipeline_with_the_same_draws(size, seed, interpolation) -> None:
+    encoded, mode = encoded_picture(*size), v2.InterpolationMode(interpolation)
     flip = v2.RandomHorizontalFlip()
     pipelines = {
-        "random_resized": v2.Compose([v2.RandomResizedCrop(56, scale=(0.2, 1.0), antialias=True), flip]),
-        "random": v2.Compose([v2.Resize(64, antialias=True), v2.RandomCrop(56), flip]),
+        "random_resized": [v2.RandomResizedCrop(56, scale=(0.2, 1.0), interpolation=mode, antialias=True), flip],
+        "random": [v2.Resize(64, mode, antialias=True), v2.RandomCrop(56), flip],
+        "pad": [v2.Resize(56, mode, antialias=True), v2.CenterCrop(56), v2.RandomCrop(56, padding=4), flip],
     }
     for crop, pipeline in pipelines.items():
-        augmentation = Augmentation(crop=crop, resize=64, crop_size=56, min_area=0.2)
+        padding = 4 if crop == "pad" else 0
+        augmentation = FileAugmentation(
+            crop=crop, **SMALL, min_area=0.2, interpolation=interpolation, crop_padding=padding
+        )
         image = see(TrainTransform(augmentation, MEAN), encoded, seed)
-        assert torch.equal(image, reference(pipeline, encoded, seed))
+        assert torch.equal(image, reference(v2.Compose(pipeline), encoded, seed))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_choices_are_torchvisions_operations_in_its_order(seed) -> None:
+BILINEAR = v2.InterpolationMode.BILINEAR
+OPERATIONS: dict[str, tuple[dict[str, float], v2.Transform]] = {
+    "jitter": ({"color_jitter": 0.4}, v2.ColorJitter(0.4, 0.4, 0.4)),
+    "rand_augment": ({"rand_augment": 9}, v2.RandAugment(num_ops=2, magnitude=9, interpolation=BILINEAR)),
+    "trivial_augment": ({"trivial_augment": True}, v2.TrivialAugmentWide(interpolation=BILINEAR)),
+    "random_erasing": ({"random_erasing": 0.5}, v2.RandomErasing(0.5, value=[128, 102, 76])),
+}
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in OPERATIONS), ("jitter", "rand_augment", "random_erasing")])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_choices_are_torchvisions_operations_in_its_order(names, seed) -> None:
     encoded = encoded_picture(90, 120)
-    augmentation = Augmentation(
-        resize=64, crop_size=56, color_jitter=0.4, rand_augment=9, random_erasing=0.5, flip=False, min_area=0.08
-    )
-    operations = [
-        v2.RandomResizedCrop(56, antialias=True),
-        v2.ColorJitter(0.4, 0.4, 0.4),
-        v2.RandAugment(num_ops=2, magnitude=9),
-        v2.RandomErasing(0.5, value=[127.5, 102.0, 76.5]),
-    ]
+    settings = {name: value for chosen in names for name, value in OPERATIONS[chosen][0].items()}
+    augmentation = FileAugmentation(**SMALL, flip=False, **settings)
     image = see(TrainTransform(augmentation, MEAN), encoded, seed)
     assert image.dtype == torch.uint8
-    assert torch.equal(image, reference(v2.Compose(operations), encoded, seed))
+    pipeline = [v2.RandomResizedCrop(56, antialias=True), *(OPERATIONS[name][1] for name in names)]
+    assert torch.equal(image, reference(v2.Compose(pipeline), encoded, seed))
+
+
+def test_cutout_covers_every_pixel_as_often_as_its_squares_do() -> None:
+    """Over all 56 x 56 centres: as a slow loop has it, with what lies outside cut off."""
+    erased = torch.zeros(56, 56)
+    white = torch.full((3, 56, 56), 255, dtype=torch.uint8)
+    cutout = Cutout(16, [1, 2, 3])
+    with pytest.MonkeyPatch.context() as patch:
+        for top in range(56):
+            for left in range(0, 56, 5):
+                centre = iter((top, left))
+                patch.setattr(torch, "randint", lambda side, _, centre=centre: torch.tensor(next(centre)))
+                image = cutout(white)
+                inside = torch.zeros(56, 56, dtype=torch.bool)
+                for row in range(top - 8, top + 8):
+                    for column in range(left - 8, left + 8):
+                        if 0 <= row < 56 and 0 <= column < 56:
+                            inside[row, column] = True
+                assert torch.equal(image[0] == 1, inside)
+                assert torch.equal(image[:, inside][:, 0], torch.tensor([1, 2, 3], dtype=torch.uint8))
+                assert (image[:, ~inside] == 255).all()
+                erased += inside
+    assert (white == 255).all()
+    assert erased.min() > 0
+
+
+def test_cutout_draws_its_centre_uniformly() -> None:
+    torch.manual_seed(0)
+    cutout, black = Cutout(1, [255] * 3), torch.zeros(3, 4, 5, dtype=torch.uint8)
+    counts = sum((cutout(black)[0] > 0).int() for _ in range(4000))
+    assert (counts - 200).abs().max() < 5 * 200**0.5
 
 
 def test_a_large_picture_shows_the_same_region_when_it_is_decoded_small() -> None:
     """The same draw, with edges rounded to 8 pixels of 16 that make one; the blobs of the picture have 100."""
     encoded = encoded_picture(900, 1200, grain=100)
     pipeline = v2.RandomResizedCrop(56, scale=(0.5, 1.0), antialias=True)
-    transform = TrainTransform(Augmentation(resize=64, crop_size=56, min_area=0.5, flip=False), MEAN)
+    transform = TrainTransform(FileAugmentation(**SMALL, min_area=0.5, flip=False), MEAN)
     exact, small = (
         torch.stack([each(encoded, seed).int() for seed in range(4)])
         for each in (lambda *draw: reference(pipeline, *draw), lambda *draw: see(transform, *draw))
@@ -157,7 +226,7 @@ def test_evaluation_draws_nothing() -> None:
 
 
 def test_transforms_can_be_handed_to_another_process() -> None:
-    augmentation = Augmentation(resize=64, crop_size=56, color_jitter=0.4, rand_augment=9, random_erasing=0.5)
+    augmentation = FileAugmentation(**SMALL, color_jitter=0.4, rand_augment=9, random_erasing=0.5, cutout=8)
     transform = TrainTransform(augmentation, MEAN)
     encoded = encoded_picture(90, 120)
     assert torch.equal(see(pickle.loads(pickle.dumps(transform)), encoded), see(transform, encoded))
@@ -166,15 +235,21 @@ def test_transforms_can_be_handed_to_another_process() -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"crop": "centre"}, "crop=centre: choose random_resized or random"),
-        ({"crop_size": 300}, "crop_size=300: choose 1 to resize=256 pixels"),
+        ({"crop": "centre"}, "crop=centre: choose random_resized or random or pad"),
+        ({"eval_crop": "border"}, "eval_crop=border: choose center or squash"),
+        ({"interpolation": "lanczos"}, "interpolation=lanczos: choose bilinear or bicubic"),
+        ({"crop": "random", "crop_size": 300}, "crop_size=300: choose 1 to 256 pixels, those of resize"),
+        ({"eval_crop_size": 300}, "eval_crop_size=300: choose 1 to resize=256 pixels"),
         ({"crop_size": 0}, "crop_size=0: choose 1 to"),
         ({"min_area": 0.0}, "min_area=0.0: choose a part"),
         ({"color_jitter": 1.5}, "color_jitter=1.5: choose a strength"),
         ({"rand_augment": 31}, "rand_augment=31: choose a magnitude"),
+        ({"rand_augment": 3, "trivial_augment": True}, "rand_augment=3: choose 0, or trivial_augment=false"),
         ({"random_erasing": -0.1}, "random_erasing=-0.1: choose a probability"),
+        ({"cutout": -1}, "cutout=-1: choose a side"),
+        ({"crop_padding": 4}, "crop_padding=4: choose 0, or crop=pad"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=rf"^dataset\.augmentation\.{message}"):
-        Augmentation(**changes)
+        FileAugmentation(**changes)

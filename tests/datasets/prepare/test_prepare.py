@@ -20,8 +20,8 @@ import torch
 from official_copies import encoded, make_cars, make_cars_single, make_cub200, make_dogs, make_imagenet, structs
 from scipy.io import savemat
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.prepare.imagenet_archives import DEVKIT, TRAIN, VAL, val_wnids
 from srp_exp.datasets.sets.cars import Cars
 from srp_exp.datasets.sets.cub200 import Cub200
@@ -29,7 +29,7 @@ from srp_exp.datasets.sets.dogs import Dogs
 from srp_exp.datasets.sets.imagenet import ImageNet
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "prepare_data.py"
-AUGMENTATION = Augmentation(crop="random", resize=40, crop_size=32, flip=True)
+AUGMENTATION = FileAugmentation(crop="random", resize=40, crop_size=32, eval_crop_size=32, flip=True)
 
 
 @pytest.fixture(scope="module")

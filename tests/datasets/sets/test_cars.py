@@ -7,12 +7,12 @@ import pytest
 from official_copies import car, make_cars, make_cars_single, structs
 from scipy.io import loadmat, savemat
 
-from srp_exp.datasets.files.transforms import Augmentation
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.sets.cars import Cars
 
 
 def open_cars(root, crop_to_box=True):
-    return Cars(str(root), None, "warn", "stop", None, Augmentation(), crop_to_box)
+    return Cars(str(root), None, "warn", "stop", None, FileAugmentation(), crop_to_box)
 
 
 def rows(part, home):

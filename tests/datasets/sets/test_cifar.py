@@ -17,6 +17,7 @@ import pytest
 import torch
 import torchvision
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.sets.cifar import Cifar10, Cifar100
 
 _ROWS = 6  # images per batch file
@@ -108,7 +109,7 @@ def cifar(request, monkeypatch, tmp_path):
         files=files,
         extract=extract,
         pack=functools.partial(write_archive, tmp_path / official.filename, official.base_folder, files),
-        open=functools.partial(target, str(tmp_path), crop_padding=4, flip=True),
+        open=functools.partial(target, str(tmp_path), augmentation=Augmentation(crop_padding=4, flip=True)),
         num_classes=num_classes,
     )
 

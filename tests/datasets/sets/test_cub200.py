@@ -3,12 +3,12 @@
 import pytest
 from official_copies import make_cub200
 
-from srp_exp.datasets.files.transforms import Augmentation
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.sets.cub200 import Cub200
 
 
 def open_cub200(root, crop_to_box=False):
-    return Cub200(str(root), None, "warn", "stop", None, Augmentation(), crop_to_box)
+    return Cub200(str(root), None, "warn", "stop", None, FileAugmentation(), crop_to_box)
 
 
 def test_every_image_has_the_split_label_and_box_of_its_id(tmp_path):

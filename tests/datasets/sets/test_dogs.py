@@ -5,12 +5,12 @@ import pytest
 from official_copies import cells, make_dogs
 from scipy.io import loadmat, savemat
 
-from srp_exp.datasets.files.transforms import Augmentation
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.sets.dogs import Dogs
 
 
 def open_dogs(root, crop_to_box=True):
-    return Dogs(str(root), None, "warn", "stop", None, Augmentation(), crop_to_box)
+    return Dogs(str(root), None, "warn", "stop", None, FileAugmentation(), crop_to_box)
 
 
 @pytest.mark.parametrize("lists", ["lists", ""], ids=["in lists", "beside Images"])

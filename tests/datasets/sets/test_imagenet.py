@@ -6,13 +6,13 @@ import pytest
 import torchvision
 from official_copies import make_imagenet, put
 
-from srp_exp.datasets.files.transforms import Augmentation
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.sets.imagenet import ImageNet
 
 
 def open_imagenet(root, **others):
     arguments = {"cache_dir": None, "verify": "warn", "on_corrupt": "stop", "copy_side": None} | others
-    return ImageNet(str(root), augmentation=Augmentation(), **arguments)
+    return ImageNet(str(root), augmentation=FileAugmentation(), **arguments)
 
 
 def test_it_is_torchvisions_image_folder(tmp_path):

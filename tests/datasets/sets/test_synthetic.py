@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.sets.synthetic import Synthetic
 
 SETTINGS = {
     "data_seed": 0, "num_classes": 4, "train_size": 64, "test_size": 32, "image_size": [20, 24],
-    "channels": 3, "parts_per_class": 3, "part_size": 7, "crop_padding": 0, "flip": False,
+    "channels": 3, "parts_per_class": 3, "part_size": 7, "augmentation": Augmentation(),
 }  # fmt: skip
 
 

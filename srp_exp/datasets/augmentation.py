@@ -1,0 +1,84 @@
+"""How pictures are varied in training and cut for evaluation: the settings that all data sets share."""
+
+import math
+from dataclasses import dataclass
+
+from srp_exp.errors import UserError
+
+CROPS = ("random_resized", "random", "pad")
+EVAL_CROPS = ("center", "squash")
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What training does to pictures, in this order; evaluation does none of it.
+
+    crop_padding: pixels of zeros around, then a random crop back to the size; 0: none. flip: half of the pictures are
+    mirrored left to right. color_jitter: brightness, contrast and saturation change by a factor of up to 1 plus or
+    minus it, in random order. rand_augment: magnitude of RandAugment's two operations, 0 to 30; 0: none.
+    trivial_augment: TrivialAugment's one operation of random magnitude. random_erasing: the probability that a
+    rectangle of 2 to 33 % of the area is erased. cutout: side in pixels of a square that is erased around a random
+    pixel, so that a part of it may lie outside; 0: none. What is erased gets the mean colour, which is zero after
+    normalisation.
+
+    Raises ValueError where a value is out of its range, and where both policies are asked for.
+    Sources: RandAugment, arXiv:1909.13719; TrivialAugment, arXiv:2103.10158; random erasing, arXiv:1708.04896; Cutout,
+    arXiv:1708.04552. Differs from the publications: the mean colour is rounded to a whole level of 255.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    color_jitter: float = 0.0
+    rand_augment: int = 0
+    trivial_augment: bool = False
+    random_erasing: float = 0.0
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        self._demand("crop_padding", self.crop_padding >= 0, "a number of pixels")
+        self._demand("color_jitter", 0 <= self.color_jitter <= 1, "a strength in [0, 1]")
+        self._demand("rand_augment", 0 <= self.rand_augment <= 30, "a magnitude of 0 to 30")
+        self._demand("random_erasing", 0 <= self.random_erasing <= 1, "a probability in [0, 1]")
+        self._demand("cutout", self.cutout >= 0, "a side in pixels")
+        self._demand("rand_augment", not (self.rand_augment and self.trivial_augment), "0, or trivial_augment=false")
+
+    def _demand(self, name: str, is_valid: bool, choices: str) -> None:
+        if not is_valid:
+            raise UserError(f"dataset.augmentation.{name}={getattr(self, name)}: choose {choices}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileAugmentation(Augmentation):
+    """How pictures of any size become squares: of `crop_size` pixels in training, of `eval_crop_size` in evaluation.
+
+    crop: `random_resized` (a random part of the area between min_area and 1, of an aspect ratio between 3/4 and 4/3),
+    `random` (a random square, after the shorter side has become `resize` pixels) or `pad` (all of a picture whose
+    shorter side has become `crop_size` pixels, but what is beside its middle square; then crop_padding). eval_crop:
+    `center` (the middle square, after the shorter side has become `resize` pixels) or `squash` (the same after both
+    sides have, whatever the aspect ratio). interpolation: of resizing, `bilinear` or `bicubic`, antialiased.
+    """
+
+    crop: str = "random_resized"
+    crop_size: int = 224
+    eval_crop_size: int = 224
+    resize: int = 256
+    eval_crop: str = "center"
+    interpolation: str = "bilinear"
+    min_area: float = 0.08
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        largest = self.resize if self.crop == "random" else math.inf
+        for name, choices in (("crop", CROPS), ("eval_crop", EVAL_CROPS), ("interpolation", INTERPOLATIONS)):
+            self._demand(name, getattr(self, name) in choices, " or ".join(choices))
+        self._demand("crop_size", 1 <= self.crop_size <= largest, f"1 to {largest} pixels, those of resize")
+        self._demand("eval_crop_size", 1 <= self.eval_crop_size <= self.resize, f"1 to resize={self.resize} pixels")
+        self._demand("min_area", 0 < self.min_area <= 1, "a part in (0, 1]")
+        self._demand("crop_padding", self.crop == "pad" or not self.crop_padding, "0, or crop=pad")
+
+
+def mean_colour(mean: tuple[float, ...]) -> list[int]:
+    """The mean of the channels, in [0, 1], in levels of 255."""
+    return [round(255 * value) for value in mean]

@@ -1,0 +1,147 @@
+"""Colour jitter and the policies of a batch against torchvision's own transforms, image by image."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from srp_exp.datasets.augmentation import Augmentation
+from srp_exp.datasets.memory.policies import ColorJitter, Draws, Policy, apply_each, brightness, contrast, kinds
+from srp_exp.datasets.memory.policies import saturation as saturate
+
+SIZES = [(32, 32), (28, 28), (17, 40), (5, 7)]
+RAND = [Augmentation(rand_augment=magnitude) for magnitude in (1, 9, 14, 30)]
+TRIVIAL = Augmentation(trivial_augment=True)
+
+
+def pictures(count: int, channels: int, size: tuple[int, int]) -> Tensor:
+    """Blobs with some grain, and flat ones, in which equalizing and stretching have nothing to do."""
+    source = torch.Generator().manual_seed(count)
+    coarse = torch.rand(count, channels, 4, 5, generator=source)
+    images = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic") * 255
+    images += 20 * torch.randn(images.shape, generator=source)
+    images[1] = 77
+    return images.clamp(0, 255).byte()
+
+
+class Recorded:
+    """A transform of torchvision that notes which operation it applies with which strength."""
+
+    def __init__(self, augmentation: Augmentation):
+        options = {"interpolation": v2.InterpolationMode.BILINEAR}
+        self.transform = v2.TrivialAugmentWide(**options)
+        if not augmentation.trivial_augment:
+            self.transform = v2.RandAugment(1, augmentation.rand_augment, **options)
+        self.names = list(self.transform._AUGMENTATION_SPACE)
+        self.apply = self.transform._apply_image_or_video_transform
+        self.seen: list[tuple[str, float]] = []
+        self.transform._apply_image_or_video_transform = self.note
+
+    def note(self, image: Tensor, name: str, magnitude: float, **options: object) -> Tensor:
+        self.seen.append((name, magnitude))
+        return self.apply(image, name, magnitude, **options)
+
+
+def strength(name: str, magnitude: float) -> float:
+    """What our operations take: factors begin at 1, as torchvision adds it."""
+    return magnitude + 1 if name in ("Brightness", "Color", "Contrast", "Sharpness") else magnitude
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("augmentation", [*RAND, TRIVIAL], ids=["rand 1", "rand 9", "rand 14", "rand 30", "trivial"])
+def test_every_operation_is_torchvisions_to_one_of_255(augmentation, channels, size) -> None:
+    theirs = Recorded(augmentation)
+    ours = [kind.apply for kind in kinds(*size)]
+    torch.manual_seed(0)
+    images = pictures(300, channels, size)
+    expected = torch.stack([theirs.transform(image) for image in images])
+    assert {name for name, _ in theirs.seen} == set(theirs.names)
+    chosen = torch.tensor([[theirs.names.index(name)] for name, _ in theirs.seen])
+    strengths = torch.tensor([[strength(*seen)] for seen in theirs.seen])
+    found = apply_each(ours, images, Draws(chosen, strengths))
+    assert found.dtype == torch.uint8
+    wrong = (found.int() - expected.int()).abs().flatten(1).max(1).values > 1
+    assert not wrong.any(), [seen for seen, is_wrong in zip(theirs.seen, wrong, strict=True) if is_wrong]
+    assert (found != expected).float().mean() < 0.02  # halves are rounded up or down
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(rand_augment=9), TRIVIAL], ids=["rand", "trivial"])
+def test_draws_have_torchvisions_distribution(augmentation) -> None:
+    """The same operations and strengths, as often: every pair that it draws and no other, each within five sigma."""
+    size, samples = (32, 48), 20_000
+    draws = Policy(augmentation, size).draw(samples, torch.Generator().manual_seed(0))
+    assert draws.kinds.shape == draws.strengths.shape == (samples, 1 if augmentation.trivial_augment else 2)
+    theirs = Recorded(augmentation)
+    theirs.apply = lambda image, *_, **__: image
+    torch.manual_seed(0)
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    for _ in range(6000):
+        theirs.transform(image)
+    expected = {(name, round(strength(name, magnitude), 4)) for name, magnitude in theirs.seen}
+    counts: dict[tuple[str, float], int] = {}
+    for kind, value in zip(draws.kinds.flatten().tolist(), draws.strengths.flatten().tolist(), strict=True):
+        name = theirs.names[kind]
+        if name == "Posterize":
+            value = round(value)
+        used = 0.0 if name in ("Identity", "AutoContrast", "Equalize") else value
+        counts[name, round(used, 4)] = counts.get((name, round(used, 4)), 0) + 1
+    assert {name for name, _ in counts} == set(theirs.names)
+    for key in expected:
+        near = [count for (name, value), count in counts.items() if name == key[0] and abs(value - key[1]) < 2e-4]
+        assert near, key
+    for name in theirs.names:
+        total = sum(count for (other, _), count in counts.items() if other == name)
+        mean = draws.kinds.numel() / 14
+        assert abs(total - mean) < 5 * math.sqrt(mean), name
+        of_both = [sum(c for (n, v), c in counts.items() if n == name and sign * v > 0) for sign in (1, -1)]
+        if name in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"):
+            assert abs(of_both[0] - of_both[1]) < 5 * math.sqrt(mean), name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jitter_is_torchvisions_with_the_same_order_and_factors(channels) -> None:
+    images = pictures(60, channels, (32, 32))
+    draws = ColorJitter(0.8).draw(60, torch.Generator().manual_seed(1))
+    theirs = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation]
+    expected = []
+    for image, order, factors in zip(images, draws.kinds.tolist(), draws.strengths.tolist(), strict=True):
+        for which, factor in zip(order, factors, strict=True):
+            image = theirs[which](image, factor)
+        expected.append(image)
+    found = ColorJitter(0.8)(images, draws)
+    assert (found.int() - torch.stack(expected).int()).abs().max() <= 3  # one for each of three roundings
+    for ours, other in ((brightness, theirs[0]), (contrast, theirs[1]), (saturate, theirs[2])):
+        pairs = zip(images, draws.strengths[:, 0].tolist(), strict=True)
+        once = torch.stack([other(image, factor) for image, factor in pairs])
+        assert (ours(images, draws.strengths[:, :1, None, None]).int() - once.int()).abs().max() <= 1
+
+
+def test_jitter_draws_every_order_and_uniform_factors() -> None:
+    draws = ColorJitter(0.4).draw(12_000, torch.Generator().manual_seed(0))
+    orders = {tuple(order) for order in draws.kinds.tolist()}
+    assert len(orders) == 6
+    assert (draws.kinds.sort(1).values == torch.arange(3)).all()
+    assert draws.strengths.min() >= 0.6 and draws.strengths.max() <= 1.4
+    counts = draws.strengths.flatten().histc(8, 0.6, 1.4)
+    assert (counts - 4500).abs().max() < 5 * 4500**0.5
+
+
+@pytest.mark.parametrize("policy", [Policy(RAND[1], (32, 32)), Policy(TRIVIAL, (32, 32)), ColorJitter(0.5)])
+def test_an_image_is_changed_alike_whichever_others_it_is_among(policy) -> None:
+    images = pictures(64, 3, (32, 32))
+    draws = policy.draw(64, torch.Generator().manual_seed(0))
+    whole, untouched = policy(images, draws), images.clone()
+    for size in (1, 7):
+        parts = [policy(images[rows], draws.take(rows)) for rows in torch.arange(64).split(size)]
+        assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(images, untouched)
+
+
+def test_draws_are_a_function_of_the_seed() -> None:
+    one, same, other = (Policy(TRIVIAL, (8, 8)).draw(50, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert all(map(torch.equal, one, same))
+    assert not torch.equal(one.kinds, other.kinds)
