@@ -16,7 +16,7 @@ from srp_exp.errors import UserError
 from srp_exp.srp.findings import Findings
 from srp_exp.srp.record import FACTORS
 from srp_exp.srp.search import Search
-from srp_exp.srp.undisturbed import undisturbed
+from srp_exp.srp.undisturbed import evaluation_mode, undisturbed
 
 LOOKED_FOR = (
     "a module that averages a map (B, C, H, W) over H and W, in any spelling, and multiplies the map by something "
@@ -70,9 +70,12 @@ class _Products(TorchDispatchMode):
     seen = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in FACTORS:
-            sizes = [factor.shape[0] for factor in args if isinstance(factor, Tensor) and factor.dim() >= 3]
-            self.seen |= len(sizes) >= 2 and sizes[-1] == sizes[-2]
+        start = FACTORS.get(func.overloadpacket)
+        factors = () if start is None else args[start : start + 2]
+        if len(factors) == 2 and all(isinstance(factor, Tensor) and factor.dim() >= 3 for factor in factors):
+            one, other = factors
+            spread = one.shape != other.shape or 0 in one.stride() or 0 in other.stride()
+            self.seen |= one.shape[0] == other.shape[0] and (spread or one.dim() >= 4)
         return func(*args, **(kwargs or {}))
 
 
@@ -80,13 +83,9 @@ def _has_no_product(model: nn.Module, example: Tensor) -> bool:
     """Whether a model on the meta device multiplies no map: it needn't be searched then, which takes real values."""
     if not example.is_meta:
         return False
-    training = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), _Products() as products:
-            model.eval()(example)
+        with torch.no_grad(), evaluation_mode(model), _Products() as products:
+            model(example)
     except Exception:  # it may need values
         return False
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     return not products.seen

@@ -14,6 +14,20 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, type, ModuleType, t
 
 
 @contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module of `model` in evaluation mode; afterwards each is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+
+
+@contextmanager
 def undisturbed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Give `model` stand-ins of `dtype` for its parameters and buffers, and restore all of it at the end.
 
