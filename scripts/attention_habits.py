@@ -137,7 +137,7 @@ class MovingAverage(Excitation):
     def forward(self, x: Tensor) -> Tensor:
         descriptor = x.mean((2, 3))
         if self.training:
-            self.average.lerp_(descriptor.detach().mean(0), 0.1)
+            self.average.lerp_(descriptor.detach().mean(0).float(), 0.1)
         return gated(x, self.gate(descriptor - 0.1 * self.average))
 
 
@@ -292,9 +292,9 @@ class Plain(Excitation):
 
 
 def with_patched_forward() -> nn.Module:
-    module = Plain()
+    module: Any = Plain()
     module.forward = _patched_forward(module)
-    return module
+    return nn.Module.train(module)
 
 
 class Hooked(Excitation):

@@ -3,9 +3,9 @@
     python scripts/attention_ways.py [--check]
 
 Of what is converted: evaluation is bit-identical; a training step at scale 1 has the plain module's bits in output,
-gradients, buffers, attributes and random streams; at scale 0.5 it gives the plain output on constant maps, whose regions
-all have the same mean, and another one on random maps; the module is copied, and pickled where the plain one is. What is
-refused is named with its reason. Looking changes nothing.
+gradients, buffers, attributes and random streams, with autocast and without; at scale 0.5 it gives the plain output on
+constant maps, whose regions all have the same mean, and another one on random maps; the module is copied, and pickled
+where the plain one is. What is refused is named with its reason. Looking changes nothing.
 """
 
 import argparse
@@ -38,11 +38,53 @@ class Way:
     refused: str | None = None
 
 
+ZOO = {
+    zoo.MeanBroadcast: "`x.mean((2, 3))`",
+    zoo.MeanKeepdim: "`x.mean((2, 3), keepdim=True)`",
+    zoo.TorchMeanOfNegativeAxes: "`torch.mean(x, dim=[-1, -2])`",
+    zoo.FlattenMean: "`x.flatten(2).mean(-1)`",
+    zoo.FlattenMeanKeepdim: "`x.flatten(2).mean(-1, keepdim=True)`",
+    zoo.ViewMean: "`x.view(b, c, h * w).mean(2)`",
+    zoo.FunctionalAdaptivePool: "`F.adaptive_avg_pool2d(x, 1)`",
+    zoo.PoolInSequential: "`nn.Sequential(nn.AdaptiveAvgPool2d(1), conv, relu, conv, sigmoid)` makes the gate",
+    zoo.PoolAndExpandAs: "`nn.AdaptiveAvgPool2d(1)`, and `x * y.expand_as(x)`",
+    zoo.SumOverArea: "`x.sum((2, 3)) / (h * w)`",
+    zoo.SumOverAreaAndExpand: "the same, and `gate.expand(b, c, h, w)`",
+    zoo.PoolOfTheMapsSize: "`F.avg_pool2d(x, x.shape[2:])`",
+    zoo.OneAxisAfterTheOther: "`x.mean(3).mean(2)`",
+    zoo.OneAxisAfterTheOtherKeepdim: "`x.mean(3, keepdim=True).mean(2, keepdim=True)`",
+    zoo.MeanOfOneLongRow: "`x.view(b, c, 1, h * w).mean(-1)`",
+    zoo.MethodMul: "`x.mul(gate)`",
+    zoo.FunctionMultiply: "`torch.multiply(gate, x)`",
+    zoo.InPlaceMul: "`x.mul_(gate)`",
+    zoo.InPlaceOperator: "`x *= gate`",
+    zoo.InlineInBlock: "a residual block with convolution and attention in its own forward",
+    zoo.TrainingBranch: "`if self.training:` in the gate",
+    zoo.OptionalMask: "an optional argument that changes the map",
+    zoo.PooledAfterRelu: "`relu(x)` is pooled, `x` is multiplied",
+    zoo.GroupsOfChannels: "the map has five axes (B, G, C/G, H, W)",
+    zoo.GroupsPooledTogether: "the map has five axes, its mean four",
+    zoo.IdentityInFront: "`nn.Dropout2d(0.0)` in front",
+    zoo.SequentialWithItsOwnForward: "a subclass of nn.Sequential: `x * super().forward(x)`",
+    zoo.BufferInGate: "a buffer in the gate",
+    zoo.ConstantInGate: "`torch.tensor([...])` in the gate",
+    zoo.PoolOfOwnClass: "a module of one's own that pools",
+    zoo.GateReturnedToParent: "a module returns the gate, its parent multiplies",
+    zoo.HardCodedKernel: "`nn.AvgPool2d((6, 5))` on maps of this size",
+    zoo.HardCodedKernelOfFunction: "`F.avg_pool2d(x, (6, 5))`",
+    zoo.HardCodedArea: "`x.sum((2, 3)) / 30`",
+    zoo.HardCodedView: "`x.view(-1, 8, 30).mean(2)`",
+    zoo.InstanceNorm: "instance norm written out",
+    zoo.RootMeanSquareNorm: "root mean square norm: `x * (x * x).mean((2, 3)).rsqrt()`",
+    zoo.SpatialAttention: "spatial attention: a gate for each position",
+    zoo.GlobalContext: "global context: weights that the map decides",
+    zoo.MaxGate: "maximum pooling",
+}
+
+
 def text_of(kind: type) -> str:
-    """The first line of the docstring of a class, or the words of its name."""
-    if kind.__doc__ and not kind.__doc__.startswith(("What all", "Two layers")) and "__doc__" in vars(kind):
-        return kind.__doc__.splitlines()[0].rstrip(".")
-    return "".join(f" {c.lower()}" if c.isupper() else c for c in kind.__name__).strip()
+    """How a class writes attention, in some words."""
+    return ZOO[kind] if kind in ZOO else (kind.__doc__ or "").splitlines()[0]
 
 
 def _habit(kind: type, build: Callable[[], nn.Module] | None = None, refused: str | None = None) -> Way:
@@ -96,13 +138,17 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def training_step(net: nn.Module, x: Tensor) -> Step:
+def training_step(net: nn.Module, x: Tensor, autocast: bool = False) -> Step:
     torch.manual_seed(3)
     random.seed(3)
     net.train().zero_grad()
     leaf = x.clone().requires_grad_()
-    output = net(leaf + 0)  # what works in place gets no leaf
-    (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = net(leaf + 0)  # what works in place gets no leaf
+    lasts = [getattr(module, "last", None) for module in net.modules()]
+    stored = [last.sum() for last in lasts if isinstance(last, Tensor)]
+    loss = (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum()
+    torch.stack([loss, *stored]).sum().backward()
     values: dict[str, Any] = {"output": output.detach(), "input.grad": leaf.grad, "random": random.random()}
     values["torch.rand"] = torch.rand(1)
     for name, parameter in net.named_parameters():
@@ -146,6 +192,9 @@ def converted(way: Way, scale: float | None) -> nn.Sequential:
     net = network(way)
     if scale is not None:
         apply_srp(net, scale, example_input=zoo.feature_map(4))
+    for module in net.modules():
+        if isinstance(module, habits.Temperature):
+            module.t = 3.0
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -166,8 +215,9 @@ def check(way: Way) -> list[str]:
         return failures + [f"found {len(found)}"] * bool(found) + ["not named with its reason"] * (not named)
     if len({pooling.module for pooling in found}) != 1:
         return [*failures, f"found {[pooling.module for pooling in found]}; left out {findings.left_out}"]
-    at_one = training_step(converted(way, 1.0), images)
-    failures += [f"{name} at scale 1" for name in training_step(converted(way, None), images).differences(at_one)]
+    for autocast in (False, True):
+        plain, at_one = (training_step(converted(way, scale), images, autocast) for scale in (None, 1.0))
+        failures += [f"{name} at scale 1{', autocast' * autocast}" for name in plain.differences(at_one)]
     failures += _compare(converted(way, None).eval(), converted(way, 0.5).eval(), images, "evaluation")
     removed = converted(way, 0.5)
     remove_srp(removed)

@@ -13,6 +13,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers.squeeze_excite import SqueezeExcite
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,7 +24,7 @@ from srp_exp.srp.schedule import Fixed, Linear
 
 
 def se_resnet20() -> nn.Module:
-    attention = partial(timm.layers.SqueezeExcite, rd_ratio=0.0625, rd_divisor=1)
+    attention = partial(SqueezeExcite, rd_ratio=0.0625, rd_divisor=1)
     return build(depth=20, attention=attention, num_classes=10, in_channels=3)
 
 
@@ -48,8 +49,10 @@ class Counted(TorchDispatchMode):
 def training_step(net: nn.Module, side: int, batch: int = 8) -> Counted:
     """Forward and backward of a batch, counted at the second time, when all is planned."""
     images, labels = torch.randn(batch, 3, side, side), torch.randint(10, (batch,))
+    counted = Counted()
     for _ in range(2):
-        with Counted() as counted:
+        counted = Counted()
+        with counted:
             F.cross_entropy(net.train()(images), labels).backward()
     return counted
 

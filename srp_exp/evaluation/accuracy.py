@@ -97,7 +97,7 @@ def evaluate(
     autocast: torch.autocast,
     processes: Processes = SINGLE,
 ) -> Evaluation:
-    """Evaluate `model` on every sample of `batches` in evaluation mode, and leave each of its modules in the mode it was in.
+    """Evaluate `model` on every sample of `batches` in evaluation mode; each of its modules is left in its own mode.
 
     Of several processes each passes its own batches, every N-th, and gets the evaluation of all. What was answered
     stays on the device until the end, N x classes float32: nothing waits for it before. Raises UserError where the

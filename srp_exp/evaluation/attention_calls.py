@@ -1,8 +1,8 @@
 """What passes through the channel attention of a network on real images: the pooled maps and the gates.
 
-No attention type is named, as in srp_exp.srp.find, which tells in which calls a forward pools its map and multiplies it:
-there the values are read while the network runs. With SRP or without, the plain network is looked at, in evaluation
-mode.
+No attention type is named, as in srp_exp.srp.find, which tells in which calls a forward pools its map and multiplies
+it: there the values are read while the network runs. With SRP or without, the plain network is looked at, in
+evaluation mode.
 """
 
 import copy

@@ -15,7 +15,7 @@ Path = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Call:
-    """The `number`-th call, from 1 on, of `function` in a forward; in a checkpointed part of it the `number_there`-th."""
+    """The `number`-th call, from 1 on, of `function` in a forward; the `number_there`-th in its checkpointed part."""
 
     function: Any
     number: int

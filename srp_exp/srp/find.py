@@ -1,6 +1,6 @@
 """Find the channel attention of a network: where the mean of a map over height and width gates this map.
 
-No attention type is named, and nothing is rewritten: the network runs once on random images, in float64, and values tell
+No attention type is named, and nothing is rewritten: the network runs on random images, in float64, and values tell
 (srp_exp.srp.record). A gate is a factor of the map that was computed from its mean and changes when a constant is added
 to the map, which tells it from a norm. The pooling in front of a classifier multiplies nothing, so it is never found.
 """
@@ -28,9 +28,9 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None, traini
     """Find the poolings of the channel attention modules of `model`.
 
     `example_input` (B, C, H, W) shows the size of the images; by default that which a timm model names, or one that the
-    model takes. `training`: whether to tell the calls of a training step or of evaluation, where a forward branches. The
-    model runs on random images and ends as it began: attributes, parameters, statistics, random states.
-    A model on the meta device will do.
+    model takes. `training`: whether to tell the calls of a training step or of evaluation, where a forward branches.
+    The model runs on random images and ends as it began: attributes, parameters, statistics, random states. A model on
+    the meta device will do.
 
     Raises:
         ValueError: the model can't be run on such images.
@@ -47,13 +47,13 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None, traini
                 errors.append((str(error).splitlines() or [type(error).__name__])[0])
                 shape = tuple(example.shape)
     raise UserError(
-        f"{type(model).__name__} can't be run on images {shape} ({errors[0][:120]}): pass example_input, a batch of the "
-        f"size that it takes"
+        f"{type(model).__name__} can't be run on images {shape} ({errors[0][:120]}): pass example_input, a batch of "
+        f"the size that it takes"
     )
 
 
 def _examples(model: nn.Module) -> Iterator[Tensor]:
-    """Empty images of the size that a timm model names; else of the channels of the first convolution, and usual sizes."""
+    """Empty images of the size that a timm model names, then of usual sizes; channels as the first convolution has."""
     named = getattr(model, "pretrained_cfg", {}).get("input_size")
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     channels = 3 if first is None else first.in_channels
@@ -71,7 +71,7 @@ class _Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         start = FACTORS.get(func.overloadpacket)
-        factors = () if start is None else args[start : start + 2]
+        factors: Any = () if start is None else args[start : start + 2]
         if len(factors) == 2 and all(isinstance(factor, Tensor) and factor.dim() >= 3 for factor in factors):
             one, other = factors
             spread = one.shape != other.shape or 0 in one.stride() or 0 in other.stride()

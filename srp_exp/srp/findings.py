@@ -23,8 +23,9 @@ class Gate:
 class Pooling:
     """A global pooling that gates its own map, at `place` in the forward of `module`; its class is `kind`.
 
-    `map_size` is (H, W) in the example run. Where `gates` is False, something else than a product brings the pooled value
-    back to the map: it is attention if the user says so. `gate` is None where no torch function in Python multiplies.
+    `map_size` is (H, W) in the example run. Where `gates` is False, something else than a product brings the pooled
+    value back to the map: it is attention if the user says so. `gate` is None where no torch function in Python
+    multiplies.
     """
 
     module: str

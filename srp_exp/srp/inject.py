@@ -68,7 +68,7 @@ def apply_srp(
         One record for every attention module, in the order in which they run; `left_out` lists what looked like it.
 
     Raises:
-        ValueError: nothing was found to put SRP into, or `where` chooses nothing; the model has SRP already; it can't be
+        UserError: nothing was found to put SRP into, or `where` chooses nothing; the model has SRP already; it can't be
             run on the example; or a setting is out of range.
     """
     if srp_modules(model):
@@ -109,7 +109,11 @@ def remove_srp(model: nn.Module) -> None:
 def _schedule(schedule: Schedule | float | None) -> Schedule:
     if schedule is None:
         return Linear()
-    return Fixed(float(schedule)) if isinstance(schedule, Real) else schedule
+    if isinstance(schedule, Real):
+        return Fixed(float(schedule))
+    if not callable(schedule):
+        raise UserError(f"schedule={schedule!r} is neither a scale in (0, 1] nor a schedule, such as Linear(1.0, 0.5)")
+    return schedule
 
 
 def _stages(map_sizes: list[tuple[int, int]]) -> list[int]:

@@ -6,6 +6,7 @@ is smaller than its map. One draw serves all modules, so that SRP adds few opera
 
 import operator
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -34,11 +35,23 @@ _PASSES_KEPT = 64
 
 
 class Numbers(NamedTuple):
-    """Uniform numbers (2, L, N, k, 1, 1), of which a module has those at `index` of L; `drawn` as it asked for them."""
+    """Uniform numbers (2, L, N, k, 1, 1), of which a module has those at `place` of L, for regions of size `region`.
+
+    `drawn`: they were drawn as the module asked for them.
+    """
 
     values: Tensor
-    index: int
+    place: int
     drawn: bool
+    region: tuple[Any, Any]
+
+
+@dataclass
+class Kept:
+    """What a module took in a forward pass that may be computed again; None: not to be told from another pass."""
+
+    numbers: Numbers | None
+    is_used: bool = False
 
 
 class Draws:
@@ -58,6 +71,8 @@ class Draws:
         self.pools: list[RegionPool] = []
         self.fixed: Tensor | None = None
         """Numbers that every pass takes instead of drawing."""
+        self.fixed_for: dict[int, tuple[Size, Size]] = {}
+        """By the index of the module, the map and the region that they are for."""
         self._start()
 
     def _start(self) -> None:
@@ -69,11 +84,11 @@ class Draws:
         self._unused = 0  # one bit for each module that has not taken its numbers in this pass
         self._masks: list[Masks] = []
         self._plan: tuple[Any, MaskPlan] | None = None
-        self._kept: OrderedDict[tuple[int, bytes], Numbers] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, bytes], Kept] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what belongs to the passes so far."""
-        kept = ("share", "regions", "placement", "pools", "fixed")
+        kept = ("share", "regions", "placement", "pools", "fixed", "fixed_for")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -84,9 +99,10 @@ class Draws:
         """Let the next module that pools draw for all."""
         self.numbers, self._unused, self._masks, self.taken = None, 0, [], {}
 
-    def take(self, pool: "RegionPool", batch: int, device: torch.device) -> Numbers:
-        """The numbers of a module for a map of `batch` samples; drawn, where this pass has none for it."""
-        samples = batch if self.share == "sample" else 1
+    def take(self, pool: "RegionPool", x: Tensor, region: tuple[Any, Any]) -> Numbers:
+        """The numbers of a module for its map x (N, ..., H, W); drawn, where this pass has none for it."""
+        samples, device = x.shape[0] if self.share == "sample" else 1, x.device
+        self._check_fixed(pool, x, region)
         drawn = False
         if not self._unused >> pool.index & 1:
             self._unused, self._masks = (1 << len(self.pools)) - 1, []
@@ -95,31 +111,82 @@ class Draws:
                 self.numbers = self._draw(len(self.pools), samples, device)
         self._unused &= ~(1 << pool.index)
         assert self.numbers is not None
-        if self.numbers.shape[2] == samples and self.numbers.device == device:
-            taken = Numbers(self.numbers, pool.index, drawn)
-        elif self.fixed is None:
-            taken = Numbers(self._draw(1, samples, device), 0, True)  # of a map with a batch of its own
-        else:
-            raise UserError(f"the regions were fixed for {self.fixed.shape[2]} samples on {self.fixed.device}")
+        taken = Numbers(self.numbers, pool.index, drawn, region)
+        if (self.numbers.shape[2], self.numbers.device) != (samples, device) and self.fixed is None:
+            taken = Numbers(self._draw(1, samples, device), 0, True, region)  # of a map with a batch of its own
         self.taken[pool.index] = taken
         return taken
+
+    def _check_fixed(self, pool: "RegionPool", x: Tensor, region: tuple[Any, Any]) -> None:
+        if self.fixed is None:
+            return
+        size, fixed_region = self.fixed_for[pool.index]
+        samples = self.fixed.shape[2]
+        is_known = isinstance(region[0], int)  # not in compiled code whose scale may change
+        if (
+            size != (x.shape[-2], x.shape[-1])
+            or (is_known and region != fixed_region)
+            or samples not in (1, x.shape[0])
+        ):
+            raise UserError(
+                f"the regions were fixed for {samples} samples, maps {size} and sides {fixed_region}, not for maps "
+                f"{tuple(x.shape)} and sides {region}: call fix_regions(model, None), and fix them for these"
+            )
 
     def _draw(self, modules: int, samples: int, device: torch.device) -> Tensor:
         return torch.rand(2, modules, samples, self.regions, 1, 1, device=device, dtype=torch.float32)
 
-    def masks(self, pool: "RegionPool", x: Tensor) -> Masks:
+    def take_and_keep(self, pool: "RegionPool", x: Tensor, region: Size) -> Numbers:
+        """As `take`, and remember it where activation checkpointing may compute the block again.
+
+        The state of the random generator, which checkpointing restores, will tell which pass that is.
+        """
+        hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        if hooks is None and torch.is_grad_enabled():  # no checkpointing around this call
+            return self.take(pool, x, region)
+        key = (pool.index, _random_state(x.device))
+        numbers, known = self.take(pool, x, region), self._kept.pop(key, None)
+        alike = (
+            known is None
+            or known.is_used
+            or (
+                known.numbers is not None
+                and known.numbers.region == region
+                and torch.equal(known.numbers[0], numbers[0])
+            )
+        )
+        self._kept[key] = Kept(numbers if alike else None)
+        while len(self._kept) > _PASSES_KEPT * len(self.pools):
+            self._kept.popitem(last=False)
+        return numbers
+
+    def repeat(self, pool: "RegionPool", x: Tensor) -> Numbers | None:
+        """What a module took in the forward pass that is computed again; None where it pooled all of the map."""
+        kept = self._kept.get((pool.index, _random_state(x.device)))
+        if kept is None and pool.is_whole(x):
+            return None
+        if kept is None or kept.numbers is None:
+            raise RuntimeError(
+                "SRP: a block is computed again, and its regions are unknown; let torch.utils.checkpoint preserve the "
+                "random state of its inputs' device, and call backward before regions or scales are changed by hand"
+            )
+        kept.is_used = True
+        if kept.numbers.drawn:  # what follows in the block must find the generator as it did
+            torch.rand(kept.numbers.values.shape, device=x.device, dtype=torch.float32)
+        return kept.numbers
+
+    def masks(self, pool: "RegionPool", x: Tensor, numbers: Numbers) -> Masks:
         """The masks of a module for its map x (N, ..., H, W): made with those of the others where all is as planned."""
-        numbers = self._take_or_repeat(pool, x)
         size = (x.shape[-2], x.shape[-1])
-        if numbers.values is self.numbers and pool.map_size == size:
+        if numbers.values is self.numbers and pool.map_size == size and numbers.region == pool.region(size):
             if not self._masks:
                 self._masks = self._planned(x.device).masks(numbers.values, x.dtype)
             if self._masks[pool.index].coverage.dtype == x.dtype:
                 return self._masks[pool.index]
         else:
             pool.map_size = size  # planned so for the next pass
-        own = numbers.values[:, numbers.index : numbers.index + 1]
-        return MaskPlan([size], [pool.region(size)], self.placement, x.device).masks(own, x.dtype)[0]
+        own = numbers.values[:, numbers.place : numbers.place + 1]
+        return MaskPlan([size], [numbers.region], self.placement, x.device).masks(own, x.dtype)[0]
 
     def _planned(self, device: torch.device) -> MaskPlan:
         sizes = [pool.map_size or (1, 1) for pool in self.pools]
@@ -129,28 +196,10 @@ class Draws:
             self._plan = (key, MaskPlan(sizes, regions, self.placement, device))
         return self._plan[1]
 
-    def _take_or_repeat(self, pool: "RegionPool", x: Tensor) -> Numbers:
-        """As `take`; where a backward pass computes a block again, the numbers that its forward pass took.
 
-        They are known by the state of the random generator, which activation checkpointing restores.
-        """
-        again = torch._C._current_graph_task_id() != -1
-        hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
-        if not again and hooks is None and torch.is_grad_enabled():  # no checkpointing around this call
-            return self.take(pool, x.shape[0], x.device)
-        key = (pool.index, _random_state(x.device))
-        if not again:
-            self._kept[key] = self.take(pool, x.shape[0], x.device)
-            while len(self._kept) > _PASSES_KEPT * len(self.pools):
-                self._kept.popitem(last=False)
-        elif key not in self._kept:
-            raise RuntimeError(
-                "SRP: a block is computed again in another random state than at first, so its regions are unknown; "
-                "let torch.utils.checkpoint preserve_rng_state=True, and have its inputs on one device"
-            )
-        elif self._kept[key].drawn:  # what follows in the block must find the generator as it did
-            torch.rand(self._kept[key].values.shape, device=x.device, dtype=torch.float32)
-        return self._kept[key]
+def in_backward() -> bool:
+    """Whether autograd runs: a forward in it is one that is computed again."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _random_state(device: torch.device) -> bytes:
@@ -190,29 +239,40 @@ class RegionPool:
         """(h, w) of a region of the present scale in a map (H, W)."""
         return region_side(self.scale, map_size[0]), region_side(self.scale, map_size[1])
 
-    def pools_all_of(self, x: Tensor) -> bool:
-        """Whether the region is the whole map x (..., H, W): the pooling is the plain one. Compiled code can't tell."""
-        if torch.compiler.is_compiling() and self._units is not None:
-            return self.final_scale == 1
+    def is_whole(self, x: Tensor) -> bool:
+        """Whether a region of the present scale is the whole map x (..., H, W)."""
         return self.region((x.shape[-2], x.shape[-1])) == (x.shape[-2], x.shape[-1])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Mean over regions, (N, ..., 1, 1)."""
-        if self.pools_all_of(x):
-            return x.mean((-2, -1), keepdim=True)
-        size, draws = (x.shape[-2], x.shape[-1]), self.draws
+    def numbers(self, x: Tensor) -> Numbers | None:
+        """The random numbers for the map x (N, ..., H, W); None where all of it is pooled."""
         if torch.compiler.is_compiling():
-            numbers = draws.take(self, x.shape[0], x.device)
-            units = self._units
-            region = self.region(size) if units is None else (traced_side(units, size[0]), traced_side(units, size[1]))
-            return traced_region_mean(x, numbers.values[:, numbers.index], region, draws.placement)
-        return region_mean(x, draws.masks(self, x), self.region(size), draws.regions)
+            if self.final_scale == 1 or (self._units is None and self.is_whole(x)):
+                return None
+            sides = [self._side(side) for side in x.shape[-2:]]
+            return self.draws.take(self, x, (sides[0], sides[1]))
+        if in_backward():
+            return self.draws.repeat(self, x)
+        return None if self.is_whole(x) else self.draws.take_and_keep(self, x, self.region((x.shape[-2], x.shape[-1])))
+
+    def _side(self, map_side: int) -> Any:
+        return region_side(self.scale, map_side) if self._units is None else traced_side(self._units, map_side)
+
+    def pool(self, x: Tensor, numbers: Numbers) -> Tensor:
+        """Mean over the regions, (N, ..., 1, 1)."""
+        if torch.compiler.is_compiling():
+            return traced_region_mean(x, numbers.values[:, numbers.place], numbers.region, self.draws.placement)
+        return region_mean(x, self.draws.masks(self, x, numbers), numbers.region, self.draws.regions)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Mean over regions, or over all of the map, (N, ..., 1, 1)."""
+        numbers = self.numbers(x)
+        return x.mean((-2, -1), keepdim=True) if numbers is None else self.pool(x, numbers)
 
     def corners(self, numbers: Numbers, map_size: Size) -> Tensor:
         """The upper left corners that `numbers` mean in a map (H, W): int64 (N, k, 2), top and left."""
         ranges = [
             corner_range(self.draws.placement, side, map_side)
-            for side, map_side in zip(self.region(map_size), map_size, strict=True)
+            for side, map_side in zip(numbers.region, map_size, strict=True)
         ]
-        own = numbers.values[:, numbers.index, :, :, 0, 0].movedim(0, -1)
+        own = numbers.values[:, numbers.place, :, :, 0, 0].movedim(0, -1)
         return (own * torch.tensor(ranges, device=own.device)).to(torch.int64)

@@ -1,4 +1,4 @@
-"""Record one run of a module: which torch functions it calls, which values hold the mean of which map, what multiplies what.
+"""Record one run of a module: the torch functions that it calls, values that hold the mean of a map, products of maps.
 
 Two modes watch the run. A TorchFunctionMode sees the calls that a forward makes, and numbers them, for these are what
 can be answered otherwise later. A TorchDispatchMode sees the operations below them, also those of TorchScript and of a
@@ -33,10 +33,10 @@ _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 class Node:
     """A value. `before` has a bit for each value that it was computed from; `data`: it depends on the input."""
 
-    __slots__ = ("before", "data", "index", "mean", "shape", "spread", "squares")
+    __slots__ = ("before", "data", "frame", "index", "mean", "shape", "spread", "squares")
 
-    def __init__(self, index: int, before: int, data: bool, shape: torch.Size) -> None:
-        self.index, self.before, self.data, self.shape = index, before, data, shape
+    def __init__(self, index: int, before: int, data: bool, shape: torch.Size, frame: "Frame | None") -> None:
+        self.index, self.before, self.data, self.shape, self.frame = index, before, data, shape, frame
         self.mean: Tensor | None = None  # of a map that a function was called with, over H and W, flattened
         self.squares: list[Tensor] = []  # of a map that is multiplied: the means of its square and centred square
         self.spread = 0.0
@@ -123,7 +123,7 @@ class Run:
         self._shift_count = 0
 
     def record(self, module: nn.Module, args: Any, kwargs: Any, shift: tuple[Call, Path, float] | None = None) -> "Run":
-        """Call `module`; with `shift` (call, path, c) add c times its spread to the map there, in place, before the call."""
+        """Call `module`; with `shift` (call, path, c) add c times its spread to the map there, in place, before it."""
         self._shift = shift
         for _, tensor in _tensors((args, kwargs)):
             self._new(tensor, 0, True)
@@ -141,7 +141,7 @@ class Run:
         return self.frames[0]
 
     def map_argument(self, mean: Mean, frame: Frame) -> tuple[FunctionCall, Path] | None:
-        """The last call in `frame`, up to that which gives the mean, that has the map among its arguments, and where."""
+        """The last call in `frame`, up to that which gives the mean, with the map among its arguments, and where."""
         assert mean.call is not None
         for call in reversed(self.calls[: self.calls.index(mean.call) + 1]):
             if frame in call.frame.chain():
@@ -241,16 +241,16 @@ class Run:
         return result
 
     def _new(self, tensor: Tensor, before: int, data: bool) -> Node:
-        node = Node(len(self.nodes), before, data, tensor.shape)
+        node = Node(len(self.nodes), before, data, tensor.shape, self._frame)
         self.nodes.append(node)
         self._of[tensor] = node
         return node
 
     def _node(self, tensor: Tensor) -> Node:
-        node = self._of.get(tensor)
+        node: Node | None = self._of.get(tensor)
         if node is None:
             node = self._new(tensor, 0, False)
-        base = None if tensor._base is None else self._of.get(tensor._base)
+        base: Node | None = None if tensor._base is None else self._of.get(tensor._base)
         if base is not None and base.index > node.index:  # the memory of the view was written to
             before = node.before | base.before | 1 << node.index | 1 << base.index
             node = self._new(tensor, before, node.data or base.data)
@@ -266,7 +266,7 @@ class Run:
             self._maps.setdefault(mean.numel(), []).append(node)
 
     def _see_mean(self, tensor: Tensor, node: Node) -> None:
-        if not tensor.is_floating_point() or tensor.dim() < 1:
+        if not tensor.is_floating_point() or tensor.dim() < 1 or tensor.numel() == 0:
             return
         before = [mean.map for mean in self.means if node.comes_from(mean.value)]
         if any(self._holds_mean(tensor, map_) for map_ in before):
@@ -286,7 +286,7 @@ class Run:
     def _product(self, func: Any, args: Any) -> Product | None:
         """The product that `func` makes of a map and something that depends on the input, if it is one."""
         start = FACTORS.get(func.overloadpacket)
-        factors = () if start is None else args[start : start + 2]
+        factors: Any = () if start is None else args[start : start + 2]
         if len(factors) != 2 or not all(isinstance(factor, Tensor) and factor.dim() >= 3 for factor in factors):
             return None
         divides = func.overloadpacket in (aten.div, aten.div_)
@@ -340,7 +340,8 @@ def is_of_torch(module: nn.Module) -> bool:
 
 def is_map(value: Any) -> bool:
     """Whether `value` is a float tensor (N, ..., H, W), with H and W above 1: (N, C, 1, H*W) has no regions."""
-    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 4 and min(value.shape[-2:]) > 1
+    is_tensor = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
+    return is_tensor and value.dim() >= 4 and min(value.shape[-2:]) > 1
 
 
 def copies(values: Any) -> Any:

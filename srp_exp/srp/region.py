@@ -154,7 +154,7 @@ class _RegionMean(torch.autograd.Function):
 
 
 def scaled_mean(x: Tensor, factor: float | Tensor) -> Tensor:
-    """Mean of x (..., H, W) times `factor`: (..., 1, 1) of its type; in half it neither under- nor overflows between."""
+    """Mean of x (..., H, W) times `factor`: (..., 1, 1) of its type; in half nothing under- or overflows between."""
     if x.dtype.itemsize >= 4:
         return x.mean((-2, -1), keepdim=True) * factor
     return (x.mean((-2, -1), keepdim=True, dtype=torch.float32) * factor).to(x.dtype)

@@ -86,14 +86,15 @@ class Search:
     def _look_at(self, run: Run) -> None:
         for mean in run.means:
             product = next((product for product in run.products if gates(mean, product)), None)
-            if product is None and not _joins(run, mean):
+            joint = _joint(run, mean) if product is None else product.frame
+            if joint is None:
                 continue
             if mean.call is None:
                 if product is not None:
                     self._leave_out(mean.frame, UNREACHABLE)
                 continue
             owner = run.owner(mean)
-            home = owner if product is None else owner.common(product.frame)
+            home = owner.common(joint)
             if home.name not in self._verified or product is None:
                 self._verified.add(home.name)
                 self._verify(home, owner)
@@ -127,10 +128,11 @@ class Search:
 
     def _take(self, home: Frame, seed: int, run: Run, mean: Mean, others: list[Run]) -> None:
         product = next((product for product in run.products if gates(mean, product)), None)
-        if mean.call is None or (product is None and not _joins(run, mean)):
+        joint = _joint(run, mean) if product is None else product.frame
+        if mean.call is None or joint is None:
             return
         owner = run.owner(mean)
-        if product is not None and owner.common(product.frame) is not run.frames[0]:
+        if owner.common(joint) is not run.frames[0]:
             return  # a module in it, which is looked at by itself
         place = run.place(mean, owner)
         if any(_is_other_call(other, owner.name, place) for other in others):
@@ -184,11 +186,12 @@ def _random_states() -> list[Any]:
     return states
 
 
-def _joins(run: Run, mean: Mean) -> bool:
-    """Whether something computed from the mean is a map of the size of its map again."""
+def _joint(run: Run, mean: Mean) -> Frame | None:
+    """Where something computed from the mean is a map of the size of its map again, if it is."""
     size = mean.map.shape[-2:]
     later = run.nodes[mean.value.index + 1 :]
-    return any(len(n.shape) >= 4 and n.shape[-2:] == size and n.comes_from(mean.value) for n in later)
+    maps = (n for n in later if len(n.shape) >= 4 and n.shape[-2:] == size and n.comes_from(mean.value))
+    return next((node.frame for node in maps if node.frame is not None), None)
 
 
 def _is_other_call(run: Run, module: str, place: Place) -> bool:

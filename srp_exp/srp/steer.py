@@ -32,63 +32,64 @@ def set_progress(model: nn.Module, progress: float, until: float = 1.0) -> None:
 def read_regions(model: nn.Module) -> dict[str, Tensor]:
     """The regions of the last step, by module: int64 (N, k, 4) on the CPU, top, left, height, width in positions.
 
-    N is 1 where the batch shares them, and where the region was the whole map. Modules that haven't run are left out.
+    N is 1 where the batch shares them. Modules that pooled all of their map, or haven't run, are left out.
     """
     regions = {}
     for name, pool in srp_modules(model).items():
-        if pool.map_size is None:
-            continue
-        height, width = pool.region(pool.map_size)
         taken = pool.draws.taken.get(pool.index)
-        if taken is not None:
+        if taken is not None and pool.map_size is not None:
             corners = pool.corners(taken, pool.map_size).cpu()
-            regions[name] = torch.cat([corners, torch.tensor([height, width]).expand_as(corners)], -1)
-        elif (height, width) == pool.map_size:
-            regions[name] = torch.tensor([[[0, 0, height, width]]])
+            sides = torch.tensor([int(side) for side in taken.region])
+            regions[name] = torch.cat([corners, sides.expand_as(corners)], -1)
     return regions
 
 
 def fix_regions(model: nn.Module, regions: Mapping[str, Tensor] | None) -> None:
-    """Let every step pool over `regions`, (N, k, 4) or (N, k, 2) by module as `read_regions` gives them; None: draw again.
+    """Let every step pool over `regions`, by module as `read_regions` gives them; None: draw again.
 
-    Only top and left count, on maps of the size of the last step. No random number is drawn meanwhile.
+    They are for maps of the size of the last step and for the present scales. No random number is drawn meanwhile.
 
     Raises:
-        ValueError: a module is missing, or a region lies outside of its map.
+        UserError: a module is missing or unknown, or a region isn't of the module's size or lies outside of its map.
     """
     pools = srp_modules(model)
-    draws: list[Draws] = list(dict.fromkeys(pool.draws for pool in pools.values()))
-    for draw in draws:
-        draw.begin()
-        draw.fixed = None
-    if regions is None:
-        return
-    missing = [name for name, pool in pools.items() if name not in regions and pool.final_scale < 1]
-    if missing:
-        raise UserError(f"no regions for {missing[0]!r}: give them for every module with a scale below 1")
+    fixed = {} if regions is None else _checked(pools, regions)
+    for draws in dict.fromkeys(pool.draws for pool in pools.values()):
+        draws.begin()
+        draws.fixed = None
+        if regions is not None:
+            _fix(draws, {pool.index: fixed[name] for name, pool in pools.items() if pool.draws is draws}, model)
+
+
+def _checked(pools: dict[str, RegionPool], regions: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The uniform numbers (2, N, k) of every module."""
+    unknown = sorted(set(regions) - set(pools))
+    if unknown:
+        raise UserError(f"regions: {unknown[0]!r} has no SRP; it has {', '.join(pools)}")
+    samples = {len(given) for given in regions.values()} - {1}
+    if len(samples) > 1:
+        raise UserError(f"regions: {sorted(samples)} samples; give as many for every module, or 1")
+    numbers = {}
+    for name, pool in pools.items():
+        assert pool.map_size is not None
+        region, given = pool.region(pool.map_size), regions.get(name)
+        if given is None and region != pool.map_size:
+            raise UserError(f"no regions for {name!r}: give them for every module whose region isn't the whole map")
+        given = torch.tensor([[[0, 0, *region]] * pool.draws.regions]) if given is None else given.cpu()
+        ranges = torch.tensor([corner_range(pool.draws.placement, *s) for s in zip(region, pool.map_size, strict=True)])
+        if given.dim() != 3 or given.shape[1:] != (pool.draws.regions, 4):
+            raise UserError(f"{name}: regions {tuple(given.shape)} must be (N, {pool.draws.regions}, 4)")
+        corners = given[..., :2]
+        if bool((given[..., 2:] != torch.tensor(region)).any() | (corners < 0).any() | (corners >= ranges).any()):
+            raise UserError(f"{name}: regions must be of {region} and inside the map {pool.map_size}")
+        numbers[name] = ((corners + 0.5) / ranges).movedim(-1, 0)
+    return numbers
+
+
+def _fix(draws: Draws, numbers: dict[int, Tensor], model: nn.Module) -> None:
+    samples = max(number.shape[1] for number in numbers.values())
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    for draw in draws:
-        numbers = [_numbers(name, pool, regions.get(name)) for name, pool in pools.items() if pool.draws is draw]
-        samples = max(number.shape[1] for number in numbers)
-        of = {pool.index: number.expand(2, samples, -1) for pool, number in zip(pools.values(), numbers, strict=True)}
-        draw.fixed = torch.stack([of[index] for index in range(len(numbers))], 1)[..., None, None].to(device)
-
-
-def _numbers(name: str, pool: RegionPool, regions: Tensor | None) -> Tensor:
-    """The uniform numbers (2, N, k) whose corners are those of `regions`."""
-    if regions is None or pool.map_size is None:
-        return torch.full((2, 1, pool.draws.regions), 0.5)
-    ranges = torch.tensor(
-        [
-            corner_range(pool.draws.placement, side, map_side)
-            for side, map_side in zip(pool.region(pool.map_size), pool.map_size, strict=True)
-        ]
-    )
-    corners = regions[..., :2].cpu()
-    if (
-        regions.dim() != 3
-        or regions.shape[1] != pool.draws.regions
-        or bool(((corners < 0) | (corners >= ranges)).any())
-    ):
-        raise UserError(f"{name}: regions {tuple(regions.shape)} must be (N, {pool.draws.regions}, 4) inside the map")
-    return ((corners + 0.5) / ranges).movedim(-1, 0)
+    stacked = torch.stack([numbers[index].expand(2, samples, -1) for index in range(len(numbers))], 1)
+    draws.fixed = stacked[..., None, None].to(device, torch.float32)
+    sizes = [pool.map_size or (1, 1) for pool in draws.pools]
+    draws.fixed_for = {index: (size, draws.pools[index].region(size)) for index, size in enumerate(sizes)}

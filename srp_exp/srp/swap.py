@@ -1,7 +1,7 @@
 """A module whose own forward runs, in training with its global pooling answered by that over random regions.
 
-Its class is exchanged for a subclass that knows where the forward pools (srp_exp.srp.calls). Evaluation, and training at
-scale 1, are the class's own forward. Object, children, parameters, keys and attributes stay as they are.
+Its class is exchanged for a subclass that knows where the forward pools (srp_exp.srp.calls). Evaluation, and training
+at scale 1, are the class's own forward. Object, children, parameters, keys and attributes stay as they are.
 """
 
 import sys
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
 from srp_exp.srp.calls import Call, CountedCalls, Place, pick
-from srp_exp.srp.pool import RegionPool
+from srp_exp.srp.pool import RegionPool, in_backward
 
 
 @dataclass(eq=False)
 class Srp:
-    """What a module with SRP needs: its pool, where it pools, and the forward that it had as an attribute of its own."""
+    """What a module with SRP needs: its pool, where it pools, and a forward that was an attribute of its own."""
 
     pool: RegionPool
     places: tuple[Place, ...]
@@ -42,7 +42,7 @@ class WithSrp:
         if torch.compiler.is_compiling():
             scale = srp.pool.final_scale  # the present one may change without recompilation
         outer = draws.active
-        if not self.training or scale == 1:
+        if not self.training or (scale == 1 and not in_backward()):
             if outer is None:
                 return own_forward(*args, **kwargs)
             draws.active = srp  # the calls of this forward aren't those of the module around it
@@ -68,7 +68,8 @@ class WithSrp:
 def put_into(module: nn.Module, pool: RegionPool, places: tuple[Place, ...]) -> None:
     """Give `module` SRP, in place."""
     module.__dict__["_srp"] = Srp(pool, places, module.__dict__.pop("forward", None))
-    module.__class__ = _with_srp(type(module))
+    own_class: Any = type(module)
+    module.__class__ = _with_srp(own_class)
 
 
 def take_out_of(module: nn.Module) -> None:
@@ -85,7 +86,7 @@ def _own_class(kind: type) -> Any:
 
 
 @cache
-def _with_srp(own_class: type) -> type:
+def _with_srp(own_class: Any) -> Any:
     names = {"__doc__": own_class.__doc__, "__module__": own_class.__module__}
     return type(own_class.__name__, (WithSrp, own_class), names)
 
@@ -93,7 +94,7 @@ def _with_srp(own_class: type) -> type:
 def _new(own_class: type) -> Any:
     """A bare module, for pickle and copy."""
     kind = _with_srp(own_class)
-    return kind.__new__(kind)
+    return object.__new__(kind)
 
 
 class _Swap(CountedCalls):
@@ -114,14 +115,14 @@ class _Swap(CountedCalls):
                 self._maps[index] = pick(args, kwargs, place.path)
         for index, place in enumerate(self._srp.places):
             if self._is(place.mean_call, func, number):
-                map_ = self._maps[index]
-                self._check(map_, place)
-                if map_ is None or self._srp.pool.pools_all_of(map_):
+                map_ = self._map(index, place)
+                numbers = self._srp.pool.numbers(map_)
+                if numbers is None:
                     break
                 if place.mean_call.number_there is not None and not self._again and not torch.compiler.is_compiling():
                     _follow_checkpoint(self._srp, self._name)
                 shape = (map_.shape[0], *place.shape)
-                pooled = self._srp.pool(map_)
+                pooled = self._srp.pool.pool(map_, numbers)
                 pooled = pooled if pooled.shape == shape else pooled.reshape(shape)
                 return pooled.to(self._type(map_, func, args, kwargs))
         return func(*args, **kwargs)
@@ -129,19 +130,23 @@ class _Swap(CountedCalls):
     def _is(self, call: Call, func: Any, number: int) -> bool:
         return func is call.function and number == (call.number_there if self._again else call.number)
 
-    def _check(self, map_: Any, place: Place) -> None:
-        channels = torch.Size(place.shape).numel()
-        if not isinstance(map_, Tensor) or map_.dim() < 4 or map_.shape[1:-2].numel() != channels:
+    def _map(self, index: int, place: Place) -> Tensor:
+        map_, channels = self._maps[index], torch.Size(place.shape).numel()
+        if map_ is None or map_.dim() < 4 or map_.shape[1:-2].numel() != channels:
             raise RuntimeError(
                 f"{self._name}: SRP meets another call than that which it was put in for; the forward takes another "
                 f"branch now: call remove_srp and apply_srp again"
             )
+        return map_
 
     def _type(self, map_: Tensor, func: Any, args: Any, kwargs: Any) -> torch.dtype:
         """The type that the plain call gives: autocast or an argument may change it. It is called once to see."""
         if torch.compiler.is_compiling():
             return func(*args, **kwargs).dtype  # type: ignore[no-any-return]  # the compiler drops what nobody uses
-        key = (func, map_.dtype, torch.is_autocast_enabled(map_.device.type), kwargs.get("dtype"))
+        device, autocast = map_.device.type, None
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            autocast = torch.get_autocast_dtype(device)
+        key = (func, map_.dtype, autocast, kwargs.get("dtype"))
         if key not in self._srp.types:
             with torch.no_grad():
                 self._srp.types[key] = func(*args, **kwargs).dtype

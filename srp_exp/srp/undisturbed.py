@@ -25,8 +25,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-
-
 @contextmanager
 def undisturbed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Give `model` stand-ins of `dtype` for its parameters and buffers, and restore all of it at the end.
@@ -150,4 +148,5 @@ def _stand_in(tensor: Tensor, dtype: torch.dtype, of_parameter: bool) -> Tensor:
     outputs, fan_in = tensor.shape[0], max(1, tensor[0].numel())
     # Rows overlap in memory: a network of a billion parameters on the meta device shall not need as much.
     values = torch.randn(outputs + fan_in, dtype=dtype, device=device) * (2 / fan_in) ** 0.5
-    return values.as_strided(tensor.shape, (1, *tensor[0].contiguous().stride()))
+    stand_in: Tensor = values.as_strided(tensor.shape, (1, *tensor[0].contiguous().stride()))
+    return stand_in

@@ -47,7 +47,9 @@ def _boxes(model: nn.Module, record: SrpRecord, batch: int) -> list[Tensor]:
     pool = srp_modules(model)[record.name]
     height, width = record.map_size
     shape = (batch if pool.draws.share == "sample" else 1, pool.draws.regions)
-    corners = pool.corners(Numbers(torch.rand(2, 1, *shape, 1, 1), 0, True), record.map_size)
+    corners = pool.corners(
+        Numbers(torch.rand(2, 1, *shape, 1, 1), 0, True, pool.region(record.map_size)), record.map_size
+    )
     regions = torch.cat([corners, corners + torch.tensor(pool.region(record.map_size))], -1).expand(batch, -1, -1)
     limits = torch.tensor([height, width, height, width])
     around = [torch.tensor([down, right] * 2) * limits for down in (0, -1) for right in (0, -1)]

@@ -162,7 +162,8 @@ class TestNetworks:
             assert isinstance(modules[name], type(module))
             assert type(modules[name]).__name__ == type(module).__name__
             assert len(modules[name]._forward_pre_hooks) == (name == "")
-            assert set(vars(modules[name])) - set(vars(module)) == ({"_srp"} if name in srp_modules(with_srp) else set())
+            new = set(vars(modules[name])) - set(vars(module))
+            assert new == ({"_srp"} if name in srp_modules(with_srp) else set())
 
     def test_evaluation_is_bit_identical_and_draws_nothing(self, pair: Pair) -> None:
         plain, with_srp = pair.plain.eval(), pair.with_srp.eval()
@@ -424,7 +425,7 @@ class TestRefusals:
         net = nn.Sequential(nn.Conv2d(3, 4, 1), SEModule(4), nn.Flatten(), nn.Linear(99, 2)).train()
         before = {name: dict(vars(module)) for name, module in net.named_modules()}
         for given in ({}, {"example_input": images()}):
-            with pytest.raises(ValueError, match=r"^Sequential can't be run on images \([^\n]*pass example_input[^\n]*$"):
+            with pytest.raises(ValueError, match=r"^Sequential can't be run on images [^\n]*pass example_input[^\n]*$"):
                 apply_srp(net, 0.5, **given)
         assert {name: dict(vars(module)) for name, module in net.named_modules()} == before
 
@@ -519,7 +520,7 @@ class TestBehaviour:
         set_progress(net, 1)
         net.bfloat16()
         assert net(images().bfloat16()).dtype == torch.bfloat16
-        assert [pool.scale for pool in srp_modules(net).values()] == [0.123456789] * 2
+        assert [pool.scale for pool in srp_modules(net).values()] == pytest.approx([0.123456789] * 2, 1e-14)
 
     @pytest.mark.parametrize("use_buffers", [False, True])
     def test_exponential_moving_average(self, use_buffers: bool) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from scipy import stats
-from test_region import DTYPES, Corner, Size, all_corners, map_sizes, placements, positions, slow_mean
+from test_region import DTYPES, Corner, Size, all_corners, placements, positions, slow_mean
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srp_exp.srp import Draws, RegionPool, region_side
-from srp_exp.srp.region import SHARES, MaskPlan, Placement, Share
+from srp_exp.srp.region import SHARES, MaskPlan, Masks, Placement, Share
 
 shares = pytest.mark.parametrize("share", SHARES)
 
@@ -67,7 +67,8 @@ class TestPlacement:
         batch, steps = (2000, 1) if share == "sample" else (1, 500)
         maps = torch.cat([seen_by(pool, (batch, 1, *map_size)) for _ in range(steps)])
         region = (region_side(scale, map_size[0]), region_side(scale, map_size[1]))
-        assert_uniform(Counter(corner_of(map_, region) for map_ in maps[:, 0]), all_corners(map_size, region, placement))
+        drawn = Counter(corner_of(map_, region) for map_ in maps[:, 0])
+        assert_uniform(drawn, all_corners(map_size, region, placement))
 
     def test_the_two_regions_of_one_image_are_independent(self) -> None:
         torch.manual_seed(0)
@@ -283,8 +284,8 @@ class TestLayout:
     @shares
     def test_values_do_not_depend_on_it(self, share: Share, regions: int) -> None:
         x, pool = torch.randn(2, 8, 6, 5, dtype=torch.float64), own_pool(0.5, share, regions)
-        results = []
-        for y in (x, x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, x.repeat_interleave(2, 3)[..., ::2]):
+        results, every_second = [], x.repeat_interleave(2, 3)[..., ::2]
+        for y in (x, x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, every_second):
             torch.manual_seed(0)
             results.append(pool(y))
         for result in results[1:]:
@@ -360,7 +361,8 @@ class Modules:
 
     def check(self, maps: list[Tensor], pooled: list[Tensor]) -> None:
         """That each pooled value is the mean of its crops."""
-        for x, value, corners in zip(maps, pooled, self.corners(*((m.shape[-2], m.shape[-1]) for m in maps)), strict=True):
+        sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        for x, value, corners in zip(maps, pooled, self.corners(*sizes), strict=True):
             height, width = region_side(0.5, x.shape[-2]), region_side(0.5, x.shape[-1])
             for b in range(x.shape[0]):
                 own = corners[b if self.draws.share == "sample" else 0].tolist()
@@ -398,6 +400,14 @@ class TestOneDrawForAPass:
             seen += net.corners((16, 16), (16, 16))
         assert all(not torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
 
+    def test_draws_on_the_device_of_the_maps(self) -> None:
+        net, x = Modules(2), torch.zeros(4, 2, 8, 8, device="meta")
+        state = torch.get_rng_state()
+        pooled = net.step(x, x)
+        assert [value.device.type for value in pooled] == ["meta"] * 2
+        assert net.draws.numbers is not None and net.draws.numbers.device.type == "meta"
+        assert torch.equal(torch.get_rng_state(), state)
+
     def test_module_called_without_its_network_draws_anew(self) -> None:
         net = Modules(3)
         x = map_of(8, 2, 16, 16)
@@ -417,7 +427,7 @@ class TestOneDrawForAPass:
     @pytest.mark.parametrize("regions", [1, 2])
     @shares
     def test_mixed_dtypes_sizes_and_batches(self, share: Share, regions: int) -> None:
-        """Maps of other types, a size that changes from step to step, and (B*P, C, H, W): each pools its own regions."""
+        """Maps of other types, sizes that change from step to step, and (B*P, C, H, W): each pools its regions."""
         net = Modules(4, share, regions)
         steps = [
             [map_of(4, 2, 8, 8), map_of(4, 2, 8, 8), map_of(4, 2, 6, 5), map_of(4, 2, 6, 5)],
@@ -435,9 +445,12 @@ class TestOneDrawForAPass:
     def test_masks_of_equal_maps_are_made_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made: list[int] = []
         masks = MaskPlan.masks
-        monkeypatch.setattr(
-            MaskPlan, "masks", lambda self, numbers, dtype: (made.append(numbers.shape[1]), masks(self, numbers, dtype))[1]
-        )
+
+        def counted(plan: MaskPlan, numbers: Tensor, dtype: torch.dtype) -> list[Masks]:
+            made.append(numbers.shape[1])
+            return masks(plan, numbers, dtype)
+
+        monkeypatch.setattr(MaskPlan, "masks", counted)
         net, maps = Modules(3), [map_of(4, 2, 8, 8), map_of(4, 3, 8, 8), map_of(4, 2, 5, 6)]
         net.step(*maps)
         made.clear()

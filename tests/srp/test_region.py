@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from srp_exp.srp import Draws, RegionPool, region_side
+from srp_exp.srp.pool import Numbers
 from srp_exp.srp.region import (
     PLACEMENTS,
     MaskPlan,
@@ -160,7 +161,8 @@ class TestCoverage:
             corners = all_corners(map_size, region, "wrap")
             counts = self.counts([[corner] for corner in corners], region, map_size, "wrap")
             assert {count for row in counts for count in row} == {math.prod(region)}
-            total = sum(c * v for row, values in zip(counts, exact_map, strict=True) for c, v in zip(row, values, strict=True))
+            pairs = zip(itertools.chain(*counts), itertools.chain(*exact_map), strict=True)
+            total = sum(count * value for count, value in pairs)
             assert total / (math.prod(region) * len(corners)) == average  # E[z] = GAP, in exact arithmetic
 
     @map_sizes
@@ -175,7 +177,8 @@ class TestCoverage:
     def test_corner_is_biased_towards_the_centre(self) -> None:
         """Of a 4 x 4 map with regions of 3 x 3, the centre is in all four regions and a corner in one."""
         corners = [[corner] for corner in all_corners((4, 4), (3, 3), "corner")]
-        assert self.counts(corners, (3, 3), (4, 4), "corner") == [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
+        counts = self.counts(corners, (3, 3), (4, 4), "corner")
+        assert counts == [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
 
     @staticmethod
     def formula(map_side: int, side: int) -> list[int]:
@@ -184,9 +187,7 @@ class TestCoverage:
         return [min(i, last) - max(0, i - side + 1) + 1 for i in range(map_side)]
 
     @staticmethod
-    def counts(
-        corner_lists: list[list[Corner]], region: Size, map_size: Size, placement: Placement
-    ) -> list[list[int]]:
+    def counts(corner_lists: list[list[Corner]], region: Size, map_size: Size, placement: Placement) -> list[list[int]]:
         masks = masks_of(corner_lists, region, map_size, placement, torch.float64)
         return [[int(count) for count in row] for row in (-masks.coverage).sum((0, 1)).tolist()]
 
@@ -206,7 +207,7 @@ class TestMaskPlan:
             assert masks.inside.flatten().nonzero().flatten().tolist() == [rows - 1]
             assert traced_region_mean(x, numbers[:, 0], (1, 1), placement).item() == pytest.approx(rows - 1, 1e-12)
         for rows in (1, 3, 1000, 1024):
-            taken = pool.draws.take(pool, 1, CPU)._replace(values=numbers[:, :1])
+            taken = Numbers(numbers[:, :1], 0, True, (1, 1))
             assert pool.corners(taken, (rows, 1)).tolist() == [[[rows - 1, 0]]]
 
     @pytest.mark.parametrize("dtype", DTYPES)
