@@ -21,8 +21,8 @@ from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states, print_grid, terminal
 from srp_exp.studies.pairs import check_decidable, plain_study
 from srp_exp.studies.store import State, find_run, note_job
+from srp_exp.training.distributed import launched_as
 from srp_exp.training.interruption import EXIT_CODE, Interruption
-from srp_exp.training.launch import launched_as
 
 
 class GridSweeper(BasicSweeper):

@@ -30,7 +30,8 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
-from srp_exp.runs.build import build_data, build_learner, build_model, choose_kernels
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import choose_kernels
 
 CLASSES, BATCH, SIDE, WORKERS, EPOCHS = 10, 32, 128, 2, 2
 NAMES = tuple(f"class{number}" for number in range(CLASSES))

@@ -19,7 +19,8 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.datasets import Batch
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model, choose_kernels
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.learner import Learner
 
@@ -52,7 +53,7 @@ def images_per_second(learner: Learner, batch: Batch, steps: int) -> float:
     start = time.perf_counter()
     for _ in range(steps):
         learner.train_step(batch)
-    learner.totals.read(learner.processes)  # waits for the device
+    learner.totals.read()  # waits for the device
     return steps * len(batch.labels) / (time.perf_counter() - start)
 
 

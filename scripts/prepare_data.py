@@ -63,9 +63,14 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Choices, DictConfig]:
     own = [argument for argument in arguments if argument.partition("=")[0] in Choices.__dataclass_fields__]
     choices = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Choices), OmegaConf.from_dotlist(own)))
     assert isinstance(choices, Choices)
+    others = [argument for argument in arguments if argument not in own]
+    if "--config-dir" in others:
+        at = others.index("--config-dir")
+        folder = Path(others[at + 1]).absolute()
+        others[at : at + 2] = [f"hydra.searchpath=[file://{folder}]"]
     register()
     with initialize_config_dir(str(CONF_DIR), version_base=None):
-        config = compose("config", [argument for argument in arguments if argument not in own])
+        config = compose("config", others)
     validate(config)
     return choices, OmegaConf.create(plain_values(config))
 
@@ -96,7 +101,7 @@ def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
     paths = choices.archive if isinstance(choices.archive, list) else [choices.archive]
     archives = tuple(Path(path).expanduser() for path in paths if path is not None)
     make_set = set_maker(dataset)
-    unpack(Preparation(name, root, archives, strict=dataset.verify == "strict"), make_set, report)
+    unpack(Preparation(name, root, archives, strict=dataset.get("verify", "strict") == "strict"), make_set, report)
     made = make_set(root, None)
     sizes = f"{len(made.train):,} training and {len(made.test):,} test images of {made.num_classes} classes"
     report.say(f"{root}: {sizes}, checked")

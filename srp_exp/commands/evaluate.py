@@ -8,7 +8,7 @@ from srp_exp.commands.shared import asked, show_metrics
 from srp_exp.datasets.other_test import name_of
 from srp_exp.runs.evaluate import evaluate_checkpoint
 from srp_exp.runs.read import beside, read_run
-from srp_exp.training.launch import launched_as
+from srp_exp.training.distributed import launched_as
 
 
 def execute(config: DictConfig) -> None:

@@ -18,7 +18,7 @@ from srp_exp.runs.folder import DATA, EVALUATION, RESULTS
 from srp_exp.studies.grid import Grid, PlannedRun
 from srp_exp.studies.listing import dry_run, terminal
 from srp_exp.studies.store import find_run
-from srp_exp.training.launch import launched_as
+from srp_exp.training.distributed import launched_as
 
 
 def execute(config: DictConfig) -> None:

@@ -94,7 +94,7 @@ class FileAugmentationConfig(AugmentationConfig):
     resize: int = within("[1, inf)", "${eval_resize:${.eval_crop_size},${.crop},${from_weights:crop_pct,0.875}}")
     eval_crop: EvalCropName = field(default="${from_weights:eval_crop,center}")  # type: ignore[assignment]
     interpolation: Interpolation = field(default="${from_weights:interpolation,bilinear}")  # type: ignore[assignment]
-    min_area: float = within("(0, 1]", 0.08)  # of random_resized, a part of the picture
+    min_area: float = within("(0, 1]", 0.08, counts_if=("crop", "random_resized"))  # a part of the picture
     flip: bool = True
 
 
@@ -127,7 +127,9 @@ class FolderConfig(FilesConfig):
     name: str = field(default="${folder_name:${.root}}")  # the folder's
     memory_mb: float = within("[0, inf)", 1000.0)  # pictures of one size that take no more are held in memory
     test_fraction: float = within("[0, 1)", 0.0)  # part of every class that is for testing, where there is no such part
-    split_seed: int = within("[0, inf)", 0)  # of that part, apart from the run's seed
+    split_seed: int = within(
+        "[0, inf)", 0, counts_unless=("test_fraction", 0.0)
+    )  # of that part, apart from the run's seed
 
 
 @dataclass

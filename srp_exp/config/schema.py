@@ -142,7 +142,7 @@ class Config:
     trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
-    workers: int | None = not_identity(None, within="[0, inf)")  # that read image files; None: one a CPU, at most 16
+    workers: int | None = not_identity(None, within="[0, inf)")  # of a machine, that read image files
     log_every_steps: int = not_identity(10, within="[1, inf)")
     profile: bool = not_identity(False)  # true: a trace of three steps, in the run's folder profile/
     progress: bool = not_identity(True)  # a progress bar where the output is a terminal

@@ -11,13 +11,14 @@ from omegaconf import DictConfig
 from srp_exp.datasets import DataSet
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.runs.build import Data, build_data, build_device, build_model, choose_kernels, digests_of_data
+from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
 from srp_exp.runs.data import refuse_other_data
+from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder import EVALUATION
 from srp_exp.runs.lock import only_writer
 from srp_exp.runs.read import leave_out_weights
 from srp_exp.training.checkpoints import FINAL, load, model_state
-from srp_exp.training.distributed import connected
+from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.learner import autocast
 from srp_exp.training.logs import log_to
 
@@ -31,7 +32,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         refuse_other_data(_run_of(checkpoint), digests_of_data(config, data.dataset))
         model, _ = build_model(config, data.dataset, device)
         model.load_state_dict(model_state(load(checkpoint)))
-        evaluation = evaluate_on(config, model, data, config.split)
+        evaluation = evaluate_on(config, model, data, config.split, processes)
         if processes.writes:
             evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
     if processes.writes:
@@ -75,9 +76,8 @@ def _run_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent
 
 
-def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
+def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Evaluation:
     """Evaluate `model`, in evaluation mode, on a split of `data`; every process gets the evaluation of all."""
     batches = data.evaluation_batches(split, config.recipe.batch_size)
-    data.processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
-    context = autocast(data.device, config.precision)
-    return evaluate(model, batches, data.dataset.class_names, context, data.processes)
+    processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
+    return evaluate(model, batches, data.dataset.class_names, autocast(data.device, config.precision), processes)

@@ -6,7 +6,8 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model, choose_kernels
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device, choose_kernels
 
 _IMAGES = 16  # of the batch
 _TIMED = 3  # steps

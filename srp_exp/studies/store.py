@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srp_exp.files import write_atomically
-from srp_exp.runs.folder import CONFIG, PROVENANCE, RESULTS, failure_files, reading
+from srp_exp.runs.folder import CONFIG, PROVENANCE, RESULTS, failure_files, read_starts, reading
 from srp_exp.runs.lock import is_held
 
 JOB = "slurm_job.txt"
@@ -75,7 +75,13 @@ class Run:
             return {**results, "test": test, "training_seconds": float(results["training_seconds"])}
 
     @cached_property
+    def starts(self) -> list[dict[str, Any]]:
+        """Where each start of the run came from, in their order."""
+        return read_starts(self.folder)
+
+    @cached_property
     def provenance(self) -> dict[str, Any]:
+        """Where its last start came from."""
         with reading(self.folder / PROVENANCE):
             origin = dict(json.loads((self.folder / PROVENANCE).read_text()))
             return {**origin, **{name: origin[name] for name in _ORIGIN}, "packages": dict(origin["packages"])}

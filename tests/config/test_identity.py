@@ -152,6 +152,8 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
         (("optimizer=adamw", "recipe.lr=0.2", "recipe.weight_decay=0.1"), ("optimizer=adamw",)),
         (("lr_schedule=one_cycle", "recipe.warmup_epochs=3"), ("lr_schedule=one_cycle",)),
         (("recipe.label_smoothing=-0.0",), ()),
+        (("dataset=cub200", "dataset.augmentation.min_area=0.5"), ("dataset=cub200",)),  # its crop has none
+        (("dataset=folder", "dataset.split_seed=1"), ("dataset=folder",)),
     ],
     ids=lambda overrides: " ".join(overrides) or "defaults",
 )
@@ -170,6 +172,11 @@ def test_the_same_configuration_has_one_id_however_it_is_written(compose, overri
         (("optimizer=adamw", "optimizer.lr=0.2"), ("optimizer=adamw",)),
         (("backbone=resnet50", "recipe.pretrained=true"), ("backbone=resnet50",)),
         (("srp.last=1e-13",), ("srp.last=2e-13",)),
+        (("dataset=imagenet", "dataset.augmentation.min_area=0.5"), ("dataset=imagenet",)),
+        (
+            ("dataset=folder", "dataset.test_fraction=0.2", "dataset.split_seed=1"),
+            ("dataset=folder", "dataset.test_fraction=0.2"),
+        ),
     ],
     ids=lambda overrides: " ".join(overrides) or "defaults",
 )

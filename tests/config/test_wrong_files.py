@@ -95,9 +95,9 @@ WRONG = {
     "a comparison of an unknown method": (
         "study/mine", of_study("comparisons: [{method: ab, baseline: b}]"), ["ab", "a, b"],
     ),
-    "a margin below zero": (
-        "study/mine", of_study("comparisons: [{method: a, baseline: b, margin: -0.1}]"),
-        ["margin=-0.1", "[0, inf)"],
+    "a smallest effect below zero": (
+        "study/mine", of_study("comparisons: [{method: a, baseline: b, smallest_effect: {value: -0.1, reason: x}}]"),
+        ["smallest_effect.value=-0.1", "(0, inf)"],
     ),
     "another expectation": (
         "study/mine", of_study("comparisons: [{method: a, baseline: b, expect: beter}]"),

@@ -30,7 +30,8 @@ from srp_exp.config.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
 from srp_exp.runs import build
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device
 from srp_exp.srp import Linear, apply_srp
 
 CPU = torch.device("cpu")
@@ -210,7 +211,7 @@ def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, fi
         group["lr"] = max(group["lr"], 1e-3)  # a warm-up begins at 0, where nothing could be seen to move
     before = [parameter.detach().clone() for parameter in model.parameters()]
     learner.train_step(next(batches.epoch(0)))
-    totals = learner.totals.read(learner.processes)
+    totals = learner.totals.read()
     assert learner.step == 1
     assert totals["samples"] == config.recipe.batch_size
     assert totals["bad_step"] == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from srp_exp.commands.search import objective
-from srp_exp.runs.build import build_device
+from srp_exp.runs.device import build_device
 from srp_exp.runs.free_device import free_cuda, take_first_free
 
 TINY = (
@@ -71,6 +71,8 @@ def test_a_process_keeps_its_device(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", Properties)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch, "empty", lambda size, device: None)
     free_cuda.cache_clear()
     assert build_device("free_cuda") == build_device("free_cuda") == torch.device("cuda:0")
     free_cuda.cache_clear()

@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.srp import srp_modules
-from srp_exp.training.distributed import SINGLE
 from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
 from srp_exp.training.mixing import MixUpOrCutMix
 
@@ -126,7 +125,7 @@ def test_steps_are_those_written_out_by_hand(mix: Mix | None, label_smoothing: f
         np.testing.assert_allclose(model.weight.detach().numpy(), by_hand.weight, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(model.bias.detach().numpy(), by_hand.bias, rtol=1e-12, atol=1e-14)
     assert learner.step == 4
-    assert learner.totals.read(SINGLE)["loss"] == pytest.approx(8 * sum(losses), rel=1e-6)
+    assert learner.totals.read()["loss"] == pytest.approx(8 * sum(losses), rel=1e-6)
 
 
 @pytest.mark.parametrize("mix", [None, soften], ids=["hard", "soft"])
@@ -145,7 +144,7 @@ def test_accumulation_equals_the_whole_batch(parts: int, mix: Mix | None) -> Non
     assert accumulated.step == whole.step == 3
     for parameter, other in zip(whole.model.parameters(), accumulated.model.parameters(), strict=True):
         torch.testing.assert_close(parameter, other, rtol=1e-12, atol=1e-14)
-    assert accumulated.totals.read(SINGLE) == pytest.approx(whole.totals.read(SINGLE), rel=1e-6)
+    assert accumulated.totals.read() == pytest.approx(whole.totals.read(), rel=1e-6)
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
@@ -229,7 +228,7 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on() -> None:
     batch = vectors(1, dtype=torch.float32)[0]
     large = Batch(batch.images * 100, batch.labels, batch.index)
     learner.train_step(large)  # its scaled gradients leave the range of float16; the loss is finite
-    assert learner.totals.read(SINGLE)["bad_step"] == 0
+    assert learner.totals.read()["bad_step"] == 0
     assert torch.equal(model.weight, before["weight"])
     assert learner.scaler.get_scale() == scale / 2
     train(learner, [batch] * 6)
@@ -274,7 +273,7 @@ def test_totals_equal_a_slow_recount(mix: Mix | None) -> None:
             loss -= (0.9 * weight + 0.1 / CLASSES) * (value - log_sum)
         correct += row.index(max(row)) == label
     assert 0 < correct < len(labels)
-    assert learner.totals.read(SINGLE) == {
+    assert learner.totals.read() == {
         "loss": pytest.approx(loss, rel=1e-5),
         "correct": correct,
         "samples": len(labels),
@@ -287,7 +286,7 @@ def test_totals_name_the_first_of_several_bad_steps() -> None:
     logits, target = torch.zeros(2, CLASSES), torch.tensor([0, 1])
     for step, loss in enumerate([1.0, math.inf, 2.0, math.nan, -math.inf]):
         totals.add(torch.tensor(loss), logits, target, step)
-    assert totals.read(SINGLE)["bad_step"] == 2
+    assert totals.read()["bad_step"] == 2
 
 
 EVERYTHING = {"ema_decay": 0.9, "ramp_until": 0.8, "label_smoothing": 0.1, "clip_norm": 1.0, "accumulate_steps": 2}

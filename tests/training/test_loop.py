@@ -20,7 +20,7 @@ from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints, load
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.loop import LoopSettings, NonFiniteLossError, Training, fit, is_best
+from srp_exp.training.loop import NonFiniteLossError, Training, fit, is_best
 from srp_exp.training.mixing import MixUpOrCutMix
 from srp_exp.training.reporter import Reporter
 
@@ -54,9 +54,7 @@ class Run:
         reporter = Reporter(self.folder, lambda writer: None, epochs, self.batches.batch_size, progress=False)
         checkpoints = self.checkpoints
         settings = {"log_every_steps": 2, "select_by": "val/top1", **settings}
-        training = Training(
-            learner, self.batches, checkpoints, reporter, self.interruption, LoopSettings(epochs, **settings)
-        )
+        training = Training(learner, self.batches, checkpoints, self.interruption, reporter, epochs=epochs, **settings)
         try:
             fit(training, self.evaluate)
         finally:
