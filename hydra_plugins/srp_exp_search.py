@@ -6,7 +6,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from srp_exp.studies.objective import check_search
+from srp_exp.commands.search import check_search
 
 
 class SearchSweeper(Sweeper):

@@ -19,9 +19,10 @@ from rich.console import Console
 from srp_exp.errors import STOPPED, UserError
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states, print_grid, terminal
+from srp_exp.studies.pairs import check_decidable, plain_study
 from srp_exp.studies.store import State, find_run, note_job
+from srp_exp.training.distributed import launched_as
 from srp_exp.training.interruption import EXIT_CODE, Interruption
-from srp_exp.training.launch import launched_as
 
 
 class GridSweeper(BasicSweeper):
@@ -37,6 +38,8 @@ class GridSweeper(BasicSweeper):
             return self._launch_all(arguments)
         console = terminal()
         grid = self._plan(arguments)
+        if config.study is not None:
+            check_decidable(plain_study(config.study), grid.entries)
         if config.dry:
             from srp_exp.studies.listing import dry_run
 

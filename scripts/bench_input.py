@@ -1,4 +1,4 @@
-"""Images per second of reading and augmenting JPEGs, beside torchvision's reference preset; memory; loss by reduction.
+"""Images per second of reading and augmenting JPEGs, beside torchvision's preset and timm's; memory; loss by reduction.
 
     python scripts/bench_input.py [--images 2000] [--rounds 7] [--reads 20000]
 
@@ -18,8 +18,13 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from natural_pictures import encoded_picture, write_pictures
+from timm.data.loader import fast_collate
+from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -29,9 +34,9 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import Picture, decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.packed import open_packed
 from srp_exp.datasets.files.transforms import EvalTransform, window_of
-from srp_exp.datasets.prepare.pack import PackSettings, pack
+from srp_exp.datasets.prepare.copy import CopySettings, write_copy
+from srp_exp.datasets.sets.parquet_files import read_listing
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LARGE = ((1000, 1500), (1536, 2048), (2000, 3000), (3072, 4096))  # height, width
@@ -56,6 +61,27 @@ def torchvision_preset(folder: Path) -> Pass:
     )
     loader = DataLoader(ImageFolder(str(folder), transform), BATCH, True, num_workers=1, persistent_workers=True)
     return lambda: loader
+
+
+def timm_pipeline(folder: Path) -> Pass:
+    """timm's training transform without its options, its uint8 batches, and the normalisation of its prefetcher."""
+    transform = create_transform(
+        224, is_training=True, use_prefetcher=True, color_jitter=0.0, auto_augment=None, interpolation="bilinear"
+    )
+    dataset = ImageFolder(str(folder), transform)
+    loader: Any = DataLoader(dataset, BATCH, True, num_workers=1, persistent_workers=True, collate_fn=fast_collate)
+    mean, std = (255 * torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return lambda: ((images.float().sub_(mean).div_(std), labels) for images, labels in loader)
+
+
+def in_parquet(split: FileSplit, folder: Path, compression: str) -> FileSplit:
+    """The images in one parquet file, in groups of a hundred as the hub has large ones."""
+    file = folder / f"{compression}.parquet"
+    images = pa.array([split.source.read(row) for row in split.rows.tolist()], pa.binary())
+    pq.write_table(pa.table({"image": images}), file, compression=compression, row_group_size=100)
+    labels = np.zeros(len(split), np.int64)
+    source = read_listing(folder, [file], "image", labels, folder / "cache").source(folder)
+    return FileSplit(source, split.rows, split.labels, split.index)
 
 
 def ours(split: FileSplit) -> Pass:
@@ -161,11 +187,14 @@ def main() -> None:
     torch.set_num_threads(1)
 
     with tempfile.TemporaryDirectory() as temporary:
-        folder, packed = Path(temporary) / "folder", Path(temporary) / "packed"
+        folder, copied = Path(temporary) / "folder", Path(temporary) / "copy"
         split = write_pictures(folder, arguments.images)
-        settings = PackSettings(name="bench", class_names=("class",), resize=256)
-        pack({"train": split, "test": split.take(torch.arange(1))}, packed, settings)
-        copy = open_packed(packed, "bench").train
+        copied.mkdir()
+        settings = CopySettings(name="bench", class_names=("class",), resize=256)
+        write_copy({"train": split, "test": split.take(torch.arange(1))}, copied, settings)
+        file = copied / "train-00000.parquet"
+        source = read_listing(copied, [file], "image", split.labels.numpy(), copied).source(copied)
+        copy = FileSplit(source, split.rows, split.labels, split.index)
         size = sum(path.stat().st_size for path in folder.rglob("*.jpg")) / arguments.images
         print(f"torch {torch.__version__}, {os.cpu_count()} CPUs; {arguments.images} JPEGs of {size / 1000:.0f} kB")
         if arguments.reads:
@@ -173,7 +202,10 @@ def main() -> None:
             report_memory("prepared copy", copy, arguments.reads)
         passes = {
             "torchvision's preset": torchvision_preset(folder),
+            "timm's pipeline": timm_pipeline(folder),
             "from the folder": ours(split),
+            "from parquet": ours(in_parquet(split, copied, "none")),
+            "from compressed parquet": ours(in_parquet(split, copied, "snappy")),
             "from the copy prepared with resize=256": ours(copy),
         }
         report_speed(passes, arguments.images, arguments.rounds)

@@ -21,7 +21,8 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.datasets import Batch, TrainingBatches
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.learner import Learner
 
@@ -35,7 +36,7 @@ def images_per_second(learner: Learner, batches: Iterator[Batch], steps: int) ->
     for batch in itertools.islice(batches, steps):
         learner.train_step(batch)
         images += len(batch.labels)
-    learner.totals.read(learner.processes)  # waits for the device
+    learner.totals.read()  # waits for the device
     return images / (time.perf_counter() - start)
 
 

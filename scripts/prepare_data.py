@@ -29,8 +29,8 @@ from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
 from srp_exp.datasets.files.file_set import FileSet
+from srp_exp.datasets.prepare.copy import CopySettings
 from srp_exp.datasets.prepare.extract import Advance
-from srp_exp.datasets.prepare.pack import PackSettings
 from srp_exp.datasets.prepare.prepare import MakeSet, Preparation, Report, make_copy, unpack
 from srp_exp.errors import UserError
 
@@ -63,9 +63,14 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Choices, DictConfig]:
     own = [argument for argument in arguments if argument.partition("=")[0] in Choices.__dataclass_fields__]
     choices = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Choices), OmegaConf.from_dotlist(own)))
     assert isinstance(choices, Choices)
+    others = [argument for argument in arguments if argument not in own]
+    if "--config-dir" in others:
+        at = others.index("--config-dir")
+        folder = Path(others[at + 1]).absolute()
+        others[at : at + 2] = [f"hydra.searchpath=[file://{folder}]"]
     register()
     with initialize_config_dir(str(CONF_DIR), version_base=None):
-        config = compose("config", [argument for argument in arguments if argument not in own])
+        config = compose("config", others)
     validate(config)
     return choices, OmegaConf.create(plain_values(config))
 
@@ -76,7 +81,7 @@ def set_maker(dataset: DictConfig) -> MakeSet:
     set_class: Any = get_class(dataset._target_)
 
     def make(root: Path, cache_dir: str | None) -> FileSet:
-        changed: dict[str, Any] = {"root": str(root), "copy_side": None}
+        changed: dict[str, Any] = {"root": str(root), "copy_side": None, "memory_mb": 0}
         if "crop_to_box" in arguments:
             changed["crop_to_box"] = set_class.has_boxes(root)
         if cache_dir is not None:  # a first look at the facts only
@@ -96,14 +101,14 @@ def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
     paths = choices.archive if isinstance(choices.archive, list) else [choices.archive]
     archives = tuple(Path(path).expanduser() for path in paths if path is not None)
     make_set = set_maker(dataset)
-    unpack(Preparation(name, root, archives, strict=dataset.verify == "strict"), make_set, report)
+    unpack(Preparation(name, root, archives, strict=dataset.get("verify", "strict") == "strict"), make_set, report)
     made = make_set(root, None)
     sizes = f"{len(made.train):,} training and {len(made.test):,} test images of {made.num_classes} classes"
     report.say(f"{root}: {sizes}, checked")
     if choices.resize is not None:
         output = Path(choices.output or f"{root}-{choices.resize}").expanduser().resolve()
         workers = max(1, len(os.sched_getaffinity(0)) if config.workers is None else config.workers)
-        settings = PackSettings(name, made.class_names, choices.resize, choices.quality, workers)
+        settings = CopySettings(name, made.class_names, choices.resize, choices.quality, workers)
         make_copy(made, output, settings, report)
         report.say(f"train from the copy with dataset.root={output} dataset.copy_side={choices.resize}")
 

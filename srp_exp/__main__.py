@@ -1,5 +1,6 @@
 """The entry point: srp-exp, the same as python -m srp_exp."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -11,7 +12,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from srp_exp.commands import command
+from srp_exp.commands.search import objective
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import check_command_line
 from srp_exp.config.faults import describe, is_one_line, is_users
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
@@ -20,9 +23,10 @@ from srp_exp.errors import STOPPED, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.folder import RESULTS, failure_file
 from srp_exp.runs.lock import InUseError
-from srp_exp.studies.objective import objective
-from srp_exp.training.launch import launched_as
+from srp_exp.training.distributed import launched_as
 
+# Before torch is imported: threads of OpenMP that spin while they wait would take the CPUs from other trainings.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 register()  # on import, since the processes that a launcher starts import `execute` and nothing else
 
 
@@ -36,9 +40,8 @@ def execute(config: DictConfig) -> float | None:
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         validate(config)
-        unread = [] if in_sweep else not_read(config, HydraConfig.get().overrides.task)
-        if unread:  # a grid has been checked as one
-            raise UserError(unread[0])
+        if not in_sweep:  # a grid has been checked as one
+            _check_single(config)
         command(config.mode.name)(config)
         return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:
@@ -54,11 +57,25 @@ def execute(config: DictConfig) -> float | None:
             folder.rmdir()  # made by Hydra for a run that did not begin
 
 
+def _check_single(config: DictConfig) -> None:
+    """Raise UserError for settings that a single run would pass over."""
+    if config.study is not None:
+        raise UserError(
+            f"study={config.study.name} is a grid: write `hydra: {{mode: MULTIRUN}}` into its file, or give -m"
+        )
+    for choice, only in (("hydra/launcher", "basic"), ("hydra/sweeper", "grid")):
+        if (chosen := HydraConfig.get().runtime.choices[choice]) != only:
+            raise UserError(f"{choice}={chosen}: it is for sweeps, and this is one run; give -m before it")
+    for line in not_read(config, HydraConfig.get().overrides.task):
+        raise UserError(line)
+
+
 def _note_failure(folder: Path, why: str, always: bool) -> None:
     """Leave `why` in the folder of a run that has begun, or `always`: a grid's table shows it, a fault's is needed."""
-    if folder.is_dir() and (always or any(folder.iterdir())) and not (folder / RESULTS).exists():
-        text = f"{why}\n{traceback.format_exc()}"
-        write_atomically(failure_file(folder, launched_as().rank), text.encode())
+    text = f"{why}\n{traceback.format_exc()}"
+    with contextlib.suppress(OSError):  # a full disk, say, of which the failure is to tell
+        if folder.is_dir() and (always or any(folder.iterdir())) and not (folder / RESULTS).exists():
+            write_atomically(failure_file(folder, launched_as().rank), text.encode())
 
 
 def _hides_traceback(error: BaseException) -> bool:
@@ -73,6 +90,7 @@ def main() -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print over several lines
     try:
+        check_command_line(sys.argv[1:])
         execute()
     except KeyboardInterrupt:
         print("srp-exp: stopped; the same command goes on", file=sys.stderr)

@@ -23,3 +23,19 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder(chosen: str | None = None) -> Path:
+    """Where what can be made again is kept: `chosen`, or the user's cache folder; not beside data, which are shared."""
+    if chosen is not None:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "srp_exp"
+
+
+def stamp(path: Path) -> list[str | int]:
+    """What changes when `path`, which may be absent, is replaced or written to: place, modification time, size."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return [str(path.absolute())]
+    return [str(path.absolute()), status.st_mtime_ns, status.st_size]

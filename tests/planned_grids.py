@@ -1,4 +1,4 @@
-"""Grids of the study demo on small generated images, and run folders as trainings would leave them."""
+"""Grids of tests/conf/study/three.yaml on small generated images, and run folders as trainings would leave them."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,10 @@ from omegaconf import OmegaConf
 
 from srp_exp.commands.report import plan_study
 from srp_exp.config.identity import plain_values
-from srp_exp.studies.grid import Grid, PlannedRun
+from srp_exp.studies.grid import Cell, Grid, PlannedRun
+from srp_exp.studies.results import Entry, StudyResults
+
+THREE = ("study=three", f"hydra.searchpath=[file://{Path(__file__).parent / 'conf'}]")
 
 TINY = (
     "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=32", "dataset.image_size=[16,16]",
@@ -16,7 +19,7 @@ TINY = (
 
 
 def plan(*overrides: str, output_dir: Path) -> Grid:
-    return plan_study(["study=demo", *TINY, *overrides, f"output_dir={output_dir}"])[1]
+    return plan_study([*THREE, *TINY, *overrides, f"output_dir={output_dir}"])[1]
 
 
 def begin(planned: PlannedRun, **provenance: object) -> Path:
@@ -55,3 +58,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
         for path in folder.rglob("*")
     }
+
+
+def entry_of(results: StudyResults, method: str, cell: Cell = ()) -> Entry:
+    return next(e for e in results.entries if (e.method, e.cell) == (method, cell))

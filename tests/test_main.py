@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +108,22 @@ def with_validation(command_line, tmp_path_factory) -> Path:
 # --- Printing the configuration -------------------------------------------------------------------
 
 
-def test_printing_the_config_is_fast_and_leaves_nothing(tmp_path) -> None:
-    started = time.perf_counter()
-    done = python("-m", "srp_exp", "--cfg", "job", "attention=eca", "seed=7", folder=tmp_path)
-    seconds = time.perf_counter() - started
-    print(f"--cfg job took {seconds:.2f} s")
+WITHOUT_TORCH = """
+import sys
+from srp_exp.__main__ import main
+main()
+assert "torch" not in sys.modules
+import os
+assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"  # set before torch is imported, which reads it then
+"""
+"""What takes seconds to import: without it composing and skipping take about one."""
+
+
+def test_printing_the_config_imports_no_torch_and_leaves_nothing(tmp_path) -> None:
+    done = python("-c", WITHOUT_TORCH, "--cfg", "job", "attention=eca", "seed=7", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "seed: 7\n" in done.stdout
     assert "_target_: timm.layers.EcaModule\n" in done.stdout
-    assert seconds < 3  # the aim is 1 s on a machine that does nothing else
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,7 +169,7 @@ def test_the_results_count_what_was_trained(trained) -> None:
 def test_provenance_names_code_packages_and_command_but_no_environment(trained) -> None:
     content = read_json(trained / "provenance.json")
     assert {"commit", "diff", "command", "packages", "python", "device", "host"} <= content.keys()
-    assert content["packages"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert content["packages"]["torch"] == metadata.version("torch")
     assert content["command"][:2] == ["srp-exp", "dataset=synthetic"]
     assert not {"env", "environ", "environment"} & content.keys()
     secret = b"hunter2-hunter2"
@@ -212,21 +219,14 @@ def test_the_log_tells_every_epoch(trained) -> None:
 # --- The same command again -----------------------------------------------------------------------
 
 
-def test_the_same_command_trains_once_and_returns_at_once(trained) -> None:
+def test_the_same_command_trains_once(trained) -> None:
     before = snapshot(trained)
     output_dir = trained.parent.parent
-    seconds = []
-    for _ in range(3):  # a busy machine gets three attempts
-        started = time.perf_counter()
-        done = python("-m", "srp_exp", *TINY, f"output_dir={output_dir}", folder=output_dir)
-        seconds.append(time.perf_counter() - started)
-        if seconds[-1] < 2:
-            break
+    done = python("-m", "srp_exp", *TINY, f"output_dir={output_dir}", folder=output_dir)
     assert done.returncode == 0, done.stderr
     top1 = results(trained)["test"]["top1"]
     assert f"top1 {top1:.2%}" in done.stdout
     assert "finished already" in done.stdout
-    assert min(seconds) < 2
     assert snapshot(trained) == before
     assert the_run(output_dir) == trained
 
@@ -642,3 +642,15 @@ def test_an_installed_wheel_works_from_any_folder(wheel, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(site))
     assert "name: wrn16_8\n" in done.stdout
+
+
+@pytest.mark.long
+def test_evaluation_gives_the_bits_of_a_compiled_training(command_line, tmp_path) -> None:
+    assert command_line(*TINY, "compile=true", f"output_dir={tmp_path}").code == 0
+    folder = the_run(tmp_path)
+    files = [folder / "evaluation" / "test" / name for name in ("metrics.json", "predictions.parquet")]
+    trained = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert command_line("mode=eval", f"run={folder}", "device=cpu").code == 0
+    assert [file.read_bytes() for file in files] == trained

@@ -16,8 +16,9 @@ from srp_exp.config.identity import flat_identity
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
-from srp_exp.runs.folder import RESULTS
+from srp_exp.runs.folder import PROVENANCE, RESULTS, reading
 from srp_exp.runs.read import beside, read_run
+from srp_exp.studies.statistics import mcnemar
 
 METRICS = ("top1", "top5", "loss")
 SAME_IMAGES = {
@@ -62,7 +63,9 @@ def execute(config: DictConfig) -> None:
         "b": b.name,
         "split": config.split,
         "settings": _different_settings(a, b),
+        "origin": _different_origins(config.run, config.other),
         "values": _values(a, b, config.evaluators),
+        "mcnemar": _mcnemar(a, b),
         "modules": {name: [_measured(run, name).get("modules") for run in (a, b)] for name in config.evaluators},
     }
     folder = Path(config.output_dir) / "reports" / f"compare-{a.name}-{b.name}"
@@ -105,19 +108,24 @@ def _complete(run: _Run, config: DictConfig) -> None:
 
 
 def _labels(run: _Run) -> Any:
-    return pq.read_table(run.folder / "predictions.parquet", columns=["index", "label"])
+    file = run.folder / "predictions.parquet"
+    with reading(file):
+        return pq.read_table(file, columns=["index", "label"])
 
 
 def _measured(run: _Run, evaluator: str) -> dict[str, Any]:
-    measured: dict[str, Any] = json.loads(measured_file(run.folder, evaluator).read_text())
-    return measured
+    file = measured_file(run.folder, evaluator)
+    with reading(file):
+        measured = dict(json.loads(file.read_text()))
+        return {**measured, "summary": dict(measured["summary"])}
 
 
 def _values(a: _Run, b: _Run, evaluators: list[str]) -> dict[str, list[float | None]]:
     """[A, B, B - A] by name, metrics first; None where a value is undefined or only one of the runs has it."""
     sides: list[dict[str, float | None]] = []
     for run in (a, b):
-        metrics = json.loads((run.folder / "metrics.json").read_text())
+        with reading(run.folder / "metrics.json"):
+            metrics = dict(json.loads((run.folder / "metrics.json").read_text()))
         values = {name: metrics[name] for name in METRICS if name in metrics}
         for evaluator in evaluators:
             summary = _measured(run, evaluator)["summary"]
@@ -137,19 +145,46 @@ def _different_settings(a: _Run, b: _Run) -> dict[str, list[Any]]:
     return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
 
 
+def _different_origins(run: str, other: str) -> dict[str, list[Any]]:
+    """[A, B] of commit, device and host where they differ."""
+    sides = []
+    for folder in (run, other):
+        with reading(Path(folder) / PROVENANCE):
+            sides.append(dict(json.loads((Path(folder) / PROVENANCE).read_text())))
+    names = ("commit", "device", "host")
+    both = {name: [side.get(name) for side in sides] for name in names}
+    return {name: [one, other] for name, (one, other) in both.items() if one != other}
+
+
+def _mcnemar(a: _Run, b: _Run) -> dict[str, float]:
+    """How many images one alone has right, and the exact p-value of McNemar's test."""
+    right = []
+    for run in (a, b):
+        with reading(run.folder / "predictions.parquet"):
+            answers = pq.read_table(run.folder / "predictions.parquet", columns=["index", "label", "prediction"])
+        answers = answers.sort_by("index")
+        right.append(answers["label"].to_numpy() == answers["prediction"].to_numpy())
+    test = mcnemar(*right)
+    return {"only_a": test.only_a, "only_b": test.only_b, "p": test.p}
+
+
 def _markdown(report: dict[str, Any]) -> str:
     def row(name: str, cells: list[Any]) -> str:
         return f"| {name} | {' | '.join('' if cell is None else cell for cell in cells)} |"
 
     lines = [f"A: {report['a']}  ", f"B: {report['b']}  ", f"split: {report['split']}", ""]
-    if report["settings"]:
+    differing = {**report["settings"], **report["origin"]}
+    if differing:
         lines += ["| setting | A | B |", "|---|---|---|"]
-        lines += [row(name, [None if v is None else str(v) for v in both]) for name, both in report["settings"].items()]
+        lines += [row(name, [None if v is None else str(v) for v in both]) for name, both in differing.items()]
         lines.append("")
     lines += ["| value | A | B | B - A |", "|---|---:|---:|---:|"]
     for name, (one, other, difference) in report["values"].items():
         cells = [None if value is None else f"{value:.4g}" for value in (one, other)]
         lines.append(row(name, [*cells, None if difference is None else f"{difference:+.2g}"]))
+    test = report["mcnemar"]
+    right = f"Right in one alone: {test['only_a']} images in A, {test['only_b']} in B"
+    lines += ["", f"{right}; McNemar's exact test p = {test['p']:.3g} (of these two networks, not of the methods)."]
     return "\n".join(lines) + "\n"
 
 

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from srp_exp.commands.shared import refuse_several_processes
-from srp_exp.config.choices import other_choice
+from srp_exp.config.explain import nearest
 from srp_exp.config.identity import names_a_run, plain_values, run_id
 from srp_exp.errors import UserError
 from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
-from srp_exp.runs.build import build_data, build_device, build_model
+from srp_exp.runs.build import build_data, build_model
+from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.learner import autocast
@@ -35,11 +38,12 @@ def execute(config: DictConfig) -> None:
     if names_a_run(config):
         raise UserError("mode=cost measures a configuration; for what a run trained: mode=eval evaluators=[cost]")
     refuse_several_processes("cost")
-    choices = {choice: other_choice("srp", choice, "cost.srp") for choice in config.cost.srp}
+    choices = {choice: _schedule(choice) for choice in config.cost.srp}
     name = run_id(config)
     config = OmegaConf.create(plain_values(config))
     if config.srp._target_ is not None:
         choices[config.srp.name] = config.srp
+    choose_kernels(config)
     device = build_device(config.device)
     try:
         costs, title = _measure(config, {"gap": _GAP, "gap again": _GAP, **choices}, device)
@@ -61,6 +65,15 @@ def execute(config: DictConfig) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(content, indent=1).encode())
     print(f"measured  {path}")
+
+
+def _schedule(name: str) -> DictConfig:
+    """The settings of srp=`name`, of a folder given by --config-dir too; UserError where there is no such choice."""
+    names = GlobalHydra.instance().config_loader().get_group_options("srp")
+    if name not in names:
+        raise UserError(f"cost.srp={name}: there is no srp={name}{nearest(name, names)}")
+    choice: DictConfig = OmegaConf.create(plain_values(compose(f"srp/{name}"))["srp"])
+    return choice
 
 
 def _measure(

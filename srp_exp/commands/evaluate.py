@@ -1,18 +1,25 @@
 """mode=eval: what a run or a checkpoint file holds, evaluated on a split and measured."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig
 
 from srp_exp.commands.shared import asked, show_metrics
+from srp_exp.datasets.other_test import name_of
 from srp_exp.runs.evaluate import evaluate_checkpoint
 from srp_exp.runs.read import beside, read_run
-from srp_exp.training.launch import launched_as
+from srp_exp.training.distributed import launched_as
 
 
 def execute(config: DictConfig) -> None:
-    """Evaluate what config.run or config.checkpoint names, with the configuration of `read_run`, on config.split."""
+    """Evaluate what config.run or config.checkpoint names, with the configuration of `read_run`, on config.split.
+
+    With config.test_root on the pictures there; they have a folder beside that of the split.
+    """
     trained, checkpoint = read_run(*asked(config))
-    folder = beside(checkpoint, config.run, "evaluation") / trained.split
+    name = trained.split if trained.test_root is None else name_of(Path(trained.test_root).expanduser())
+    folder = beside(checkpoint, config.run, "evaluation") / name
     details = evaluate_checkpoint(trained, checkpoint, folder)
     if launched_as().rank == 0:
-        show_metrics(trained.split, details)
+        show_metrics(trained.test_root or trained.split, details)
         print(f"metrics and predictions  {folder}")

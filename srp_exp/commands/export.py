@@ -43,14 +43,16 @@ def execute(config: DictConfig) -> None:
         plain.srp = {"name": "gap", "_target_": None}
         return build_model(plain, dataset, torch.device("cpu"))[0]
 
-    facts = _facts(trained, dataset, checkpoint)
+    facts = _facts(trained, dataset, checkpoint, images)
     network = Network(model, images, rebuild, facts, timm_model, trained.attention.name)
     file, difference = export(network, trained.format, beside(checkpoint, config.run, "export"), expected)
     print(f"exported  {file}  largest difference of the logits {difference:.2g}")
 
 
-def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path) -> dict[str, Any]:
-    height, width = dataset.image_size
+def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torch.Tensor) -> dict[str, Any]:
+    _, _, height, width = images.shape
+    augmentation: Any = trained.dataset.get("augmentation") or {}
+    resized = {name: augmentation[name] for name in ("resize", "eval_crop", "interpolation") if name in augmentation}
     return {
         "checkpoint": load(checkpoint)["name"],  # the run, whose name holds the hash of its configuration, and the file
         **{group: trained[group].name for group in ("dataset", "backbone", "attention", "srp")},
@@ -62,5 +64,6 @@ def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path) -> dict[str,
             "width": width,
             "mean": list(dataset.mean),  # the network takes (pixel / 255 - mean) / std
             "std": list(dataset.std),
+            **resized,  # of pictures in files: how they become height x width pixels, as of FileAugmentation
         },
     }

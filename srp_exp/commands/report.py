@@ -2,7 +2,7 @@
 
 srp-report study=demo [the overrides of the grid]    table and verdict of a study, as far as its runs are there
 srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings
-srp-report compare RUN OTHER                         two runs: settings, metrics, predictions
+srp-report compare RUN OTHER [overrides]             two runs: srp-exp mode=compare run=RUN other=OTHER
 """
 
 import argparse
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import check_overrides
 from srp_exp.config.explain import nearest
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
@@ -24,7 +25,7 @@ from srp_exp.errors import UserError
 from srp_exp.studies.grid import Grid, plan
 from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
-from srp_exp.studies.store import Run, State, all_runs, find_run
+from srp_exp.studies.store import State, all_runs, find_run
 
 
 def report_study(overrides: list[str], console: Console) -> None:
@@ -36,6 +37,7 @@ def report_study(overrides: list[str], console: Console) -> None:
 def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
     """The configuration and the grid that `srp-exp <overrides>` has; raises ValueError where they name no study."""
     register()
+    check_overrides(overrides)
     with initialize_config_dir(str(CONF_DIR), version_base=None):
         loader = GlobalHydra.instance().config_loader()
         config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
@@ -73,21 +75,19 @@ def _is(value: str | None, wanted: str) -> bool:
     return value is not None and bool(value == wanted or read == meant)
 
 
-def compare_runs(folders: list[str], console: Console) -> None:
-    """Show in what two runs differ: their settings, metrics, measures of evaluators, and predictions."""
-    from srp_exp.studies.two_runs import print_comparison
+def compare_runs(arguments: list[str]) -> None:
+    """Show in what two runs differ, as mode=compare does."""
+    from srp_exp.__main__ import main as srp_exp
 
-    if len(folders) != 2:
-        raise UserError(f"srp-report compare {' '.join(folders)}: name two run folders")
-    first, second = (_finished(Path(folder)) for folder in folders)
-    print_comparison(first, second, console)
-
-
-def _finished(folder: Path) -> Run:
-    run = find_run(folder)
-    if run.state != State.finished:
-        raise UserError(f"{folder}: no finished run is there ({run.state.value})")
-    return run
+    if len(arguments) < 2:
+        raise UserError(f"srp-report compare {' '.join(arguments)}: name two run folders")
+    run, other, *overrides = arguments
+    for folder in (run, other):
+        state = find_run(Path(folder)).state
+        if state != State.finished:
+            raise UserError(f"{folder}: no finished run is there ({state.value})")
+    sys.argv = ["srp-exp", "mode=compare", f"run='{run}'", f"other='{other}'", *overrides]
+    srp_exp()
 
 
 def _pair(argument: str) -> tuple[str, str]:
@@ -95,6 +95,15 @@ def _pair(argument: str) -> tuple[str, str]:
     if not equals:
         raise UserError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
     return name, value
+
+
+def _searched(config_dir: str | None) -> list[str]:
+    """What lets Hydra search `config_dir` too; raises UserError where it isn't there."""
+    if config_dir is None:
+        return []
+    if not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={config_dir}: there is no such folder")
+    return [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
 
 
 def main() -> None:
@@ -110,13 +119,15 @@ def main() -> None:
         parser.print_help()
         return
     console = terminal()
-    searched = [f"hydra.searchpath=[file://{Path(options.config_dir).absolute()}]"] if options.config_dir else []
     try:
+        searched = _searched(options.config_dir)
         match arguments:
             case ["runs", *filters]:
                 list_runs(filters, console)
             case ["compare", *folders]:
-                compare_runs(folders, console)
+                compare_runs(folders)
+            case [word, *_] if "=" not in word:
+                raise UserError(f"{word}: it is no command{nearest(word, ['runs', 'compare', 'study=NAME'])}")
             case _:
                 report_study([*arguments, *searched], console)
     except Exception as error:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import plain_values
 from srp_exp.errors import UserError
-from srp_exp.training.launch import launched_as
+from srp_exp.training.distributed import launched_as
 
 
 def asked(config: DictConfig) -> tuple[DictConfig, set[str], list[str]]:

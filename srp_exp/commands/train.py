@@ -1,11 +1,11 @@
 """mode=train: train a run; a finished one is skipped without torch, whose import takes seconds."""
 
-import json
 import os
 import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,11 +13,12 @@ from srp_exp.commands.shared import show_metrics
 from srp_exp.config.evaluators import not_measured
 from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
 from srp_exp.errors import UserError
-from srp_exp.runs.folder import EVALUATION, RESULTS
+from srp_exp.runs.data import known_digests, refuse_other_data
+from srp_exp.runs.folder import DATA, EVALUATION, RESULTS
 from srp_exp.studies.grid import Grid, PlannedRun
 from srp_exp.studies.listing import dry_run, terminal
 from srp_exp.studies.store import find_run
-from srp_exp.training.launch import launched_as
+from srp_exp.training.distributed import launched_as
 
 
 def execute(config: DictConfig) -> None:
@@ -32,6 +33,7 @@ def execute(config: DictConfig) -> None:
         dry_run(Grid((PlannedRun("", (), config.seed, (), config, find_run(folder)),), ()), terminal())
         return
     if (folder / RESULTS).exists() and not config.rerun:
+        _check_data(config, folder)
         print(f"finished already: {folder} (rerun=true trains it afresh)")
     else:
         from srp_exp.runs.complete import complete_run
@@ -42,8 +44,24 @@ def execute(config: DictConfig) -> None:
         _measure_missing(config, folder)
 
 
+def _check_data(config: DictConfig, folder: Path) -> None:
+    """Raise UserError where a finished run was trained on other data than there are now; say where there are none."""
+    plain = OmegaConf.create(plain_values(config))
+    digests = known_digests(plain.dataset)
+    if digests is None and (folder / DATA).exists():
+        from srp_exp.runs.build import build_dataset, digests_of_data
+
+        try:
+            digests = digests_of_data(plain, build_dataset(plain))
+        except InstantiationException as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            print(f"not compared with the data of the run, which can't be read: {error.__cause__}", file=sys.stderr)
+    refuse_other_data(folder, digests or {})
+
+
 def _show(folder: Path) -> None:
-    show_metrics("test", json.loads((folder / RESULTS).read_text())["test"])
+    show_metrics("test", find_run(folder).results["test"])
     print(f"run folder  {folder}")
     if HydraConfig.get().mode == RunMode.RUN:
         print(f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {folder}")

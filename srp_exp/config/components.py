@@ -50,7 +50,7 @@ class SyntheticConfig(InMemoryConfig):
     num_classes: int = within("[2, inf)", 10)
     train_size: int = within("[1, inf)", 50_000)
     test_size: int = within("[1, inf)", 10_000)
-    image_size: list[int] = within("[8, inf)", [32, 32])  # height, width in pixels
+    image_size: list[int] = within("[8, inf)", [32, 32], length=2)  # height, width in pixels
     channels: int = within("[1, inf)", 3)
     parts_per_class: int = within("[1, inf)", 3)
     part_size: int = within("[1, inf)", 8)  # side in pixels
@@ -94,7 +94,7 @@ class FileAugmentationConfig(AugmentationConfig):
     resize: int = within("[1, inf)", "${eval_resize:${.eval_crop_size},${.crop},${from_weights:crop_pct,0.875}}")
     eval_crop: EvalCropName = field(default="${from_weights:eval_crop,center}")  # type: ignore[assignment]
     interpolation: Interpolation = field(default="${from_weights:interpolation,bilinear}")  # type: ignore[assignment]
-    min_area: float = within("(0, 1]", 0.08)  # of random_resized, a part of the picture
+    min_area: float = within("(0, 1]", 0.08, counts_if=("crop", "random_resized"))  # a part of the picture
     flip: bool = True
 
 
@@ -103,16 +103,45 @@ class FilesConfig(DatasetConfig):
     """A set of image files, in its official layout or prepared by scripts/prepare_data.py."""
 
     root: str = not_identity()  # folder of the set, the one above it, or a prepared copy
-    cache_dir: str | None = not_identity(None)  # of the index of the checked set; null: .srp_exp in the set's folder
-    verify: Verify = Verify.strict  # warn: a subset will do
+    cache_dir: str | None = not_identity(None)  # of what was found out about the set; null: the user's cache folder
     on_corrupt: OnCorrupt = OnCorrupt.stop  # skip: images that can't be decoded are left out of all splits
     copy_side: int | None = within("[1, inf)", None)  # pixels of the shorter side in the prepared copy; null: original
     augmentation: FileAugmentationConfig = field(default_factory=FileAugmentationConfig)
+    own: dict[str, Any] = field(default_factory=dict)  # settings of a class of one's own, which its `read` gets
 
 
 @dataclass
-class BoxedFilesConfig(FilesConfig):
+class PublishedConfig(FilesConfig):
+    verify: Verify = Verify.strict  # the published numbers of images and classes; warn: a subset will do
+
+
+@dataclass
+class BoxedFilesConfig(PublishedConfig):
     crop_to_box: bool = False  # cut pictures to their bounding boxes first
+
+
+@dataclass
+class FolderConfig(FilesConfig):
+    """A set of one's own."""
+
+    name: str = field(default="${folder_name:${.root}}")  # the folder's
+    memory_mb: float = within("[0, inf)", 1000.0)  # pictures of one size that take no more are held in memory
+    test_fraction: float = within("[0, 1)", 0.0)  # part of every class that is for testing, where there is no such part
+    split_seed: int = within(
+        "[0, inf)", 0, counts_unless=("test_fraction", 0.0)
+    )  # of that part, apart from the run's seed
+
+
+@dataclass
+class ParquetConfig(FolderConfig):
+    image_column: str | None = None  # null: the only one of images
+    label_column: str | None = None  # null: the only one of labels
+    test_split: str | None = None  # null: test, or validation where test is absent or has no labels
+
+
+@dataclass
+class ImageNetParquetConfig(PublishedConfig):
+    test_split: str = "validation"
 
 
 @dataclass

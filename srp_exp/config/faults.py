@@ -5,8 +5,9 @@ from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from srp_exp.config.explain import explain
+from srp_exp.config.explain import explain, shortened
 from srp_exp.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ def is_users(error: BaseException) -> bool:
     """
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return is_users(error.__cause__) or _place(error.__cause__) is None
-    return isinstance(error, UserError | HydraException | OmegaConfBaseException)
+    return isinstance(error, UserError | HydraException | OmegaConfBaseException | YAMLError)
 
 
 def is_one_line(error: BaseException) -> bool:
@@ -36,7 +37,7 @@ def describe(error: BaseException) -> str:
     cause = _built(error)
     place = _place(cause)
     said = " ".join(str(cause).split())
-    return f"{type(cause).__name__}: {said}" + (f" (at {place})" if place else "")
+    return shortened(f"{type(cause).__name__}: {said}" + (f" (at {place})" if place else ""))
 
 
 def _built(error: BaseException) -> BaseException:

@@ -22,7 +22,10 @@ def taken_over(interval: str | None, default: Any = MISSING) -> Any:
 
 
 def _field(default: Any, **metadata: Any) -> Any:
-    """`counts_if=("selection", "best")` puts a setting into the hash only where another of its node is so."""
+    """`counts_if=("selection", "best")` puts a setting into the hash only where another of its node is so.
+
+    Elsewhere nothing reads it. counts_unless=(...): only where the other is not so.
+    """
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     if isinstance(default, type):
@@ -50,7 +53,8 @@ def settings(node: DictConfig) -> set[str]:
 
 
 def _counts(field: dataclasses.Field[Any], node: DictConfig) -> bool:
-    other, value = field.metadata.get("counts_if", ("", None))
-    if other and getattr(node[other], "name", node[other]) != value:
-        return False
+    for condition, wanted in (("counts_if", True), ("counts_unless", False)):
+        other, value = field.metadata.get(condition, ("", None))
+        if other and (getattr(node[other], "name", node[other]) == value) != wanted:
+            return False
     return bool(field.metadata.get("identity", True))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from srp_exp.config.fields import settings
 
@@ -46,7 +47,8 @@ def names_a_run(config: DictConfig) -> bool:
 
 def run_id(config: DictConfig) -> str:
     """<dataset>-<backbone>-<attention>-<srp>-<hash>, the hash being ten hexadecimal digits."""
-    names = [config[group].name for group in ("dataset", "backbone", "attention", "srp")]
+    groups = ("dataset", "backbone", "attention", "srp")
+    names = [OmegaConf.select(config, f"{group}.name", default="unnamed") for group in groups]  # for `validate` to say
     identity = json.dumps(identity_of(config), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:10]
     return re.sub(r"[^\w.-]", "_", "-".join([names[0].replace("-", "_"), *names[1:], digest]))
@@ -96,7 +98,11 @@ def plain_values(config: DictConfig) -> dict[str, Any]:
 def _plain(config: DictConfig, key: str) -> Any:
     value = config[key]  # a copy of the configuration without the other keys would take longer than all the rest
     if OmegaConf.is_config(value):
-        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True, enum_to_str=True)
+        try:
+            return OmegaConf.to_container(value, resolve=True, throw_on_missing=True, enum_to_str=True)
+        except MissingMandatoryValue as error:  # which names it within its group
+            name = f"{key}.{str(error).splitlines()[0].rpartition(': ')[2].removeprefix(f'{key}.')}"
+            raise MissingMandatoryValue(f"Missing mandatory value: {name}") from None
     return value.name if isinstance(value, Enum) else value
 
 

@@ -1,6 +1,7 @@
 """Registration of the schemas with Hydra, and of the resolvers that name a run's folder."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -17,6 +18,10 @@ SCHEMAS: dict[str, dict[str, type[Any]]] = {
         "cifar": c.CifarConfig,
         "synthetic": c.SyntheticConfig,
         "files": c.FilesConfig,
+        "published": c.PublishedConfig,
+        "folder": c.FolderConfig,
+        "parquet": c.ParquetConfig,
+        "imagenet_parquet": c.ImageNetParquetConfig,
         "boxed_files": c.BoxedFilesConfig,
     },
     "attention": {
@@ -54,6 +59,18 @@ Under hydra/ they stay out of the choices that --help lists.
 """
 
 
+BASES: dict[str, type[Any]] = {
+    "dataset": c.DatasetConfig,
+    "attention": c.AttentionConfig,
+    "backbone": c.BackboneConfig,
+    "srp": s.SrpConfig,
+    "optimizer": t.OptimizerConfig,
+    "lr_schedule": t.LrScheduleConfig,
+    "mixing": t.MixingConfig,
+}
+"""What every choice of a group has; gap alone, which is none, has less."""
+
+
 @cache
 def register() -> None:
     """Make the schemas and resolvers known to Hydra and OmegaConf; calling it again does nothing."""
@@ -67,6 +84,7 @@ def register() -> None:
         "run_parent", lambda *, _root_: str(identity.job_folder(_root_).parent), replace=True
     )
     OmegaConf.register_new_resolver("sha256_of_file", identity.sha256_of_file, replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda root: Path(root).expanduser().absolute().name, replace=True)
     OmegaConf.register_new_resolver("from_weights", preprocessing.from_weights, replace=True)
     OmegaConf.register_new_resolver("eval_resize", preprocessing.eval_resize, replace=True)
     OmegaConf.register_new_resolver("scaled_lr", lambda lr, size, per: lr * size / per, replace=True)

@@ -121,9 +121,12 @@ class Config:
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
 
     seed: int = within("[0, inf)", 0)
+    # conf/speed/ sets the five that follow
     precision: Precision = Precision.fp32  # autocast for bf16 and fp16
     channels_last: bool = False
-    compile: bool = False  # torch.compile
+    compile: bool = False  # torch.compile of the training step
+    tf32: bool = False  # fp32 products and convolutions in TensorFloat-32, where a GPU has it
+    cudnn_benchmark: bool = False  # cuDNN tries its kernels for each shape and takes the fastest
     deterministic: bool = False  # kernels that give the same bits every time, slower on a GPU; a CPU needs no asking
     sync_batch_norm: bool = False  # statistics over the batch of all processes; CUDA devices only
 
@@ -137,6 +140,7 @@ class Config:
     other: str | None = not_identity(None)  # mode=compare: folder of the run that `run` is compared with
     checkpoint: Any = not_identity(CheckpointConfig)  # when to save besides epochs' ends; mode=eval: checkpoint=FILE
     split: SplitName = not_identity(SplitName.test)  # mode=eval: what to evaluate on
+    test_root: str | None = not_identity(None)  # mode=eval: other test pictures, in a folder for each class of the run
     format: ExportFormat = not_identity(ExportFormat.timm)  # mode=export: what to write
     cost: CostConfig = not_identity(CostConfig)  # mode=cost: how it is measured
     evaluators: list[str] = not_identity([])  # measured after the training, or in mode=eval: descriptors, gates...
@@ -144,8 +148,9 @@ class Config:
     trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
-    workers: int | None = not_identity(None, within="[0, inf)")  # that read image files; None: one a CPU, at most 16
+    workers: int | None = not_identity(None, within="[0, inf)")  # of a machine, that read image files
     log_every_steps: int = not_identity(10, within="[1, inf)")
+    profile: bool = not_identity(False)  # true: a trace of three steps, in the run's folder profile/
     progress: bool = not_identity(True)  # a progress bar where the output is a terminal
     data_root: str = not_identity("data")
     output_dir: str = not_identity("outputs")

@@ -41,6 +41,7 @@ class OptimizerConfig:
     lr: float = within("(0, inf)")
     weight_decay: float = within("[0, inf)")
     decay_norm_and_bias: bool = True  # false: weight decay on matrices and kernels only
+    head_lr_factor: float = within("(0, inf)", 1.0)  # learning rate of the classifier over that of the body
 
 
 @dataclass
@@ -58,7 +59,7 @@ class AdamWConfig(OptimizerConfig):
     _target_: str = "torch.optim.AdamW"
     lr: float = within("(0, inf)", 1e-3)
     weight_decay: float = within("[0, inf)", 0.05)
-    betas: list[float] = within("[0, 1)", [0.9, 0.999])
+    betas: list[float] = within("[0, 1)", [0.9, 0.999], length=2)
     fused: bool = True
 
 
@@ -67,27 +68,29 @@ class LrScheduleConfig:
     name: str = MISSING
     _target_: str = MISSING
     _partial_: bool = True
+
+
+@dataclass
+class WarmedUpConfig(LrScheduleConfig):
     warmup_epochs: float = within("[0, inf)", "${recipe.warmup_epochs}")  # rising in a straight line from 0
 
 
 @dataclass
-class CosineLrConfig(LrScheduleConfig):
+class CosineLrConfig(WarmedUpConfig):
     _target_: str = "srp_exp.training.lr_schedule.cosine"
     final_factor: float = within("[0, 1]", 0.0)  # times the peak learning rate
 
 
 @dataclass
-class StepLrConfig(LrScheduleConfig):
+class StepLrConfig(WarmedUpConfig):
     _target_: str = "srp_exp.training.lr_schedule.step"
     milestones: list[float] = within("(0, 1)", [0.3, 0.6, 0.8])  # as parts of the training
     gamma: float = within("(0, 1)", 0.2)  # factor at each milestone
 
 
 @dataclass
-class OneCycleLrConfig:
-    name: str = MISSING
+class OneCycleLrConfig(LrScheduleConfig):
     _target_: str = "srp_exp.training.lr_schedule.one_cycle"
-    _partial_: bool = True
     peak_at: float = within("(0, 1)", 0.3)  # part of the training after which the rate is highest
     start_factor: float = within("(0, 1]", 0.04)  # times the peak learning rate
     final_factor: float = within("[0, 1]", 0.0)

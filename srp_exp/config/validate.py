@@ -1,20 +1,24 @@
 """Rules that no type can hold: ranges, unknown keys under `+`, and what one choice demands of another."""
 
+import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import is_within, schema_fields
+from srp_exp.config.register import BASES
 from srp_exp.errors import UserError
 
 
 def validate(config: DictConfig) -> None:
     """Raise ValueError, in one line that names value, place and remedy, unless the configuration can be run."""
-    _validate_fields(config, "")
-    _validate_dataset(config)
+    _validate_choices(config)
+    validate_fields(config, "")
+    _validate_test_root(config)
     _validate_training(config)
     _validate_attention(config)
     _validate_evaluators(config)
@@ -40,25 +44,47 @@ def not_read(config: DictConfig, overrides: Iterable[str]) -> list[str]:
     return lines
 
 
-def _validate_fields(node: DictConfig, prefix: str) -> None:
+def validate_fields(node: DictConfig, prefix: str) -> None:
+    """Raise ValueError for a key without a field, or a value out of range, in `node`, whose name is `prefix`."""
     fields = schema_fields(node)
     keys = [str(key) for key in node if key != "hydra"]
     for key in keys:
         if fields is not None and key not in fields:
             raise UserError(f"{prefix}{key} is not a setting{nearest(key, fields)}")
     for name, field in (fields or {}).items():
+        if OmegaConf.is_missing(node, name):
+            raise UserError(f"{prefix}{name} has no value: give one, as {prefix}{name}=...")
         if name not in node:
             raise UserError(f"{prefix}{name} is missing: it can't be deleted")
-        interval = field.metadata.get("within")
-        value = node[name]
-        if interval is None or value is None:
-            continue
-        for number in value if isinstance(value, list | ListConfig) else [value]:
-            if not is_within(number, interval):
-                raise UserError(f"{prefix}{name}={value} is out of range: it must lie in {interval}")
+        _validate_value(f"{prefix}{name}", node[name], field.metadata)
     for key in sorted(keys, key=lambda key: key != "recipe"):  # first, as others take their values from it
-        if OmegaConf.is_dict(node[key]):
-            _validate_fields(node[key], f"{prefix}{key}.")
+        value = node[key]
+        for place, child in enumerate(value) if OmegaConf.is_list(value) else [("", value)]:
+            if OmegaConf.is_dict(child):
+                validate_fields(child, f"{prefix}{key}[{place}]." if place != "" else f"{prefix}{key}.")
+
+
+def _validate_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    interval, length = metadata.get("within"), metadata.get("length")
+    numbers = list(value) if isinstance(value, ListConfig) else [value]
+    if length is not None and len(numbers) != length:
+        raise UserError(f"{name}={value}: give {length} numbers")
+    if interval is not None and value is not None and not all(is_within(number, interval) for number in numbers):
+        raise UserError(f"{name}={value} is out of range: it must lie in {interval}")
+
+
+def _validate_choices(config: DictConfig) -> None:
+    """Whether a choice without a schema, which only a file of the user's can be, has what every choice must have."""
+    for group, schema in BASES.items():
+        node = config[group]
+        if not OmegaConf.is_dict(node):
+            raise UserError(f"{group}={node}: give a choice of {group}, or settings, as {group}.name=...")
+        missing = [] if schema_fields(node) else [f.name for f in dataclasses.fields(schema) if f.name not in node]
+        if missing:
+            raise UserError(
+                f"{group}: its file, which names no schema of {group} in its defaults, lacks {', '.join(missing)}; "
+                "write them into it"
+            )
 
 
 def _validate_training(config: DictConfig) -> None:
@@ -68,6 +94,11 @@ def _validate_training(config: DictConfig) -> None:
     if recipe.selection.name == "best" and config.dataset.val_fraction == 0:
         raise UserError(
             "recipe.selection=best needs a validation part, since test data selects nothing: set dataset.val_fraction"
+        )
+    if config.deterministic and config.cudnn_benchmark:
+        raise UserError(
+            "deterministic=true and cudnn_benchmark=true: kernels chosen by trying differ from run to run; set "
+            "cudnn_benchmark=false"
         )
     if recipe.batch_size % recipe.accumulate_steps:
         raise UserError(
@@ -85,9 +116,9 @@ def _validate_training(config: DictConfig) -> None:
         )
 
 
-def _validate_dataset(config: DictConfig) -> None:
-    if "image_size" in config.dataset and len(config.dataset.image_size) != 2:
-        raise UserError(f"dataset.image_size={config.dataset.image_size}: give two numbers, [height, width] in pixels")
+def _validate_test_root(config: DictConfig) -> None:
+    if config.test_root is not None and (config.mode.name, config.split.name) != ("eval", "test"):
+        raise UserError(f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test; leave it out")
 
 
 def _validate_attention(config: DictConfig) -> None:

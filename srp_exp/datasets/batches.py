@@ -5,6 +5,7 @@ batches that a single process sees.
 """
 
 import copy
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -52,7 +53,8 @@ class TrainingBatches(Protocol):
 class DataSet(Protocol):
     """What training needs of a data set, in memory (`ImageSet`) or in files (`FileSet`).
 
-    train, test: splits of the set's own kind, which its methods take. mean, std: one per channel.
+    train, test: splits of the set's own kind, which its methods take. mean, std: one per channel. read_from: the files
+    and folders whose change may be one of the data; None: they may change at any time.
     """
 
     @property
@@ -65,6 +67,8 @@ class DataSet(Protocol):
     def mean(self) -> tuple[float, ...]: ...
     @property
     def std(self) -> tuple[float, ...]: ...
+    @property
+    def read_from(self) -> tuple[str, ...] | None: ...
     @property
     def num_classes(self) -> int: ...
     @property
@@ -101,7 +105,7 @@ class Normalisation:
 
 
 def check_training_batch(num_samples: int, batch_size: int, world_size: int) -> None:
-    """Raise ValueError where the split is smaller than one batch or the processes can't share a batch evenly."""
+    """Raise UserError where the split is smaller than one batch or the processes can't share a batch evenly."""
     if not 1 <= batch_size <= num_samples:
         raise UserError(
             f"batch size {batch_size}: the training part has {num_samples} samples; choose 1 to {num_samples}"
@@ -123,6 +127,14 @@ def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: in
     whatever the number of processes. The last batch may be smaller, and ranks may differ by one batch.
     """
     return list(torch.arange(num_samples).split(batch_size)[rank::world_size])
+
+
+def digests_of(dataset: DataSet) -> dict[str, str]:
+    """A digest of each part of the data, by a name for messages, such as "training labels"."""
+    found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()}
+    for name, split in (("training", dataset.train), ("test", dataset.test)):
+        found |= {f"{name} {part}": value for part, value in split.digests().items()}
+    return found
 
 
 AnyDataSet = TypeVar("AnyDataSet", bound=DataSet)

@@ -1,5 +1,6 @@
 """A part of a data set, and how a validation part is taken out of it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -8,6 +9,14 @@ from torch import Tensor
 
 from srp_exp.errors import UserError
 from srp_exp.seeding import generator
+
+
+def digest(*tensors: Tensor) -> str:
+    """SHA-256 of the values."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.contiguous().numpy().data)
+    return found.hexdigest()
 
 
 class Samples(Protocol):
@@ -27,13 +36,14 @@ class Split:
     """Images with their labels, in memory on the CPU.
 
     images: (N, C, H, W) uint8. labels: (N,) int64. index: (N,) int64, which sample of the original set each
-    one is; it stays with the sample when the split is divided. Raises ValueError where the lengths or the
-    types differ.
+    one is; it stays with the sample when the split is divided. skipped: how many samples were left out as corrupt; None
+    where that can't be. Raises UserError where the lengths or the types differ.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    skipped: int | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -49,31 +59,44 @@ class Split:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def digests(self) -> dict[str, str]:
+        """What changes when the pictures do, and when labels or the order do."""
+        return {"pictures": digest(self.images), "labels": digest(self.labels, self.index)}
+
     def take(self, positions: Tensor) -> "Split":
         """The samples at `positions`, (M,) int64, in that order."""
-        return Split(self.images[positions], self.labels[positions], self.index[positions])
+        return Split(self.images[positions], self.labels[positions], self.index[positions], self.skipped)
 
 
 def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit, AnySplit | None]:
     """Divide a training split into a training and a validation part, the same fraction of every class.
 
-    Of a class of n samples floor(n * val_fraction + 0.5) go to validation, drawn at random from `seed`; both
-    parts keep the order of the split. val_fraction = 0 returns (split, None). Raises ValueError where
-    val_fraction is outside [0, 1), and where a class would have no sample in one of the parts.
+    Both parts keep the order of the split. val_fraction = 0 returns (split, None). Raises UserError as `held_out`.
     """
-    if not 0 <= val_fraction < 1:
-        raise UserError(f"dataset.val_fraction={val_fraction}: choose a fraction in [0, 1)")
     if val_fraction == 0:
         return split, None
-    held_out = torch.zeros(len(split), dtype=torch.bool)
-    for label in split.labels.unique().tolist():
-        members = (split.labels == label).nonzero().squeeze(1)
-        size, val_size = len(members), int(len(members) * val_fraction + 0.5)
-        if not 0 < val_size < size:
+    is_held_out = held_out(split.labels, val_fraction, seed, "val")
+    return split.take((~is_held_out).nonzero().squeeze(1)), split.take(is_held_out.nonzero().squeeze(1))
+
+
+def held_out(labels: Tensor, fraction: float, seed: int, part: str) -> Tensor:
+    """Which samples go to the `part` that is held out, "val" or "test", (N,) bool. labels: (N,) int64.
+
+    Of a class of n samples floor(n * fraction + 0.5), drawn at random from `seed`. Raises UserError where the fraction
+    is outside [0, 1), and where a class would have no sample in one of the parts.
+    """
+    if not 0 <= fraction < 1:
+        raise UserError(f"dataset.{part}_fraction={fraction}: choose a fraction in [0, 1)")
+    is_held_out = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().squeeze(1)
+        size, taken = len(members), int(len(members) * fraction + 0.5)
+        if not 0 < taken < size:
             raise UserError(
-                f"dataset.val_fraction={val_fraction}: takes {val_size} of the {size} training samples "
+                f"dataset.{part}_fraction={fraction}: takes {taken} of the {size} training samples "
                 f"of class {label}; choose a fraction that leaves at least one sample in each part"
             )
-        shuffled = torch.randperm(size, generator=generator(seed, "validation", label))
-        held_out[members[shuffled[:val_size]]] = True
-    return split.take((~held_out).nonzero().squeeze(1)), split.take(held_out.nonzero().squeeze(1))
+        purpose = "validation" if part == "val" else part
+        shuffled = torch.randperm(size, generator=generator(seed, purpose, label))
+        is_held_out[members[shuffled[:taken]]] = True
+    return is_held_out

@@ -79,14 +79,14 @@ class Evaluation:
             "confusion": confusion.tolist(),
         }
 
-    def save(self, folder: Path) -> None:
-        """Write metrics.json and predictions.parquet: index, label, prediction, one probability column per class."""
+    def save(self, folder: Path, facts: dict[str, Any] | None = None) -> None:
+        """Write metrics.json, with `facts`, and predictions.parquet: index, label, prediction, probability_<class>."""
         folder.mkdir(parents=True, exist_ok=True)
         columns = {"index": self.index, "label": self.labels, "prediction": self.predictions}
         columns |= {f"probability_{name}": self.probabilities[:, i] for i, name in enumerate(self.class_names)}
         table = pa.table({name: column.numpy() for name, column in columns.items()})
         write_atomically(folder / "predictions.parquet", lambda file: pq.write_table(table, file))
-        write_atomically(folder / "metrics.json", json.dumps(self.details(), indent=1).encode())
+        write_atomically(folder / "metrics.json", json.dumps(self.details() | (facts or {}), indent=1).encode())
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import importlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,7 @@ class Subject:
 
     model: trained, in evaluation mode, with its SRP if it has some, on the device of the batches. batches: makes, at
     every call, the same evaluation batches of a split, all its samples. autocast: to run the model in. seed: the run's.
+    mean, std: of the channels, with which the images are normalised.
     """
 
     model: nn.Module
@@ -31,6 +32,8 @@ class Subject:
     class_names: tuple[str, ...]
     autocast: torch.autocast
     seed: int
+    mean: Sequence[float] = (0.0,)
+    std: Sequence[float] = (1.0,)
 
 
 Evaluator: TypeAlias = Callable[[Subject], dict[str, Any]]

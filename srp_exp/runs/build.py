@@ -1,11 +1,11 @@
 """Build the objects of a run from its configuration, resolved to plain values.
 
-Only this, run.py and the entry point ever see a configuration.
+Only commands/ and runs/ ever see a configuration.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,20 +15,22 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
+from srp_exp.datasets.batches import digests_of
+from srp_exp.datasets.other_test import other_test
 from srp_exp.errors import UserError
-from srp_exp.runs.free_device import FREE_CUDA, free_cuda
+from srp_exp.runs.data import remember_digests
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecords, apply_srp, find_attention
 from srp_exp.srp.findings import summary
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
-from srp_exp.training.launch import launched_as
 from srp_exp.training.learner import Learner, StepSettings, check_parts
 from srp_exp.training.logs import LOG
 from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
 
 _MOST_WORKERS = 16
+"""Of a process: more are not worth it to read files."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,6 @@ class Data:
     dataset: DataSet
     splits: dict[str, Any]
     placement: Placement
-    processes: Processes = SINGLE
 
     @property
     def device(self) -> torch.device:
@@ -55,41 +56,32 @@ class Data:
         return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
 
 
-def use_deterministic_kernels(wanted: bool) -> None:
-    """Let torch use kernels alone that give the same bits every time, and raise where there is none."""
-    if wanted:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
-    torch.use_deterministic_algorithms(wanted)
+def digests_of_data(config: DictConfig, dataset: DataSet) -> dict[str, str]:
+    """The digests of what the set of `config` has read; kept, so that a finished run is skipped without opening it."""
+    digests = digests_of(dataset)
+    remember_digests(config.dataset, digests, dataset.read_from)
+    return digests
 
 
-def build_device(name: str) -> torch.device:
-    """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises ValueError where it isn't there.
-
-    Of several processes on a machine each takes the CUDA device of its number; with "free_cuda" every process, of
-    whichever run, takes one that no other has taken so.
-    """
-    if name == FREE_CUDA:
-        return free_cuda()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and launched_as().size > 1:
-        name = f"cuda:{launched_as().local_rank}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
-    return device
+def build_dataset(config: DictConfig) -> DataSet:
+    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
+    dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
+    return dataset
 
 
 def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
-    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
-    dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
+    """The data set, as rank 0 finds or makes it first, and where its batches go.
+
+    workers: of a machine, divided over its processes.
+    """
+    with processes.in_turns():
+        dataset = build_dataset(config)
     train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
-    splits = {"train": train, "val": val, "test": dataset.test}
-    workers = _available_cpus() if config.workers is None else config.workers
+    test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
+    splits = {"train": train, "val": val, "test": test}
+    workers = processes.share_of_workers(config.workers, _MOST_WORKERS)
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
-    return Data(dataset, splits, placement, processes)
+    return Data(dataset, splits, placement)
 
 
 def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, SrpRecords]:
@@ -132,8 +124,10 @@ def build_learner(
         model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
     if config.activation_checkpointing and not checkpoint_activations(model):
         raise UserError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
-    groups = parameter_groups(model, config.optimizer.weight_decay, config.optimizer.decay_norm_and_bias)
-    make_optimizer = instantiate(_arguments(config.optimizer, without=("name", "weight_decay", "decay_norm_and_bias")))
+    chosen = config.optimizer
+    groups = parameter_groups(model, chosen.weight_decay, chosen.decay_norm_and_bias, chosen.lr, chosen.head_lr_factor)
+    of_groups = ("name", "weight_decay", "decay_norm_and_bias", "head_lr_factor")
+    make_optimizer = instantiate(_arguments(chosen, without=of_groups))
     optimizer = make_optimizer(groups)
     make_schedule = instantiate(_arguments(config.lr_schedule, without=("name",)))
     lr_schedule = make_schedule(optimizer, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch)
@@ -186,12 +180,6 @@ def _arguments(node: DictConfig, without: tuple[str, ...]) -> dict[str, Any]:
     values = OmegaConf.to_container(node)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items() if key not in without}
-
-
-def _available_cpus() -> int:
-    """How many CPUs this process may use, but no more than are worth it to read files."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, _MOST_WORKERS)
 
 
 def _memory_format(config: DictConfig) -> torch.memory_format:

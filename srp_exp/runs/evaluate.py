@@ -11,26 +11,30 @@ from omegaconf import DictConfig
 from srp_exp.datasets import DataSet
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.runs.build import Data, build_data, build_device, build_model
+from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
+from srp_exp.runs.data import refuse_other_data
+from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder import EVALUATION
 from srp_exp.runs.lock import only_writer
 from srp_exp.runs.read import leave_out_weights
 from srp_exp.training.checkpoints import FINAL, load, model_state
-from srp_exp.training.distributed import connected
+from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.learner import autocast
 from srp_exp.training.logs import log_to
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
     """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
+    choose_kernels(config)
     device = build_device(config.device)
     with connected(device) as processes:
         data = build_data(config, device, processes)
+        refuse_other_data(_run_of(checkpoint), digests_of_data(config, data.dataset))
         model, _ = build_model(config, data.dataset, device)
         model.load_state_dict(model_state(load(checkpoint)))
-        evaluation = evaluate_on(config, model, data, config.split)
+        evaluation = evaluate_on(config, model, data, config.split, processes)
         if processes.writes:
-            evaluation.save(folder)
+            evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
     if processes.writes:
         measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
     return evaluation.details()
@@ -52,20 +56,28 @@ def measure_run(config: DictConfig, folder: Path, evaluators: Sequence[str]) -> 
 
 def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:
     """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
+    choose_kernels(config)
     device = build_device(config.device)
     data = build_data(config, device)
+    refuse_other_data(_run_of(checkpoint), digests_of_data(config, data.dataset))
     plain = config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, data.dataset, device)
     model.load_state_dict(model_state(load(checkpoint)))
     batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
     context = autocast(device, config.precision)
-    return Subject(model.eval(), batches, data.dataset.class_names, context, config.seed), data.dataset
+    dataset = data.dataset
+    subject = Subject(model.eval(), batches, dataset.class_names, context, config.seed, dataset.mean, dataset.std)
+    return subject, dataset
 
 
-def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str) -> Evaluation:
+def _run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, if it lies where runs keep theirs."""
+    return checkpoint.parent.parent
+
+
+def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Evaluation:
     """Evaluate `model`, in evaluation mode, on a split of `data`; every process gets the evaluation of all."""
     batches = data.evaluation_batches(split, config.recipe.batch_size)
-    data.processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
-    context = autocast(data.device, config.precision)
-    return evaluate(model, batches, data.dataset.class_names, context, data.processes)
+    processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
+    return evaluate(model, batches, data.dataset.class_names, autocast(data.device, config.precision), processes)

@@ -1,12 +1,23 @@
 """A run folder: what lies in it under which name, and how it looks to who passes by."""
 
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from yaml import YAMLError
+
+from srp_exp.errors import MissingFileError, UserError
 
 RESULTS = "results.json"
 """Written when everything else of the training is there: where it is, the run is finished."""
 
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
+DATA = "data.json"
+"""Digests of the data that the run has read."""
+
 EVALUATION = Path("evaluation") / "test"
 """What was found on the test split: metrics, predictions, and a file of each evaluator."""
 
@@ -21,3 +32,48 @@ def failure_file(folder: Path, rank: int = 0) -> Path:
 def failure_files(folder: Path) -> list[Path]:
     """Those that are there, of all processes, that of the process that failed first at the front."""
     return sorted(folder.glob(f"{_FAILURE}*.txt"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+
+
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    """Where each start of a run came from, as `provenance` tells it, in their order; none before the first.
+
+    The file holds the last start, and under `earlier_starts` those before.
+    """
+    file = folder / PROVENANCE
+    if not file.exists():
+        return []
+    with reading(file):
+        last = dict(json.loads(file.read_text()))
+        return [*last.pop("earlier_starts", []), last]
+
+
+def differences(starts: Sequence[dict[str, Any]]) -> list[str]:
+    """How the starts of one run differ in what may change its numbers: code, packages, device; [] where they don't."""
+    found = []
+    for name in ("commit", "python", "device", "driver", "processes"):
+        values = list(dict.fromkeys(str(start.get(name)) for start in starts))
+        if len(values) > 1:
+            found.append(f"{name} {' -> '.join(value[:12] if name == 'commit' else value for value in values)}")
+    if len({start.get("diff") for start in starts}) > 1:
+        found.append("uncommitted changes")
+    for package in sorted({name for start in starts for name in start.get("packages", {})}):
+        versions = list(dict.fromkeys(str(start.get("packages", {}).get(package)) for start in starts))
+        if len(versions) > 1:
+            found.append(f"{package} {' -> '.join(versions)}")
+    return found
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Name `file` where reading it fails: MissingFileError where it isn't there, UserError where it is damaged."""
+    remedy = "restore it, or remove the run folder and give the command of the run again"
+    try:
+        yield
+    except FileNotFoundError:
+        raise MissingFileError(f"{file} is not there: {remedy}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
+        said = next(iter(str(error).splitlines()), "")
+        why = {KeyError: f"no {said}", TypeError: "other content", AttributeError: "other content"}.get(
+            type(error), said
+        )
+        raise UserError(f"{file} is damaged ({why}): {remedy}") from error

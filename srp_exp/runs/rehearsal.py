@@ -5,7 +5,9 @@ import time
 import torch
 from omegaconf import DictConfig
 
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.evaluation.evaluators import load_evaluator
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device, choose_kernels
 
 _IMAGES = 16  # of the batch
 _TIMED = 3  # steps
@@ -17,6 +19,9 @@ def rehearse(config: DictConfig) -> float:
     They are estimated from the fastest step after the first, the images of a step counting alike. Nothing is written.
     Raises what the run would raise: ValueError, OSError.
     """
+    for name in config.evaluators:
+        load_evaluator(name)
+    choose_kernels(config)
     device = build_device(config.device)
     data = build_data(config, device)
     model, _ = build_model(config, data.dataset, device)

@@ -1,29 +1,40 @@
 """The runs of a grid: every method of a study, in every cell of its axes, for every seed."""
 
 import copy
+import hashlib
 import itertools
 import math
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.config.evaluators import EVALUATORS, not_measured
-from srp_exp.config.explain import nearest
+from srp_exp.config.command_line import check_overrides
+from srp_exp.config.evaluators import check_measure, not_measured
+from srp_exp.config.explain import explain, nearest
+from srp_exp.config.faults import is_users
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.study import StudyConfig
-from srp_exp.config.validate import not_read, validate
+from srp_exp.config.validate import not_read, validate, validate_fields
 from srp_exp.errors import UserError
 from srp_exp.studies.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
+
+HOW = ("dry", "rerun", "wait", "progress")
+"""Settings of a command that another command doesn't repeat."""
+
+LONGEST_VARIANT = 100
 
 MOST_RUNS = 10_000
 """Of a grid: planning them takes a minute."""
@@ -62,10 +73,24 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs of a grid in order, and what the command line fixed for all of them."""
+    """The runs of a grid in order, and the command line that made it.
+
+    fixed: what it set for all runs. arguments: all of it, but for what says how to run and not what. variant: what of
+    it makes the grid another than the study's own, as the end of a folder's name; empty if nothing does.
+    """
 
     runs: tuple[PlannedRun, ...]
-    fixed: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+    variant: str = ""
+
+    @property
+    def entries(self) -> dict[tuple[str, Cell], dict[int, Run]]:
+        """(method, cell) -> seed -> run, in the order of the grid."""
+        entries: dict[tuple[str, Cell], dict[int, Run]] = {}
+        for planned in self.runs:
+            entries.setdefault((planned.method, planned.cell), {})[planned.seed] = planned.run
+        return entries
 
     def looked_up(self) -> "Grid":
         """The same runs in the states in which they are now; composing them again would take ten times as long."""
@@ -98,8 +123,10 @@ def plan(
         ValueError: a configuration of the grid can't be run, the command line sets what the study compares, or the
             study names what the grid doesn't have.
     """
+    if config.study is not None:
+        validate_fields(config.study, "study.")
     methods = _methods(config.study, overrides)
-    given = [*parse([f"{key}={value}" for key, value in parameters.items()]), *overrides]
+    given = [*parse(_swept(parameters)), *overrides]
     _check_sweeps(given, len(methods))
     (combinations,) = BasicSweeper.split_arguments(given, None)
     if not combinations:
@@ -121,7 +148,7 @@ def plan(
     plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     for (pairs, seeds), (method, changes) in itertools.product(cells.items(), methods.items()):
         of_run = [*changes, *(f"{key}={value}" for key, value in pairs)]
-        composed = _without_hydra(compose(of_run))
+        composed = _composed(compose, of_run, method)
         unread.append(not_read(composed, plain))
         cell = tuple((key.lstrip("+"), value) for key, value in pairs if key in swept)
         for seed in dict.fromkeys(seeds):
@@ -135,14 +162,42 @@ def plan(
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
     for line in set.intersection(*map(set, unread)):  # where some of the runs read it, all may be given it
         raise UserError(line)
+    return Grid(tuple(runs), *_command_line(config, overrides, fixed))
+
+
+def _command_line(
+    config: DictConfig, overrides: Sequence[Override], fixed: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Of the grid: `fixed`, `arguments`, `variant`."""
     of_all = [o for o in overrides if not o.is_sweep_override() and o.key_or_group.partition(".")[0] not in fixed]
-    return Grid(tuple(runs), tuple(o.input_line for o in of_all if o.input_line is not None))
+    own = [source.path for source in config.hydra.runtime.config_sources if "command-line" in source.provider]
+    searched = [f"--config-dir={os.path.relpath(path)}" for path in own]
+    arguments = _lines([override for override in overrides if override.key_or_group not in HOW])
+    chosen = (SEED, "study.")
+    making = [o for o in overrides if o.is_sweep_override() or o in of_all or o.key_or_group.startswith(chosen)]
+    return tuple(_lines(of_all)), (*searched, *arguments), _variant(_lines(making))
+
+
+def _lines(overrides: Iterable[Override]) -> list[str]:
+    return [override.input_line for override in overrides if override.input_line is not None]
+
+
+def _variant(changes: list[str]) -> str:
+    exact = "".join(f"-{change}" for change in changes)
+    name = re.sub(r"[^\w.,=-]+", "_", exact)
+    if name == exact and len(name) <= LONGEST_VARIANT:
+        return name
+    return f"{name[:LONGEST_VARIANT]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
 def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[str, list[str]]:
     if study is None or not study.methods:
         return {"": []}
     methods = {str(name): list(changes) for name, changes in study.methods.items()}
+    for name, changes in methods.items():
+        for override in OverridesParser.create().parse_overrides(changes):
+            if override.is_sweep_override():
+                raise UserError(f"method {name}: {override.input_line}: a method is one choice; make it two methods")
     for override in overrides:
         for name, changes in methods.items():
             if any(change.partition("=")[0] == override.key_or_group for change in changes):
@@ -196,6 +251,24 @@ def _seed(value: str) -> int:
     return int(value)
 
 
+def _swept(parameters: Mapping[str, Any]) -> list[str]:
+    """What hydra.sweeper.params says, as overrides."""
+    for key, value in parameters.items():
+        if OmegaConf.is_config(value):
+            raise UserError(f"hydra.sweeper.params.{key}={value}: write the values with commas, as {key}: 0,1")
+    return [f"{key}={value}" for key, value in parameters.items()]
+
+
+def _composed(compose: Callable[[list[str]], DictConfig], overrides: list[str], method: str) -> DictConfig:
+    try:
+        check_overrides(overrides)
+        return _without_hydra(compose(overrides))
+    except Exception as error:
+        if not method or not is_users(error):
+            raise
+        raise UserError(f"method {method}: {explain(error)}") from error
+
+
 def _without_hydra(config: DictConfig) -> DictConfig:
     """Hydra's part is two thirds of a configuration, and no part of a run: copying it for every seed is slow."""
     OmegaConf.set_readonly(config, False)
@@ -229,14 +302,20 @@ def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str])
 
     `methods` are its methods; `axes` is what the grid runs over besides method and seed.
     """
-    for place in ("rows", "columns"):
+    if not re.fullmatch(r"\w[\w .+-]*", study.name):
+        raise UserError(f"study.name={study.name}: it names a folder: letters, digits, blanks and . _ + - only")
+    for place, names in (("rows", [METHOD, *axes]), ("columns", [METHOD, *axes]), ("each", axes)):
         for name in getattr(study, place):
-            _demand(name, [METHOD, *axes], f"study.{place}", "the grid runs over no such axis")
+            _demand(name, names, f"study.{place}", "the grid runs over no such axis")
     for comparison in study.comparisons:
-        for name in (comparison.method, comparison.baseline):
+        for name in (comparison.method, comparison.baseline, *comparison.beyond):
             _demand(name, methods, "study.comparisons", "the study has no such method")
+        if len(comparison.beyond) not in (0, 2):
+            raise UserError(f"study.comparisons: beyond={comparison.beyond}: name two methods, [A, B] for A - B")
     for number in study.published:
         _demand(number.method, methods, "study.published", "the study has no such method")
+        if study.metric in ("top1", "top5") and not 0 <= number.value <= 1:
+            raise UserError(f"study.published: {number.method}: {number.value} is no part of 1: 95.3 % is 0.953")
         for name in number.cell:
             _demand(name, axes, "study.published.cell", "the grid runs over no such axis")
     for metric in (study.metric, *(c.metric for c in study.comparisons if c.metric is not None)):
@@ -244,11 +323,10 @@ def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str])
 
 
 def _check_metric(metric: str) -> None:
-    evaluator, dot, _ = metric.rpartition(".")
-    if not dot:
+    if "." in metric:
+        check_measure(metric, "study: metric")
+    else:
         _demand(metric, METRICS, "study", "no such metric, and that of an evaluator is <evaluator>.<measure>")
-    elif "." not in evaluator:  # with a dot it is a user's own
-        _demand(evaluator, EVALUATORS, f"metric {metric}", "no such evaluator")
 
 
 def _demand(name: str, valid: Iterable[str], place: str, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""The plots of a study: accuracy over region scale, over parameters, and learning curves.
+"""The plots of a study: paired differences, accuracy over region scale and over parameters, and learning curves.
 
 A plot is made only where it has something to show. Each panel is a picture of its own, so that a page can put them
 below each other on a phone.
@@ -9,31 +9,49 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srp_exp.studies.draw import GAP, Draw, Panels, Point, draw_course, draw_panel, draw_scales, draw_sizes, for_page
+from srp_exp.studies.draw import (
+    GAP,
+    Difference,
+    Draw,
+    Panels,
+    Picture,
+    Point,
+    draw_course,
+    draw_forest,
+    draw_panel,
+    draw_scales,
+    draw_sizes,
+)
+from srp_exp.studies.measured import Measured, describe
 from srp_exp.studies.results import Entry, StudyResults, Unit, unit_of, unit_of_study
+from srp_exp.studies.statistics import Mean
 from srp_exp.studies.store import Run, State
-from srp_exp.studies.tables import summary
+from srp_exp.studies.tables import cell_name, summary
 
+FOREST = (
+    "Method - baseline. Dots: pairs of runs with the same seed; squares: their mean in a cell, with its 95 % interval; "
+    "diamonds: the mean that decides about the statement. Shaded: smaller than the smallest effect that matters."
+)
 BARS = "Means over the seeds; error bars: 95 % interval, none with one seed."
 ASIDE = "Points of several methods are moved aside a little."
 BANDS = (
-    "Lines: mean over the seeds; bands: from the lowest to the highest of them. "
-    "The first quarter of the epochs may lie outside."
+    "Lines: mean over the seeds; bands, of the first four: from the lowest to the highest seed. "
+    "The first half of the epochs may lie outside."
 )
 
 
 @dataclass(frozen=True)
 class Plot:
-    """What a plot shows, how to read it, and its panels: (title, <svg> element) each."""
+    """What a plot shows, how to read it, and its panels."""
 
     title: str
     caption: str
-    panels: tuple[tuple[str, str], ...]
+    panels: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the plots of one kind share: the prefix of their ids, the axes, how a series is drawn."""
+    """What the plots of one kind share: the prefix of their names, the axes, how a series is drawn."""
 
     name: str
     x_label: str
@@ -41,8 +59,8 @@ class Kind:
     unit: Unit
 
 
-def plots(results: StudyResults) -> list[Plot]:
-    """The plots that the finished runs allow."""
+def plots(results: StudyResults, measured: Sequence[Measured]) -> list[Plot]:
+    """The plots that the finished runs allow, that on which the verdict rests first."""
     unit = unit_of_study(results)
     metric, courses = over_epochs(results)
     split, _, measure = metric.partition("/")
@@ -51,6 +69,7 @@ def plots(results: StudyResults) -> list[Plot]:
     parameters = Kind("parameters", "parameters (million)", draw_sizes, unit)
     epochs = Kind("epochs", "epoch", draw_course, course)
     every = [
+        Plot("Paired differences", FOREST, forests(measured)),
         _plot(scale, f"Test {unit.name} over region scale", BARS, over_scale(results)),
         _plot(parameters, f"Test {unit.name} over parameters", f"{BARS} {ASIDE}", over_parameters(results)),
         _plot(epochs, f"Learning curves: {split} {course.name}", BANDS, courses),
@@ -58,14 +77,51 @@ def plots(results: StudyResults) -> list[Plot]:
     return [plot for plot in every if plot.panels]
 
 
+def forests(measured: Sequence[Measured]) -> tuple[Picture, ...]:
+    """A panel for every metric and smallest effect: the statements about it, and the cells of each."""
+    panels: dict[tuple[str, float], list[Measured]] = {}
+    for of_statement in measured:
+        if of_statement.mean is not None and not of_statement.statement.structural:
+            panels.setdefault((of_statement.statement.metric, of_statement.statement.smallest), []).append(of_statement)
+    pictures = []
+    for number, ((metric, smallest), statements) in enumerate(panels.items()):
+        unit = statements[0].unit
+        rows = [row for of_statement in statements for row in _differences(of_statement)]
+        title = f"{metric}, {'higher' if statements[0].statement.higher_is_better else 'lower'} is better"
+        x_label = (
+            f"difference of {metric} ({unit.of_difference.strip()})"
+            if unit.of_difference
+            else f"difference of {metric}"
+        )
+        words = "; ".join(f"{row.label} {unit.show(row.mean, signed=True)}" for row in rows if row.bold)
+        figure = draw_forest(rows, smallest, unit, x_label)
+        pictures.append(Picture(title, f"differences-{number}", f"Paired differences, {metric}: {words}", figure))
+    return tuple(pictures)
+
+
+def _differences(measured: Measured) -> list[Difference]:
+    rows = [_difference(describe(measured), measured.mean, bold=True)] if measured.mean else []
+    if len(measured.cells) > 1:
+        for cell, of_cell in measured.cells.items():
+            if of_cell.shape[-1]:
+                rows.append(_difference(cell_name(cell, measured.statement.where), Mean([of_cell]), bold=False))
+    return rows
+
+
+def _difference(label: str, mean: Mean, bold: bool) -> Difference:
+    low, high = (float(bound) for bound in mean.interval())
+    seeds = [float(value) for cell in mean.cells for value in cell] if len(mean.cells) == 1 or not bold else []
+    return Difference(label, seeds, float(mean.value), None if mean.error is None else (low, high), bold)
+
+
 def _plot(kind: Kind, title: str, caption: str, panels: Panels) -> Plot:
     names = dict.fromkeys(name for series in panels.values() for name in series)
     numbers = {name: number for number, name in enumerate(names)}  # a series looks alike in all panels
     drawn = []
     for place, (panel, series) in enumerate(panels.items()):
-        svg = draw_panel(series, numbers, kind.draw, kind.unit, kind.x_label)
+        figure = draw_panel(series, numbers, kind.draw, kind.unit, kind.x_label)
         described = f"{title}{f', {panel}' if panel else ''}: {_in_words(series, kind.unit)}"
-        drawn.append((panel, for_page(svg, f"{kind.name}-{place}", described)))
+        drawn.append(Picture(panel, f"{kind.name}-{place}", described, figure))
     return Plot(title, caption, tuple(drawn))
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import OmegaConf
+import numpy as np
 
 from srp_exp.config.study import StudyConfig
+from srp_exp.errors import UserError
 from srp_exp.studies.grid import Cell, Grid
-from srp_exp.studies.statistics import Paired, Pooled, Summary
+from srp_exp.studies.pairs import Runs, plain_study
 from srp_exp.studies.store import Run, State
 
 
@@ -32,21 +33,22 @@ class Entry:
 class StudyResults:
     """A study and its entries, in the order of the grid.
 
-    `study` is the study's configuration (srp_exp.config.study) as plain values. `fixed` is what the command line
-    set for all runs. `warnings` say where entries may not be compared: other commits, packages, devices.
+    `study` is the study's configuration (srp_exp.config.study) as plain values. `arguments` are those of the command
+    line. `warnings` say where entries may not be compared: other commits, packages, devices.
     """
 
     study: Mapping[str, Any]
     entries: tuple[Entry, ...]
-    fixed: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 
     @property
     def name(self) -> str:
         return str(self.study["name"])
 
-    def entry(self, method: str, cell: Cell) -> Entry:
-        return next(e for e in self.entries if (e.method, e.cell) == (method, cell))
+    @property
+    def runs(self) -> Runs:
+        return {(entry.method, entry.cell): entry.runs for entry in self.entries}
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -64,10 +66,6 @@ def counted(values: Counter[str]) -> str:
     return ", ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in values.most_common())
 
 
-ACCURACIES = ("top1", "top5")
-"""Metrics in [0, 1] that are shown in percent, their differences in percentage points."""
-
-
 @dataclass(frozen=True)
 class Unit:
     """How the values of a metric are shown: accuracies in percent with two decimals, others with four digits."""
@@ -75,15 +73,25 @@ class Unit:
     name: str
     factor: float
     decimals: int
+    of_difference: str = ""
 
     def show(self, value: float, signed: bool = False) -> str:
         return f"{value * self.factor:{'+' if signed else ''},.{self.decimals}f}"
 
+    def interval(self, low: float | None, high: float | None, signed: bool = False) -> str:
+        """[low, high]; empty where there is none."""
+        if low is None or high is None or not math.isfinite(high - low):
+            return ""
+        return f"[{self.show(low, signed)}, {self.show(high, signed)}]"
+
 
 def unit_of(metric: str, values: Iterable[float]) -> Unit:
-    """The unit of `metric`; `values` are those shown together, whose largest decides how many decimals."""
-    if metric in ACCURACIES:
-        return Unit(f"{metric[:3]}-{metric[3:]} (%)", 100, 2)
+    """The unit of `metric`; `values` are those shown together, whose largest decides how many decimals.
+
+    A metric whose name ends in top1 or top5 is an accuracy in [0, 1], shown in percent, its differences in points.
+    """
+    if metric.endswith(("top1", "top5")):
+        return Unit(f"{metric[:-4]}{metric[-4:-1]}-{metric[-1]} (%)", 100, 2, " points")
     largest = max((abs(value) for value in values), default=0.0)
     digits = math.floor(math.log10(largest)) if largest > 0 else 0
     return Unit(metric, 1, max(0, 3 - digits))
@@ -93,28 +101,28 @@ def unit_of_study(results: StudyResults) -> Unit:
     return unit_of(results.study["metric"], (v for entry in results.entries for v in entry.values.values()))
 
 
-def interval(statistics: Summary | Paired | Pooled | None, unit: Unit, signed: bool = False) -> str:
-    """The 95 % interval of a mean; empty where it has none."""
-    if statistics is None or statistics.low is None or statistics.high is None:
-        return ""
-    return f"[{unit.show(statistics.low, signed)}, {unit.show(statistics.high, signed)}]"
+def value_of(run: Run, metric: str) -> Any:
+    """A metric of a finished run; None where it isn't finished, or hasn't measured it.
+
+    Raises ValueError where it isn't finite, with the folder.
+    """
+    value = run.value(metric) if run.state == State.finished else None
+    if value is not None and not np.isfinite(value).all():
+        raise UserError(f"{metric}={value} in {run.folder} can't be compared; rerun=true repeats the run")
+    return value
 
 
 def collect(grid: Grid, study: StudyConfig) -> StudyResults:
     """The entries of `grid` with the metric of `study` where a run is finished."""
-    plain = OmegaConf.to_container(OmegaConf.create(study), resolve=True, enum_to_str=True)  # type: ignore[call-overload]
-    assert isinstance(plain, dict)
-    groups: dict[tuple[str, Cell], dict[int, Run]] = {}
-    for planned in grid.runs:
-        groups.setdefault((planned.method, planned.cell), {})[planned.seed] = planned.run
+    plain = plain_study(study)
     entries = []
-    for (method, cell), runs in groups.items():
+    for (method, cell), runs in grid.entries.items():
         measured = {s: r.value(study.metric) for s, r in runs.items() if r.state == State.finished}
         values = {seed: value for seed, value in measured.items() if value is not None}
         entries.append(Entry(method, cell, runs, values))
-    finished = {run.folder: run for runs in groups.values() for run in runs.values() if run.state == State.finished}
+    finished = {run.folder: run for run in (p.run for p in grid.runs) if run.state == State.finished}
     warnings = [*_differences(finished.values()), *_unmeasured(finished.values(), _metrics(plain))]
-    return StudyResults({str(k): v for k, v in plain.items()}, tuple(entries), grid.fixed, tuple(warnings))
+    return StudyResults(plain, tuple(entries), grid.arguments, tuple(warnings))
 
 
 def _differences(runs: Iterable[Run]) -> list[str]:

@@ -13,11 +13,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srp_exp.files import write_atomically
-from srp_exp.runs.folder import CONFIG, RESULTS, failure_files
+from srp_exp.runs.folder import CONFIG, PROVENANCE, RESULTS, failure_files, read_starts, reading
 from srp_exp.runs.lock import is_held
 
 JOB = "slurm_job.txt"
 """In a run folder: the SLURM job that was last submitted for it, as squeue prints it."""
+
+
+_ORIGIN = ("commit", "diff", "packages", "device", "processes", "threads")
 
 
 class State(Enum):
@@ -39,9 +42,9 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; raises FileNotFoundError where no run began."""
-        values = OmegaConf.to_container(OmegaConf.load(self.folder / "config.yaml"))
-        assert isinstance(values, dict)
-        return {str(key): value for key, value in values.items()}
+        with reading(self.folder / CONFIG):
+            values = OmegaConf.to_container(OmegaConf.load(self.folder / CONFIG))
+            return {str(key): value for key, value in values.items()}  # type: ignore[union-attr]
 
     @property
     def settings(self) -> dict[str, str]:
@@ -59,30 +62,50 @@ class Run:
                 else:
                     flat[f"{prefix}{key}"] = str(value).lower() if isinstance(value, bool) else str(value)
 
-        if (self.folder / "config.yaml").exists():
+        if (self.folder / CONFIG).exists():
             add("", self.config)
         return flat
 
     @cached_property
     def results(self) -> dict[str, Any]:
         """results.json: {"test": {"top1": ..., "loss": ...}, "parameters": ..., "training_seconds": ...}."""
-        return dict(json.loads((self.folder / RESULTS).read_text()))
+        with reading(self.folder / RESULTS):
+            results = dict(json.loads((self.folder / RESULTS).read_text()))
+            test = {name: float(value) for name, value in results["test"].items()}
+            return {**results, "test": test, "training_seconds": float(results["training_seconds"])}
+
+    @cached_property
+    def starts(self) -> list[dict[str, Any]]:
+        """Where each start of the run came from, in their order."""
+        return read_starts(self.folder)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / "provenance.json").read_text()))
+        """Where its last start came from."""
+        with reading(self.folder / PROVENANCE):
+            origin = dict(json.loads((self.folder / PROVENANCE).read_text()))
+            return {**origin, **{name: origin[name] for name in _ORIGIN}, "packages": dict(origin["packages"])}
+
+    @property
+    def commit(self) -> str:
+        """That of a finished run, with a + where there were uncommitted changes; empty where none is known."""
+        if self.state != State.finished:
+            return ""
+        commit = (self.provenance["commit"] or "unknown")[:10]
+        return f"{commit}+" if self.provenance["diff"] else commit
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """metrics.jsonl: one dict of metrics per epoch."""
         file = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        with reading(file):
+            return [dict(json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
 
     @property
     def failure(self) -> str:
         """Why it failed, in one line; empty where it didn't."""
         files = failure_files(self.folder)
-        return files[0].read_text().partition("\n")[0] if files else ""
+        return files[0].read_text(errors="replace").partition("\n")[0] if files else ""
 
     def value(self, metric: str) -> float | None:
         """A metric of the test split: one of results.json, or <evaluator>.<measure>; None where it isn't measured."""
@@ -91,7 +114,8 @@ class Run:
             values = {**self.results, **self.results["test"]}
         else:
             file = self.folder / "evaluation" / "test" / f"{evaluator}.json"
-            values = json.loads(file.read_text())["summary"] if file.exists() else {}
+            with reading(file):
+                values = dict(json.loads(file.read_text())["summary"]) if file.exists() else {}
         value: float | None = values.get(measure)
         return value
 
@@ -117,7 +141,7 @@ def _state(folder: Path, queue: Callable[[], set[str]] | None) -> State:
     if is_held(folder):
         return State.running
     job = folder / JOB
-    if job.exists() and job.read_text().strip() in (queue or slurm_jobs)():
+    if job.exists() and job.read_text(errors="replace").strip() in (queue or slurm_jobs)():
         return State.queued
     if failure_files(folder):
         return State.failed

@@ -5,18 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srp_exp.studies.comparisons import CellResult, ComparisonResult
 from srp_exp.studies.grid import METHOD, Cell
-from srp_exp.studies.results import (
-    ACCURACIES,
-    Entry,
-    StudyResults,
-    Unit,
-    interval,
-    unit_of,
-    unit_of_study,
-)
-from srp_exp.studies.statistics import Summary, summarize
+from srp_exp.studies.measured import Measured, describe
+from srp_exp.studies.pairs import ALPHA, Levels
+from srp_exp.studies.results import Entry, StudyResults, Unit, unit_of_study
+from srp_exp.studies.statistics import Mean, Summary, summarize
 from srp_exp.studies.store import State
 from srp_exp.studies.verdict import Verdict
 
@@ -117,7 +110,9 @@ def results_table(results: StudyResults) -> Table:
 
 def entries_table(results: StudyResults) -> Table:
     """Every entry with its statistics, one a row; published numbers in a column of their own."""
-    unit, bests, names = unit_of_study(results), best(results), (METHOD, *axes(results))
+    unit, bests = unit_of_study(results), best(results)
+    varied = [axis for axis in axes(results) if len({dict(entry.cell)[axis] for entry in results.entries}) > 1]
+    names = (METHOD, *varied)  # the caption of the results says the others
     any_published = any(published(results, entry) for entry in results.entries)
     header = (*names, unit.name, "sd", "n", "95 % interval", "parameters", *(["published"] if any_published else []))
     rows, notes = [], list[str]()
@@ -127,7 +122,7 @@ def entries_table(results: StudyResults) -> Table:
         sd = "" if values is None or values.sd is None else unit.show(values.sd)
         cells = [TableCell(label) for label in _key(entry, names)]
         cells += [TableCell(mean, bold=(entry.method, entry.cell) in bests), TableCell(sd), TableCell(_count(entry))]
-        cells += [TableCell(interval(values, unit)), TableCell(parameters(entry))]
+        cells += [TableCell(unit.interval(values.low, values.high) if values else ""), TableCell(parameters(entry))]
         if any_published:
             numbers = published(results, entry)
             shown = ", ".join(unit.show(number["value"]) for number in numbers)
@@ -193,68 +188,57 @@ def _caption(results: StudyResults, unit: Unit, constant: Mapping[str, str]) -> 
 
 
 CAPTION = (
-    "Method - baseline, over pairs of runs with the same seed (accuracies in percentage points): mean difference, "
-    "95 % t-interval, p-value of the sign-flip test, and the same Holm-corrected over all cells and comparisons. "
-    "With one pair p is McNemar's and compares two trained networks, not two methods."
+    "Method - baseline over pairs of runs with the same seed: mean difference (accuracies: in percentage points) with "
+    "its 95 % t-interval; p, the larger of the t-test and the sign-flip test, that the statement is only just false. "
+    "Effect: the smallest that matters. Shown at p <= {support}, refuted at p <= {refute}."
 )
 
 
-def comparison_table(
-    results: StudyResults, comparisons: Sequence[ComparisonResult], verdicts: Sequence[Verdict]
-) -> Table | None:
-    """A row for every cell of a comparison and, with several cells, one for all of them together.
+def comparison_table(measured: Sequence[Measured], verdicts: Sequence[Verdict]) -> Table | None:
+    """A row for every statement, with its verdict, and below it one for every cell that it takes together.
 
-    `verdicts` are those of the comparisons, in their order. None where the study compares nothing.
+    None where the study compares nothing.
     """
-    names = axes(results)
-    header = ("comparison", *names, "pairs", "difference", "95 % interval", "p", "p (Holm)", "verdict")
+    if not measured:
+        return None
+    header = ("statement", "cell", "pairs", "difference", "95 % interval", "p", "effect", "verdict")
+    reasons = list(dict.fromkeys(m.statement.reason for m in measured if m.statement.reason))
     rows = []
-    for compared, verdict in zip(comparisons, verdicts, strict=True):
-        unit = unit_of(compared.metric, (d for cell in compared.cells for d in cell.differences))
-        label = TableCell(describe(compared, unit, results.study["metric"]))
-        outcome = TableCell(verdict.outcome.value, "(preliminary)" if verdict.preliminary else "", bold=True)
-        alone = len(compared.cells) == 1
-        for cell in compared.cells:
-            places = (TableCell(value) for _, value in cell.cell)
-            rows.append((label, *places, *_of_cell(cell, unit), outcome if alone else TableCell("")))
-        if not alone:
-            rows.append((label, *(TableCell("all") for _ in names), *_over_cells(compared, unit), outcome))
-    return Table("Comparisons", CAPTION, (header,), 1 + len(names), tuple(rows)) if rows else None
+    for of_statement, verdict in zip(measured, verdicts, strict=True):
+        smallest = of_statement.unit.show(of_statement.statement.smallest) if of_statement.statement.smallest else ""
+        note = "(preliminary)" if verdict.preliminary else ""
+        reason = of_statement.statement.reason
+        mark = f"[{reasons.index(reason) + 1}]" if reason else ""
+        outcome = [TableCell(smallest, mark), TableCell(verdict.outcome.label, note, bold=True)]
+        together = TableCell("all" if len(of_statement.cells) > 1 else cell_name(*of_statement.cells))
+        numbers = _numbers(of_statement.mean, of_statement.unit, of_statement.unfinished)
+        p = TableCell(shown_p(of_statement.p))
+        rows.append((TableCell(describe(of_statement)), together, *numbers, p, *outcome))
+        for cell, differences in of_statement.cells.items() if len(of_statement.cells) > 1 else ():
+            alone = Mean([differences]) if differences.shape[-1] else None
+            place = TableCell(cell_name(cell, without=of_statement.statement.where))
+            rows.append((TableCell(""), place, *_numbers(alone, of_statement.unit), *[TableCell("")] * 3))
+    chance = [m.levels for m in measured if not m.statement.structural] or [Levels(ALPHA, ALPHA)]
+    support = " or ".join(f"{level:.2g}" for level in sorted({of.support for of in chance}))
+    caption = CAPTION.format(support=support, refute=f"{chance[0].refute:.2g}")
+    return Table("Comparisons", caption, (header,), 2, tuple(rows), tuple(f"Smallest effect: {r}" for r in reasons))
 
 
-def describe(compared: ComparisonResult, unit: Unit, metric_of_study: str) -> str:
-    """A comparison and what it expects, such as "SRP against GAP: worse by less than 0.50 points"."""
-    margin = unit.show(compared.margin) + (" points" if compared.metric in ACCURACIES else "")
-    expected = {
-        "better": f"better by more than {margin}" if compared.margin else "better",
-        "not_worse": f"worse by less than {margin}" if compared.margin else "not worse",
-        "equal": f"equal within {margin}" if compared.margin else "equal",
-    }[compared.expect.value]
-    metric = "" if compared.metric == metric_of_study else f" in {compared.metric}"
-    return f"{compared.method} against {compared.baseline}: {expected}{metric}"
+def cell_name(cell: Cell, without: Cell = ()) -> str:
+    """ "dataset=cifar10, backbone=wrn16_8" """
+    return ", ".join(f"{axis}={value}" for axis, value in cell if (axis, value) not in without)
 
 
-def _of_cell(cell: CellResult, unit: Unit) -> list[TableCell]:
-    difference = NOTHING if cell.paired is None else unit.show(cell.paired.difference, signed=True)
-    test = cell.mcnemar
-    note = "" if test is None else f"(McNemar: {test.only_a} and {test.only_b} samples right in one alone)"
-    pairs = TableCell(str(len(cell.seeds)), f"({cell.unfinished} missing)" if cell.unfinished else "")
-    texts = [difference, interval(cell.paired, unit, signed=True)]
-    return [pairs, *map(TableCell, texts), TableCell(_p(cell.p), note), TableCell(_p(cell.adjusted))]
-
-
-def _over_cells(compared: ComparisonResult, unit: Unit) -> list[TableCell]:
-    pooled = compared.pooled
-    if pooled is None:
-        return [TableCell(text) for text in ("0", NOTHING, "", "", "")]
-    difference = unit.show(pooled.difference, signed=True)
-    return [
-        TableCell(text)
-        for text in (str(pooled.pairs), difference, interval(pooled, unit, signed=True), _p(pooled.p), "")
-    ]
-
-
-def _p(value: float | None) -> str:
+def shown_p(value: float | None) -> str:
     if value is None:
         return ""
     return "<0.001" if value < 0.0005 else f"{value:.3f}"
+
+
+def _numbers(mean: Mean | None, unit: Unit, unfinished: int = 0) -> list[TableCell]:
+    pairs = TableCell(str(mean.n if mean else 0), f"({unfinished} missing)" if unfinished else "")
+    if mean is None:
+        return [pairs, TableCell(NOTHING), TableCell("")]
+    low, high = mean.interval()
+    shown = [unit.show(float(mean.value), signed=True), unit.interval(float(low), float(high), signed=True)]
+    return [pairs, *map(TableCell, shown)]

@@ -47,28 +47,21 @@ class Checkpoints:
         self._saved_at = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def resume(self, learner: Learner) -> None:
-        """Bring `learner` to the state of the newest whole checkpoint, if there is one; damaged ones are reported."""
-        if self._writes:
-            for unfinished in self.folder.glob(f".*{TEMPORARY}"):
-                unfinished.unlink()
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest whole checkpoint by step, with its content, if there is one; damaged ones are reported."""
+        for unfinished in self.folder.glob(f".*{TEMPORARY}") if self._writes else ():
+            unfinished.unlink()
         for path in reversed(self._by_step()):
             try:
-                content = self._load_own(path)
-            except ValueError as error:
+                return path, self.read(path)
+            except UserError as error:
                 LOG.warning("%s; passed over", error)
-                continue
-            learner.load_state_dict(content["learner"])
-            return
+        return None
 
-    def load_best(self, learner: Learner) -> None:
-        """Bring `learner` to the best epoch. Raises ValueError where its file is damaged, OSError where it has none."""
-        self.wait()
-        if self._unsaved_best is not None:
-            raise OSError(
-                f"checkpoint {self.best} could not be saved: make room on the disk, and run the command again"
-            )
-        learner.load_state_dict(self._load_own(self.best)["learner"])
+    @property
+    def best_is_unsaved(self) -> bool:
+        """Whether the file of the best epoch could not be written, or an older one stands there."""
+        return self._unsaved_best is not None
 
     def latest(self) -> Path | None:
         """The newest checkpoint of an unfinished training."""
@@ -87,8 +80,8 @@ class Checkpoints:
         """Begin to save the state of `learner`, also as the best where it is. All processes call it, one writes."""
         self.wait()
         self._saved_at = time.monotonic()
-        state = tree_map(_copy_to_cpu, learner.state_dict())
         if self._writes:
+            state = tree_map(_copy_to_cpu, learner.state_dict())
             self._writer = threading.Thread(target=self._write, args=(state, is_best))
             self._writer.start()
 
@@ -124,12 +117,12 @@ class Checkpoints:
     def _write_state(self, path: Path, learner: dict[str, Any]) -> None:
         write(path, {"config": self._config, "name": self._name(path), "learner": learner})
 
-    def _load_own(self, path: Path) -> dict[str, Any]:
-        """Read a checkpoint of this folder. Raises ValueError where it is damaged or belongs elsewhere."""
+    def read(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint of this folder, with the `digest` of its file. Raises UserError where it is damaged."""
         content = load(path)
         if content.get("name") != self._name(path):
             raise UserError(f"checkpoint {path}: holds {content.get('name')}, so it was exchanged")
-        return content
+        return {**content, "digest": _digest(path)}
 
     def _name(self, path: Path) -> str:
         """What a checkpoint says it is: the name of its run, and that of its file."""
@@ -192,6 +185,13 @@ def _is_whole(file: BinaryIO) -> bool:
     actual.update(b"\0\0")  # where the length stood empty
     file.seek(0)
     return length == _DIGEST.to_bytes(2, "little") and digest == actual.hexdigest().encode()
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 that `write` has left at the end of the file."""
+    with path.open("rb") as file:
+        file.seek(-_DIGEST, 2)
+        return file.read().decode()
 
 
 def _sha256(file: BinaryIO, size: int) -> "hashlib._Hash":

@@ -1,17 +1,25 @@
-"""The processes of one training: torchrun's, those of a SLURM job step, or a single one."""
+"""The processes of one training: torchrun's, those of a SLURM job step, or a single one.
+
+torch is imported by what sends something: who only asks what process it is need not wait seconds for it.
+"""
+
+from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from srp_exp.training.launch import launched_as
+_PATIENCE = timedelta(hours=1)
+"""How long a process waits for the others, such as for the one that prepares the data."""
 
 
 @dataclass(frozen=True)
@@ -26,62 +34,123 @@ class Processes:
     def writes(self) -> bool:
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(values)
-        return values
-
-    def highest(self, number: int, device: torch.device) -> int:
-        """The highest `number` of any process."""
-        if self.size == 1:
-            return number
-        value = torch.tensor(number, device=device)
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return int(value)
-
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give `tensors` of all processes the values of rank 0's, in place."""
-        if self.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
-
     def gather(self, value: Any) -> list[Any]:
         """What each process passed, by rank."""
         if self.size == 1:
             return [value]
+        import torch.distributed as dist
+
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value)
         return gathered
 
+    def gather_numbers(self, numbers: list[float], device: torch.device) -> list[list[float]]:
+        """The numbers that each process passed, by rank: one exchange on `device`."""
+        if self.size == 1:
+            return [numbers]
+        import torch
+        import torch.distributed as dist
+
+        own = torch.tensor(numbers, dtype=torch.float64, device=device)
+        rows = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(rows, own)
+        found: list[list[float]] = torch.stack(rows).tolist()
+        return found
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give `tensors` of all processes the values of rank 0's, in place."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    @contextmanager
+    def in_turns(self) -> Iterator[None]:
+        """Rank 0 does what is inside first, then the first process of each other machine, then the rest.
+
+        So one process prepares files, which the others find ready, on a disk that all share or on one of each machine.
+        Where one fails the others raise an error that names it.
+        """
+        own = 0 if self.rank == 0 else 1 if self.local_rank == 0 else 2
+        failure: Exception | None = None
+        for turn in range(3):
+            if turn == own:
+                try:
+                    yield
+                except Exception as error:
+                    failure = error
+            failed = [rank for rank, fails in enumerate(self.gather(failure is not None)) if fails]
+            if failure is not None:
+                raise failure
+            if failed:
+                raise ProcessError(f"process {failed[0]} of {self.size} failed; its own message says why")
+
+    def share_of_workers(self, workers: int | None, most: int) -> int:
+        """How many of the `workers` of a machine are this process's; None: as many as it has CPUs, at most `most`.
+
+        A CPU that several processes of the machine may use counts for each of them in part.
+        """
+        own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+        here = [cpus for host, cpus in self.gather((platform.node(), own)) if host == platform.node()]
+        if workers is not None:
+            return workers and max(1, workers // len(here))
+        return min(most, max(1, round(sum(1 / sum(cpu in cpus for cpus in here) for cpu in own))))
+
+
+class ProcessError(RuntimeError):
+    """Another process of the training failed, or isn't where this one is."""
+
 
 SINGLE = Processes()
+
+
+def launched_as() -> Processes:
+    """What the environment of torchrun, or of a SLURM step of several tasks, says about this process."""
+    if "WORLD_SIZE" in os.environ:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    elif by_slurm():
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+    else:
+        return SINGLE
+    return Processes(*(int(os.environ[name]) for name in names))
+
+
+def by_slurm() -> bool:
+    """Whether this process is one of several tasks of a SLURM step, and no process of torchrun."""
+    several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ
+    return several and "WORLD_SIZE" not in os.environ
 
 
 @contextmanager
 def connected(device: torch.device) -> Iterator[Processes]:
     """Join the other processes of the training: nccl on CUDA devices, gloo on CPUs; leave them at the end.
 
-    A CUDA device becomes the current one of its process: that is where nccl puts what `Processes.gather` sends.
+    After an error the group is left to the end of the process, so that no other process hears of it, and fails too,
+    before this one has said why.
     """
-    processes = Processes(*launched_as())
+    processes = launched_as()
     if processes.size == 1:
         yield processes
         return
+    import torch.distributed as dist
+
     if "MASTER_ADDR" not in os.environ:
         os.environ |= _slurm_meeting_point()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=processes.rank, world_size=processes.size)
-    try:
-        yield processes
-    finally:
+    if dist.is_initialized():
         dist.destroy_process_group()
+    on_cuda = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo", rank=processes.rank, world_size=processes.size, timeout=_PATIENCE,
+        device_id=device if on_cuda else None,
+    )  # fmt: skip
+    yield processes
+    dist.destroy_process_group()
 
 
 def _slurm_meeting_point() -> dict[str, str]:
-    """Address of the first machine of the job, and a port that follows from the job's number."""
-    nodes = os.environ["SLURM_JOB_NODELIST"]
+    """Address of the first machine of the job, and a port that follows from the numbers of job and step."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ["SLURM_JOB_NODELIST"])
     hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
     port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000
     return {"MASTER_ADDR": hosts.stdout.split()[0], "MASTER_PORT": str(port)}

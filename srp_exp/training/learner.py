@@ -1,5 +1,6 @@
 """One training step, and all the state that a training carries from step to step."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -144,14 +145,14 @@ class Learner:
         self.lr_schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on; tensors and plain values only. All processes call it together."""
+        """Everything that a training needs to go on; tensors and plain values only. That of rank 0 is saved."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "lr_schedule": self.lr_schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "totals": self.totals.over(self.processes),
+            "totals": self.totals.values.clone(),
             "step": self.step,
             "epoch": self.epoch,
             "last_lr": self.last_lr,
@@ -190,23 +191,22 @@ class Totals:
         self.values[:3] += torch.stack([loss * samples, correct, torch.full_like(loss, samples)])
         self.values[3] = first_bad
 
-    def over(self, processes: Processes) -> Tensor:
-        """The values over all processes: summed, of `bad_step` the lowest that isn't 0. A new tensor."""
-        values = self.values.clone()
-        if processes.size > 1:
-            later = -(int(values[3]) or _NEVER)
-            values = processes.sum(values)
-            bad_step = -processes.highest(later, values.device)
-            values[3] = bad_step if bad_step < _NEVER else 0
-        return values
+    def read(self) -> dict[str, float]:
+        """The values of this process, as numbers: waits for the device."""
+        return dict(zip(self.NAMES, self.values.tolist(), strict=True))
 
-    def read(self, processes: Processes) -> dict[str, float]:
-        """The values over all processes, as numbers: waits for the device."""
-        return dict(zip(self.NAMES, self.over(processes).tolist(), strict=True))
+    def take_over(self, of_ranks: Sequence[Sequence[float]], writes: bool) -> dict[str, float]:
+        """The values of all processes, given those of each: summed, of `bad_step` the lowest that isn't 0.
 
-
-_NEVER = 2**62
-"""A step later than all."""
+        Rank 0, which `writes`, goes on with all of them, the others with none, so that rank 0's are saved.
+        """
+        if len(of_ranks) == 1:
+            return dict(zip(self.NAMES, of_ranks[0], strict=True))
+        loss, correct, samples, bad_steps = zip(*of_ranks, strict=True)
+        bad_step = min((step for step in bad_steps if step), default=0.0)
+        joined = [sum(loss), sum(correct), sum(samples), bad_step]
+        self.values.copy_(self.values.new_tensor(joined) if writes else torch.zeros_like(self.values))
+        return dict(zip(self.NAMES, joined, strict=True))
 
 
 def _data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from srp_exp.datasets import Batch, TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.distributed import ProcessError
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import LOG
 from srp_exp.training.reporter import Reporter
+from srp_exp.training.resume import resume
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Maps a model to named metrics, such as {"val/top1": 0.93}."""
@@ -27,7 +29,15 @@ class NonFiniteLossError(UserError):
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class Training:
+    """What an epoch of training needs; the loop and its parts share it."""
+
+    learner: Learner
+    batches: TrainingBatches
+    checkpoints: Checkpoints
+    interruption: Interruption
+    reporter: Reporter | None
+    """None: another process reports."""
     epochs: int
     log_every_steps: int = 10
     evaluate_every_epochs: int = 1
@@ -36,15 +46,12 @@ class LoopSettings:
 
 
 @dataclass(frozen=True)
-class Training:
-    """What an epoch of training needs; the loop and its parts share it."""
+class Seen:
+    """What all processes say at a step: totals of the epoch so far, whether the time has come to save, and a signal."""
 
-    learner: Learner
-    batches: TrainingBatches
-    checkpoints: Checkpoints
-    reporter: Reporter
-    interruption: Interruption
-    settings: LoopSettings
+    totals: dict[str, float]
+    saves: bool
+    signal: int
 
 
 def fit(training: Training, evaluate: Evaluate) -> None:
@@ -53,17 +60,19 @@ def fit(training: Training, evaluate: Evaluate) -> None:
     Raises NonFiniteLossError, naming step, learning rate and last good checkpoint. An interruption by a signal saves
     the state and ends the process.
     """
-    learner, settings = training.learner, training.settings
-    training.checkpoints.resume(learner)
-    training.reporter.start(learner, training.batches.steps_per_epoch)
-    while learner.epoch < settings.epochs:
+    learner, reporter = training.learner, training.reporter
+    resume(training.checkpoints, learner)
+    if reporter is not None:
+        reporter.start(learner, training.batches.steps_per_epoch)
+    while learner.epoch < training.epochs:
         metrics = train_epoch(training)
         learner.epoch += 1
-        if learner.epoch % settings.evaluate_every_epochs == 0 or learner.epoch == settings.epochs:
+        if learner.epoch % training.evaluate_every_epochs == 0 or learner.epoch == training.epochs:
             metrics |= evaluate(learner.evaluated_model)
         learner.history.append(metrics)
-        training.reporter.epoch(learner)
-        training.checkpoints.save(learner, is_best=is_best(learner.history, settings.select_by))
+        if reporter is not None:
+            reporter.epoch(learner)
+        training.checkpoints.save(learner, is_best=is_best(learner.history, training.select_by))
     training.checkpoints.wait()
 
 
@@ -77,18 +86,21 @@ def train_epoch(training: Training) -> dict[str, Any]:
     for index, batch in enumerate(waiting, first_step + 1):
         lrs.append(learner.lr)
         ends = index == steps_per_epoch
-        looks = ends or index % training.settings.log_every_steps == 0 or checkpoints.due_by_steps(learner.step + 1)
+        looks = ends or index % training.log_every_steps == 0 or checkpoints.due_by_steps(learner.step + 1)
         learner.train_step(batch, watch=looks)
-        if looks:
-            totals = learner.totals.read(learner.processes)
-            _check_finite(training, totals, lrs)
-            training.reporter.step(learner, totals, lrs[-1], waiting.seconds)
-            if not ends and _saves(learner, checkpoints):
-                _save(training)
-        if looks or learner.processes.size == 1:  # several processes agree at the same steps
-            _leave_if_interrupted(training, lrs)
+        stops = learner.processes.size == 1 and training.interruption.signal is not None  # several agree when they look
+        if not (looks or stops):
+            continue
+        seen = _exchange(training)
+        _check_finite(training, seen.totals, lrs)
+        if looks and training.reporter is not None:
+            training.reporter.step(learner, seen.totals, lrs[-1], waiting.seconds)
+        if seen.signal or (seen.saves and not ends):
+            _save(training)
+        if seen.signal:
+            _leave(training, seen.signal)
     _check_weights(training)
-    totals = learner.totals.read(learner.processes)  # an interruption may have come after the last step
+    totals = _exchange(training).totals  # an interruption may have come after the last step
     learner.totals.values.zero_()
     return {
         "epoch": learner.epoch + 1,
@@ -99,10 +111,19 @@ def train_epoch(training: Training) -> dict[str, Any]:
     }
 
 
-def _saves(learner: Learner, checkpoints: Checkpoints) -> bool:
-    """Whether to save now; all processes answer alike, though their clocks differ."""
-    by_time = learner.processes.highest(int(checkpoints.due_by_time()), learner.device)
-    return bool(by_time) or checkpoints.due_by_steps(learner.step)
+def _exchange(training: Training) -> Seen:
+    """Hear what all processes say, in one exchange; it waits for the device.
+
+    Raises ProcessError, in all of them, where they aren't at the same step.
+    """
+    learner, checkpoints = training.learner, training.checkpoints
+    numbers = [training.interruption.signal or 0, checkpoints.due_by_time(), learner.step]
+    rows = learner.processes.gather_numbers([*numbers, *learner.totals.values.tolist()], learner.device)
+    signals, due, steps = zip(*(row[:3] for row in rows), strict=True)
+    if len(set(steps)) > 1:
+        raise ProcessError(f"the processes are at different steps: {', '.join(f'{step:.0f}' for step in steps)}")
+    totals = learner.totals.take_over([row[3:] for row in rows], learner.processes.writes)
+    return Seen(totals, any(due) or checkpoints.due_by_steps(learner.step), int(max(signals)))
 
 
 class Waiting:
@@ -150,8 +171,9 @@ def _check_weights(training: Training) -> None:
     if learner.ema is not None:
         checked["the moving average is"] = iter(learner.ema.state_dict().values())
     finite = {what: _all_finite(values, learner.device) for what, values in checked.items()}
-    for what, fine in zip(finite, torch.stack([*finite.values()]).tolist(), strict=True):
-        if learner.processes.highest(int(not fine), learner.device):
+    fine = learner.processes.gather_numbers(torch.stack([*finite.values()]).tolist(), learner.device)
+    for what, of_ranks in zip(finite, zip(*fine, strict=True), strict=True):
+        if not all(of_ranks):
             raise NonFiniteLossError(_describe(what, learner.step, learner.last_lr, training))
 
 
@@ -164,7 +186,8 @@ def _all_finite(values: Iterator[Tensor], device: torch.device) -> Tensor:
 def _save(training: Training) -> None:
     """Save in the middle of an epoch; the scalars first, so that none is missing below the step of a checkpoint."""
     _check_weights(training)
-    training.reporter.flush()
+    if training.reporter is not None:
+        training.reporter.flush()
     training.checkpoints.save(training.learner)
 
 
@@ -176,12 +199,9 @@ def _describe(what: str, step: int, lr: float, training: Training) -> str:
     )
 
 
-def _leave_if_interrupted(training: Training, lrs: list[float]) -> None:
-    learner = training.learner
-    number = learner.processes.highest(training.interruption.signal or 0, learner.device)
-    if number:
-        _check_finite(training, learner.totals.read(learner.processes), lrs)  # this step may not have been looked at
-        _save(training)
-        training.checkpoints.wait()
-        LOG.info("%s: saved at step %d; the same command goes on", signal.Signals(number).name, learner.step)
-        training.interruption.leave(number)
+def _leave(training: Training, number: int) -> NoReturn:
+    """End the process because of signal `number`, when what was saved for it is on the disk."""
+    training.checkpoints.wait()
+    step = training.learner.step
+    LOG.info("%s: saved at step %d; the same command goes on", signal.Signals(number).name, step)
+    training.interruption.leave(number)

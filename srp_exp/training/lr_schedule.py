@@ -4,8 +4,10 @@ Each function takes an optimizer whose groups hold the peak rates, the length of
 optimizer steps of an epoch.
 """
 
+import math
+
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
 
 from srp_exp.errors import UserError
 
@@ -16,8 +18,11 @@ def cosine(
     """After the warm-up half a cosine from the peak to `final_factor` times the peak. arXiv:1608.03983, eq. 5."""
     warmup = round(warmup_epochs * steps_per_epoch)
     steps = epochs * steps_per_epoch - warmup
-    final = final_factor * max(group["lr"] for group in optimizer.param_groups)
-    return _after_warmup(optimizer, warmup, CosineAnnealingLR(optimizer, steps, final))
+
+    def factor(step: int) -> float:
+        return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+
+    return _after_warmup(optimizer, warmup, LambdaLR(optimizer, factor))  # of each group's own peak
 
 
 def step(

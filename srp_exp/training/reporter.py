@@ -51,7 +51,7 @@ class Reporter:
             LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch + 1)
         else:
             self._introduce(self._writer)
-        totals = learner.totals.read(learner.processes)
+        totals = learner.totals.read()
         self._previous = {name: totals[name] for name in self._previous}
         self._write_metrics(learner)
         self._task = self._progress.add_task(
@@ -132,28 +132,3 @@ class Reporter:
 def _format(metrics: dict[str, Any]) -> str:
     shown = {name: value for name, value in metrics.items() if "/" in name}
     return "  ".join(f"{name} {value:.1%}" if "top" in name else f"{name} {value:.3f}" for name, value in shown.items())
-
-
-class SilentReporter(Reporter):
-    """Reports nothing: for the processes that don't write."""
-
-    def __init__(self) -> None:
-        pass
-
-    def start(self, learner: Learner, steps_per_epoch: int) -> None:
-        learner.totals.read(learner.processes)  # all processes read together
-
-    def step(self, learner: Learner, totals: dict[str, float], lr: float, waited: float) -> None:
-        pass
-
-    def epoch(self, learner: Learner) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass

@@ -247,3 +247,10 @@ def test_densenet_by_hand():
     total.norm(channels)
     total.linear(channels)
     assert total.result() == EXACT["densenet_bc_100_12"]
+
+
+@pytest.mark.parametrize(("smaller", "larger"), [("resnet56", "resnet110"), ("resnet20", "resnet32")])
+def test_the_small_network_of_small_vs_large_computes_less(count, smaller, larger):
+    """Those of conf/study/small_vs_large.yaml and its quick form."""
+    of_smaller, of_larger = (count(name, attention="se") for name in (smaller, larger))
+    assert all(less < 0.7 * more for less, more in zip(of_smaller, of_larger, strict=True))

@@ -150,7 +150,7 @@ def test_evaluators_of_an_evaluation_write_beside_its_metrics(command_line, copi
     ("overrides", "message"),
     [
         (["evaluators=[gate]"], "evaluators: there is no gate; did you mean gates?"),
-        (["evaluators=[no_package.f]"], "evaluators: no_package.f can't be imported"),
+        (["evaluators=[no_package.f]"], "evaluators: no_package.f: there is no package no_package"),
         (["evaluators=[gates]", "attention=none", "srp=gap"], "evaluators: gates measure attention with average"),
     ],
 )
@@ -186,6 +186,11 @@ def test_comparison_of_two_runs(command_line, copies, tmp_path) -> None:
     assert table in outcome.out
     assert all(f"| {name} |" in table for name in report["values"])
     assert "| srp.name | gap | scheduled |" in table
+    answers = [pq.read_table(run / "evaluation" / "test" / "predictions.parquet") for run in (a, b)]
+    right = [pc.equal(of["label"], of["prediction"]).to_numpy() for of in answers]
+    alone = [int((one & ~other).sum()) for one, other in (right, right[::-1])]
+    assert [report["mcnemar"]["only_a"], report["mcnemar"]["only_b"]] == alone
+    assert f"Right in one alone: {alone[0]} images in A, {alone[1]} in B; McNemar's exact test p = " in table
     assert (folder / "test-cams.png").read_bytes().startswith(b"\x89PNG")
     events = EventAccumulator(str(folder))
     events.Reload()

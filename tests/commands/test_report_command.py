@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from planned_grids import TINY, begin, contents, fail, finish, plan
+from planned_grids import THREE, TINY, begin, contents, fail, finish, plan
 
 from srp_exp.commands.report import main
 
@@ -79,22 +79,23 @@ def test_filters_choose_runs_by_their_settings(filters, count, outputs) -> None:
 
 def test_a_study_is_reported_as_far_as_its_runs_are_there_and_no_run_is_touched(outputs) -> None:
     before = contents(outputs / "runs")
-    code, lines, error = report("study=demo", *TINY, "seed=0,1")
+    code, lines, error = report(*THREE, *TINY, "seed=0,1")
     assert code == 0, error
     assert contents(outputs / "runs") == before
     assert any("62.50 ± 17.68" in line for line in lines)
     assert any("Partial: 2 of 6 runs have finished." in line for line in lines)
     wrote = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
-    assert len(wrote) == 5
+    assert len(wrote) == 7
     assert all(Path(path).is_file() for path in wrote)
 
 
-def test_two_runs_are_compared(outputs) -> None:
+def test_two_runs_are_compared_as_by_mode_compare(outputs, monkeypatch) -> None:
     first, second = sorted((outputs / "runs").glob("*-gap-*"))
-    code, lines, error = report("compare", str(first), str(second))
+    called: list[list[str]] = []
+    monkeypatch.setattr("srp_exp.__main__.main", lambda: called.append(sys.argv))
+    code, _, error = report("compare", str(first), str(second), "cams=3")
     assert code == 0, error
-    assert any(line.split()[:1] == ["seed"] for line in lines)
-    assert any(line.split()[:1] == ["top1"] and line.split()[-1] in ("+0.25", "-0.25") for line in lines)
+    assert called == [["srp-exp", "mode=compare", f"run='{first}'", f"other='{second}'", "cams=3"]]
 
 
 WRONG = {
@@ -102,7 +103,7 @@ WRONG = {
     "demo": ["demo"],
     "recipe.epochs=3": ["no study is named", "demo", "main_cifar"],
     "study=demo srp=gap": ["srp=gap", "study=demo compares srp"],
-    "study=demo study.columns=[datset]": ["study.columns", "datset", "mean dataset"],
+    "study=main_cifar study.columns=[datset]": ["study.columns", "datset", "mean dataset"],
     "runs dataset": ["dataset is not a filter", "setting=value"],
     "runs datset=synthetic": ["datset", "mean dataset"],
     "runs state=finishd": ["state=finishd", "finished?"],

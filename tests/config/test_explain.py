@@ -35,7 +35,7 @@ def test_nearest_names_three_at_most() -> None:
         (["weight_decay=1"], "weight_decay is not a setting; did you mean optimizer.weight_decay or recipe.weight_"),
         (["seed=one"], "seed=one: Value 'one' of type 'str' could not be converted to Integer"),
         (["mixing=mixpu"], "mixing=mixpu: there is no such choice; did you mean mixup?"),
-        (["seed=["], "seed=[: can't be read as an override ("),
+        (["seed=["], "seed=[: can't be read as an override, "),
     ],
     ids=str,
 )

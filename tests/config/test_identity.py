@@ -22,8 +22,9 @@ from srp_exp.config.study import StudyConfig
 NOT_IDENTITY = {
     "dataset.name", "attention.name", "backbone.name", "srp.name", "recipe.name", "optimizer.name", "lr_schedule.name",
     "mixing.name",
-    "mode", "rerun", "run", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets", "device",
-    "activation_checkpointing", "log_every_steps", "progress", "data_root", "output_dir", "dataset.root",
+    "mode", "rerun", "run", "test_root", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets",
+    "device", "activation_checkpointing", "log_every_steps", "profile", "progress", "data_root", "output_dir",
+    "dataset.root",
     "dataset.download", "study", "dry", "wait", "other", "format", "evaluators", "cams",
     "cost.rounds", "cost.srp",
 }  # fmt: skip
@@ -141,7 +142,7 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
         (("attention=se", "srp=scheduled", "seed=0"), ()),
         (("recipe.lr=${optimizer.weight_decay}",), ("recipe.lr=5e-4",)),
         (("recipe.ema_decay=null",), ()),
-        (("experiment=demo",), ("mixing=mixup",)),
+        (("experiment=demo",), ("mixing=mixup", "speed=fast", "compile=false")),
         (("seed=5", "device=cpu", "output_dir=/elsewhere", "progress=false", "rerun=true"), ("seed=5",)),
         (("dataset=cifar10", "data_root=/data", "dataset.download=true"), ("dataset=cifar10",)),
         (("backbone=seresnet50", "attention=native"), ("backbone=seresnet50",)),
@@ -151,6 +152,8 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
         (("optimizer=adamw", "recipe.lr=0.2", "recipe.weight_decay=0.1"), ("optimizer=adamw",)),
         (("lr_schedule=one_cycle", "recipe.warmup_epochs=3"), ("lr_schedule=one_cycle",)),
         (("recipe.label_smoothing=-0.0",), ()),
+        (("dataset=cub200", "dataset.augmentation.min_area=0.5"), ("dataset=cub200",)),  # its crop has none
+        (("dataset=folder", "dataset.split_seed=1"), ("dataset=folder",)),
     ],
     ids=lambda overrides: " ".join(overrides) or "defaults",
 )
@@ -169,6 +172,11 @@ def test_the_same_configuration_has_one_id_however_it_is_written(compose, overri
         (("optimizer=adamw", "optimizer.lr=0.2"), ("optimizer=adamw",)),
         (("backbone=resnet50", "recipe.pretrained=true"), ("backbone=resnet50",)),
         (("srp.last=1e-13",), ("srp.last=2e-13",)),
+        (("dataset=imagenet", "dataset.augmentation.min_area=0.5"), ("dataset=imagenet",)),
+        (
+            ("dataset=folder", "dataset.test_fraction=0.2", "dataset.split_seed=1"),
+            ("dataset=folder", "dataset.test_fraction=0.2"),
+        ),
     ],
     ids=lambda overrides: " ".join(overrides) or "defaults",
 )

@@ -8,6 +8,7 @@ import pytest
 from srp_exp.commands.report import plan_study
 from srp_exp.config import CONF_DIR
 from srp_exp.studies.grid import METHOD
+from srp_exp.studies.pairs import check_decidable, levels, plain_study, statements
 from srp_exp.studies.store import State
 
 STUDIES = sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
@@ -37,16 +38,36 @@ def test_a_study_is_planned_and_refers_to_what_it_has(name, plan_of) -> None:
     methods = {planned.method for planned in grid.runs}
     assert methods == set(study.methods)
     assert {*study.rows, *study.columns} <= {METHOD, *axes}
+    assert set(study.each) <= axes
     assert set(study.rows).isdisjoint(study.columns)
     assert study.comparisons
-    for comparison in study.comparisons:
-        assert {comparison.method, comparison.baseline} <= methods
-        assert comparison.method != comparison.baseline
+    compared = [{c.method, c.baseline, *c.beyond} for c in study.comparisons]
+    assert set.union(*compared) == methods, "a method that enters no comparison needn't be run"
     measured = {
         metric.rpartition(".")[0] for metric in (study.metric, *(c.metric for c in study.comparisons)) if metric
     }
     assert measured - {""} <= set(config.evaluators)
     assert grid.fixed == ()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_can_decide_and_says_what_matters_and_why(name, plan_of) -> None:
+    config, grid = plan_of(name)
+    study = plain_study(config.study)
+    assert not study["pilot"]
+    check_decidable(study, grid.entries)
+    found = statements(study, grid.entries)
+    for statement, level in zip(found, levels(found), strict=True):
+        assert statement.structural or (statement.smallest > 0 and statement.reason.endswith("our choice"))
+        pairs = sum(min(len(statement.cells[cell]) for cell in group) for group in statement.groups)
+        assert statement.structural or 2 / 2**pairs <= min(level.support, level.refute)
+
+
+@pytest.mark.parametrize("name", sorted({"demo", *(n for n in STUDIES if n.endswith("_quick"))}))
+def test_a_quick_form_is_named_so(name, plan_of) -> None:
+    config, _ = plan_of(name)
+    assert config.study.quick
+    assert plan_of(name.removesuffix("_quick"))[0].study.quick is None or name == "demo"
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -64,6 +85,6 @@ def test_the_head_of_a_study_says_how_it_is_run_and_how_many_runs_it_has(name, p
     count = re.search(r"(\w+) (?:runs|short trainings)\b", head)
     assert count is not None
     _, grid = plan_of(name)
-    words = {"three": 3, "six": 6, "nine": 9}
+    words = {"twelve": 12}
     said = words.get(count[1].lower()) or int(count[1])
     assert said == len(grid.distinct())

@@ -16,7 +16,7 @@ WRONG = {
     "recipe.epoch=3": ["recipe.epoch ", "epochs?"],
     "+recipe.epoch=3": ["recipe.epoch ", "epochs?"],
     "~recipe.epoch": ["recipe.epoch", "epochs?"],
-    "+foo.bar=1": ["foo", "valid are", "recipe"],
+    "+foo.bar=1": ["foo", "valid are", "attention", "srp-exp --help"],
     "lr=0.1": ["lr ", "optimizer.lr or recipe.lr"],
     "batch_size=64": ["batch_size ", "recipe.batch_size"],
     "backbone.depht=20": ["backbone.depht", "depth?"],
@@ -33,7 +33,7 @@ WRONG = {
     "backbone=resnet2O": ["backbone=resnet2O", "resnet20"],
     "dataset=cifar1O": ["dataset=cifar1O", "cifar10 or cifar100"],
     "srp=off": ["srp=off", "cosine, fixed, gap"],
-    "attention=SE": ["attention=SE", "se, sk, splat"],
+    "attention=SE": ["attention=SE", "did you mean se?"],
     "optimizer=adam": ["optimizer=adam", "adamw?"],
     "experiment=demp": ["experiment=demp", "demo?"],
     "experiment=demo mixing=mixpu": ["mixing=mixpu", "mixup?"],
@@ -44,7 +44,7 @@ WRONG = {
     "recipe.epochs=": ["recipe.epochs=", "Integer"],
     "srp.last=[0.5]": ["srp.last=[0.5]", "Float"],
     "srp=stages srp.scales=0.5": ["srp.scales=0.5", "list"],
-    "seed=null": ["seed=None", "Optional"],
+    "seed=null": ["seed=null", "Optional"],
     "rerun=maybe": ["rerun=maybe", "bool"],
     "srp.last=${nope}": ["srp.last", "nope"],
     # A wrong choice of an enumeration.
@@ -71,7 +71,7 @@ WRONG = {
     "mixing=mixup mixing.alpha=0": ["mixing.alpha=0.0", "(0, inf)"],
     "dataset.val_fraction=1": ["dataset.val_fraction=1.0", "[0, 1)"],
     "dataset=synthetic dataset.image_size=[4,32]": ["dataset.image_size=[4, 32]", "[8, inf)"],
-    "dataset=synthetic dataset.image_size=[32]": ["dataset.image_size=[32]", "two"],
+    "dataset=synthetic dataset.image_size=[32]": ["dataset.image_size=[32]", "2 numbers"],
     "attention.rd_ratio=2": ["attention.rd_ratio=2.0", "(0, 1]"],
     "backbone=wrn28_10 backbone.dropout=1": ["backbone.dropout=1.0", "[0, 1)"],
     # What one choice demands of another.
@@ -86,7 +86,65 @@ WRONG = {
     # Nothing that could be read.
     "recipe.lr=[": ["recipe.lr=[", "override"],
     "seed": ["seed", "override"],
-    "seed=1,2": ["seed=1,2"],
+    "seed=1,2": ["seed=1,2", "sweep", "-m"],
+    "seed=range(3)": ["seed=range(3)", "sweep", "-m"],
+    "srp.last=0,5": ["srp.last=0,5", "sweep"],
+    "foo": ["foo", "name=value"],
+    "seed:3": ["seed:3", "name=value"],
+    "=3": ["=3", "name=value"],
+    "srp.last='0.5": ["srp.last='0.5", "quotes"],
+    "srp.last=interval()": ["srp.last=interval()", "start"],
+    "seed=choice()": ["seed=choice()", "empty"],
+    "--cofg job": ["--cofg", "did you mean --cfg?"],
+    "seed=1 -m srp=gap,fixed": ["srp=gap,fixed", "-m", "before"],
+    "-x": ["-x is no option", "--multirun"],
+    "--cfg jb": ["--cfg", "jb", "job"],
+    "--config-dir nowhere": ["--config-dir=", "nowhere", "no such folder"],
+    "--config-name confg": ["--config-name=confg", "no such file"],
+    # A choice that is none.
+    "+seed=3": ["+seed", "leave out the +"],
+    "+srp=gap": ["srp is chosen twice", "+"],
+    "++srp=gap": ["++srp=gap", "leave out the ++"],
+    "dataset=null": ["dataset=null", "cifar10"],
+    "optimizer=3": ["optimizer=3", "adamw, sgd"],
+    "srp=": ["srp=", "gap"],
+    "dataset=[mnist5k,cifar10]": ["dataset=[mnist5k,cifar10]", "-m dataset=mnist5k,cifar10"],
+    "recipe=[quick]": ["recipe=[quick]", "one recipe"],
+    "~srp": ["~srp", "deleted", "gap"],
+    "~dataset=mnist5k": ["~dataset=mnist5k", "deleted"],
+    "srp@x=gap": ["srp@x", "did you mean srp?"],
+    "dataset/x=1": ["dataset/x", "did you mean dataset?"],
+    "hydra/launcher=slrum": ["hydra/launcher=slrum", "slurm?"],
+    "hydra/launcher=slurm": ["hydra/launcher=slurm", "-m"],  # would train here, at once
+    "hydra/sweeper=search": ["hydra/sweeper=search", "-m"],
+    "hydra.mode=MULTIRN": ["hydra.mode=MULTIRN", "MULTIRUN"],
+    "hydra.launcher.foo=3": ["hydra.launcher.foo"],
+    # A setting of a setting, and lists.
+    "seed.x=2": ["seed.x=2", "single value"],
+    "recipe.epochs.x=3": ["recipe.epochs.x=3", "single value"],
+    "run.foo=1": ["run.foo=1", "single value"],
+    "dataset.augmentation.flip.x=1": ["dataset.augmentation.flip.x=1", "single value"],
+    "recipe.name=[1]": ["recipe.name=[1]", "string"],
+    "optimizer.lr={a:1}": ["optimizer.lr={a:1}", "Float"],
+    "optimizer=adamw optimizer.betas=[0.9]": ["optimizer.betas=[0.9]", "2 numbers"],
+    "optimizer=adamw optimizer.betas=[0.9,0.99,0.999]": ["optimizer.betas=[0.9, 0.99, 0.999]", "2 numbers"],
+    "optimizer.betas=[0.9]": ["optimizer.betas", "momentum"],
+    "evaluators=gates": ["evaluators=gates", "evaluators=[gates]"],
+    "evaluators.0=gates": ["evaluators.0=gates", "whole list"],
+    "evaluators=null": ["evaluators=null", "Optional"],
+    # Names of evaluators, of a study, and what nothing would read.
+    "evaluators=[gate]": ["gate", "gates?"],
+    "evaluators=[nopackage.f] dry=true": ["nopackage.f", "no package nopackage", "gates"],
+    "evaluators=[descriptor.f]": ["descriptor.f", "descriptors?"],
+    "study.name=x": ["study.name=x", "no study is chosen", "demo"],
+    "study=dmeo": ["study=dmeo", "did you mean demo?"],
+    "study=demo hydra.mode=RUN": ["study=demo", "MULTIRUN"],
+    "optimizer=adamw recipe.lr=0.1": ["recipe.lr=0.1", "set optimizer.lr"],
+    "optimizer.lr=0.2 recipe.lr=0.1": ["recipe.lr=0.1", "set optimizer.lr"],
+    "lr_schedule=one_cycle recipe.warmup_epochs=2": ["recipe.warmup_epochs=2", "leave it out"],
+    "srp.last=${recipe.nope}": ["srp.last", "no recipe.nope"],
+    "srp.last=${nope:3}": ["srp.last", "nope"],
+    "srp.last=${srp.last}": ["srp.last", "ecursive"],
 }
 
 
@@ -113,6 +171,7 @@ def test_one_line_names_value_place_and_choice(command_line, tmp_path, line) -> 
     assert outcome.err.endswith("\n")
     assert outcome.err.count("\n") == 1, outcome.err
     assert outcome.err.startswith("srp-exp: ")
+    assert len(outcome.err) <= 300
     assert [part for part in WRONG[line] if part not in outcome.err] == [], outcome.err
     assert "Error executing" not in outcome.err
     assert not list(tmp_path.glob("outputs/runs/*"))

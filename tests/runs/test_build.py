@@ -7,23 +7,31 @@ blocks per stage with every attention; SRP_EXP_FULL_TESTS=1 takes all files at f
 
 import functools
 import hashlib
+import io
 import os
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from torch import Tensor, nn
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
-from srp_exp.runs.build import build_data, build_device, build_learner, build_model
+from srp_exp.runs import build
+from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.device import build_device
 from srp_exp.srp import Linear, apply_srp
 
 CPU = torch.device("cpu")
@@ -161,13 +169,37 @@ def cifar_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def small_pictures(root, file):
+    """Four classes of two pictures each, as a set of one's own, of 32 x 32 pixels."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        images = []
+        for number in range(8):
+            buffer = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "PNG")
+            images.append(buffer.getvalue())
+            path = root / part / f"class{number % 4}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images[-1])
+        if file == "dataset/parquet":
+            shutil.rmtree(root / part)
+            pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 3] * 2}), root / f"{part}.parquet")
+    return root
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, file) -> None:
     config = tiny(compose, file)
     config.data_root = str(cifar_files)
+    if file in ("dataset/folder", "dataset/parquet"):
+        config.dataset.root = str(small_pictures(cifar_files / "own", file))
     validate(config)
     config = OmegaConf.create(plain_values(config))
-    if "root" in config.dataset and not (cifar_files / config.dataset.name).exists():
+    if (
+        "root" in config.dataset
+        and not (cifar_files / config.dataset.name).exists()
+        and "own" not in config.dataset.root
+    ):
         pytest.skip(f"{config.dataset.name} is read from files: composed and validated only")
     device = build_device("cpu")
     data = build_data(config, device)
@@ -179,7 +211,7 @@ def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, fi
         group["lr"] = max(group["lr"], 1e-3)  # a warm-up begins at 0, where nothing could be seen to move
     before = [parameter.detach().clone() for parameter in model.parameters()]
     learner.train_step(next(batches.epoch(0)))
-    totals = learner.totals.read(learner.processes)
+    totals = learner.totals.read()
     assert learner.step == 1
     assert totals["samples"] == config.recipe.batch_size
     assert totals["bad_step"] == 0
@@ -331,3 +363,27 @@ def test_the_schedule_reaches_every_module(compose) -> None:
     config = OmegaConf.create(plain_values(compose("backbone.depth=8", "srp.first=0.9", "srp.last=0.3")))
     _, records = build_model(config, dataset_of(config), CPU)
     assert [round(record.scale, 9) for record in records] == [0.9, 0.6, 0.3]
+
+
+@pytest.mark.parametrize("model", ["efficientnet_b0", "mobilenetv3_small_050", "regnety_002", "seresnet18"])
+def test_synchronised_norms_evaluate_as_the_plain_ones(compose, monkeypatch, model) -> None:
+    """Norms of timm hold an activation. The learner for a GPU is caught before it needs one."""
+    monkeypatch.setattr(build, "Learner", lambda model, *_, **__: model)
+    config = OmegaConf.create(
+        plain_values(
+            compose(
+                "backbone=timm", f"backbone.model={model}", "attention=native", "srp=gap", "recipe.pretrained=false",
+                "sync_batch_norm=true",
+            )
+        )
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = timm.create_model(model, num_classes=4).train()
+    images = torch.randn(4, 3, 64, 64)
+    network(images)  # so that the running statistics are those of something
+    with torch.no_grad():
+        expected = network.eval()(images)
+        data = SimpleNamespace(device=torch.device("cuda"), dataset=SimpleNamespace(num_classes=4))
+        converted = build_learner(config, network, data, steps_per_epoch=5)
+        assert any(isinstance(module, nn.SyncBatchNorm) for module in converted.modules())
+        assert torch.equal(converted.eval()(images), expected)

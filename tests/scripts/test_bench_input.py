@@ -11,17 +11,16 @@ pytestmark = pytest.mark.long
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_input.py"
 
 
-def test_reading_is_faster_than_torchvisions_preset_and_does_not_fill_the_memory() -> None:
-    """The full form is held against 1.7 and 2.5; so few images on a busy machine against much less."""
+def test_every_pipeline_is_measured_and_shows_the_same_picture() -> None:
+    """Speed and memory are judged by the full form, on a machine that does nothing else."""
     command = [sys.executable, str(SCRIPT), "--images", "200", "--rounds", "3", "--reads", "2000"]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
-    from_folder, from_copy = (float(ratio) for ratio in re.findall(r"images/s, ratio (\S+)", output))
-    assert from_folder > 1.1
-    assert from_copy > 1.4
-    memory = re.findall(r"(\d+) \+ (\d+) MiB", output)
-    assert len(memory) == 4
-    for early, late in zip(memory[::2], memory[1::2], strict=True):
-        assert sum(map(int, late)) < sum(map(int, early)) + 150
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout
+    ratios = dict(re.findall(r"(.*): .* images/s, ratio (\S+)", output))
+    assert list(ratios) == [
+        "timm's pipeline", "from the folder", "from parquet", "from compressed parquet",
+        "from the copy prepared with resize=256",
+    ]  # fmt: skip
+    assert len(re.findall(r"(\d+) \+ (\d+) MiB", output)) == 4
     differences = [float(value) for value in re.findall(r"(\S+) of 255", output)]
     assert len(differences) == 5
     assert max(differences) < 5

@@ -53,7 +53,7 @@ def make_results(tmp_path: Path) -> MakeResults:
     def make(
         values: Mapping[tuple[str, Cell], Mapping[int, float | State]],
         warnings: tuple[str, ...] = (),
-        fixed: tuple[str, ...] = (),
+        arguments: tuple[str, ...] = ("study=demo_study",),
         srp: Mapping[str, Mapping[str, Any]] = SRP,
         parameters: Mapping[str, int] | None = None,
         **study: Any,
@@ -76,24 +76,27 @@ def make_results(tmp_path: Path) -> MakeResults:
         plain: dict[str, Any] = {
             "name": "demo_study", "question": "Does SRP beat GAP?", "claim": "SRP improves accuracy",
             "methods": {name: [f"srp={name}"] for name in names}, "comparisons": [], "metric": "top1",
-            "higher_is_better": True, "rows": ["method"], "columns": [], "published": [],
+            "higher_is_better": True, "rows": ["method"], "columns": [], "published": [], "each": [], "quick": None,
+            "pilot": False, "smallest_effect": {"value": 0.005, "reason": "five of 1,000 images"},
         }  # fmt: skip
-        return StudyResults({**plain, **study}, tuple(entries), fixed, warnings)
+        return StudyResults({**plain, **study}, tuple(entries), arguments, warnings)
 
     return make
 
 
 @pytest.fixture
 def comparison() -> Callable[..., dict[str, Any]]:
-    """`comparison(method, baseline, expect, margin, metric)`: an entry of study.comparisons."""
+    """`comparison(method, baseline, expect, smallest, metric, ...)`: an entry of study.comparisons."""
     return compared
 
 
 def compared(
-    method: str, baseline: str, expect: str = "better", margin: float = 0.0, metric: str | None = None
+    method: str, baseline: str, expect: str = "better", smallest: float = 0.005, metric: str | None = None, **more: Any
 ) -> dict[str, Any]:
-    names = {"method": method, "baseline": baseline}
-    return {**names, "expect": expect, "margin": margin, "metric": metric, "higher_is_better": None}
+    names = {"method": method, "baseline": baseline, "beyond": [], "either": None}
+    effect = {"value": smallest, "reason": "five of 1,000 images"}
+    of_metric = {"metric": metric, "higher_is_better": None, "smallest_effect": effect}
+    return {**names, "expect": expect, **of_metric, **more}
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ def full_study(make_results: MakeResults) -> StudyResults:
     return make_results(
         values,
         warnings=("runs of different commit in one table: a_1 (3 runs), b & <c> (2 runs)",),
-        fixed=("recipe.epochs=3",),
+        arguments=("study=demo_study", "recipe.epochs=3"),
         parameters={"resnet20": 271_807, "resnet56": 860_000},
         comparisons=[compared("scheduled", "gap"), compared("scheduled", "fixed", "not_worse", 0.005)],
         columns=["backbone"],

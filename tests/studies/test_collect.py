@@ -2,7 +2,7 @@
 
 import json
 
-from planned_grids import begin, fail, finish
+from planned_grids import THREE, begin, fail, finish
 
 from srp_exp.commands.report import plan_study
 from srp_exp.studies.results import StudyResults, collect
@@ -11,9 +11,9 @@ from srp_exp.studies.store import State
 TOP1 = {"gap": 0.5, "fixed": 0.625, "scheduled": 0.75}
 
 
-def collected(tmp_path, *overrides: str, study: str = "demo", **provenance: object) -> StudyResults:
+def collected(tmp_path, *overrides: str, study: str = "three", **provenance: object) -> StudyResults:
     """Of a grid whose runs have finished, the last one with another `provenance`."""
-    lines = [f"study={study}", "dataset=synthetic", "seed=0,1", *overrides, f"output_dir={tmp_path}"]
+    lines = [*THREE[1:], f"study={study}", "dataset=synthetic", "seed=0,1", *overrides, f"output_dir={tmp_path}"]
     _, grid = plan_study(lines)
     for planned in grid.runs[:-1]:
         finish(planned, TOP1.get(planned.method, 0.25) + planned.seed / 16)
@@ -29,14 +29,14 @@ def test_an_entry_holds_the_metric_of_its_runs_by_seed(tmp_path) -> None:
     assert {entry.method: entry.values for entry in results.entries} == {
         method: {0: value, 1: value + 1 / 16} for method, value in TOP1.items()
     }
-    assert results.fixed == ("dataset=synthetic", "recipe.lr=0.05")
+    assert {"study=three", "seed=0,1", "recipe.lr=0.05"} < set(results.arguments)
     assert results.warnings == ()
     assert results.states == {State.finished: 6}
     assert results.study["comparisons"][0]["expect"] == "better"
 
 
 def test_unfinished_runs_stay_in_their_entries_without_a_value(tmp_path) -> None:
-    lines = ["study=demo", "dataset=synthetic", "seed=0,1", f"output_dir={tmp_path}"]
+    lines = [*THREE, "dataset=synthetic", "seed=0,1", f"output_dir={tmp_path}"]
     _, grid = plan_study(lines)
     finish(grid.runs[0], 0.5)
     fail(grid.runs[1], "no")
@@ -77,7 +77,7 @@ def test_a_metric_that_was_not_measured_is_told_with_the_remedy(tmp_path) -> Non
         (path.parent / "evaluation" / "test").mkdir(parents=True)
         (path.parent / "evaluation" / "test" / "gates.json").write_text(json.dumps({"summary": {"spread": 2.0}}))
     config, grid = plan_study(
-        ["study=demo", "dataset=synthetic", "seed=0,1", "study.metric=gates.spread", f"output_dir={tmp_path}"]
+        [*THREE, "dataset=synthetic", "seed=0,1", "study.metric=gates.spread", f"output_dir={tmp_path}"]
     )
     measured = collect(grid, config.study)
     assert measured.warnings == ()

@@ -1,21 +1,16 @@
-"""The table of comparisons shows what was compared, cell by cell and over the cells."""
+"""The table of comparisons shows what was compared, statement by statement, and the cells of each."""
 
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-
-from srp_exp.studies.comparisons import compare
+from srp_exp.studies.report import contents
 from srp_exp.studies.results import StudyResults
-from srp_exp.studies.store import Run, State
-from srp_exp.studies.tables import Table, comparison_table
-from srp_exp.studies.verdict import Outcome, Verdict
+from srp_exp.studies.store import State
+from srp_exp.studies.tables import Table
 
 
-def table_of(results: StudyResults, *verdicts: Verdict) -> Table:
-    table = comparison_table(results, compare(results), verdicts)
-    assert table is not None
+def table_of(results: StudyResults) -> Table:
+    made = contents(results)
+    (table,) = [table for table in made.tables if table.title == "Comparisons"]
     return table
 
 
@@ -28,66 +23,27 @@ def test_one_cell_is_one_row_with_the_verdict(make_results: Any, comparison: Any
         {("fixed", ()): {0: 0.91, 1: 0.92, 2: 0.93}, ("gap", ()): {0: 0.90, 1: 0.90, 2: 0.90}},
         comparisons=[comparison("fixed", "gap")],
     )
-    table = table_of(results, Verdict(Outcome.supported, "why"))
+    table = table_of(results)
     # Differences of 1, 2 and 3 points: mean 2, sd 1, half an interval of 4.3027 / sqrt(3) = 2.4841; all eight sign
-    # flips but two lie nearer to 0: p = 2/8, and one test needs no correction.
+    # flips but two lie nearer to 0: p = 2/8, more than the t-test's 0.074.
     assert texts(table) == [
-        ["fixed against gap: better", "3", "+2.00", "[-0.48, +4.48]", "0.250", "0.250", "supported"]
+        ["fixed against gap: better in top1", "", "3", "+2.00", "[-0.48, +4.48]", "0.250", "0.50 [1]", "undecided"]
     ]
     assert table.rows[0][-1].bold
+    assert table.notes == ("Smallest effect: five of 1,000 images",)
+    assert "Shown at p <= 0.05, refuted at p <= 0.05." in table.caption
 
 
-def test_several_cells_end_with_a_row_for_all(full_study: StudyResults) -> None:
-    table = table_of(full_study, Verdict(Outcome.undecided, "", preliminary=True), Verdict(Outcome.contradicted, ""))
-    assert table.header[0] == (
-        "comparison", "backbone", "pairs", "difference", "95 % interval", "p", "p (Holm)", "verdict",
-    )  # fmt: skip
+def test_several_cells_stand_below_their_statement(full_study: StudyResults) -> None:
+    table = table_of(full_study)
     rows = texts(table)
-    assert [row[1] for row in rows] == ["resnet20", "resnet56", "all"] * 2
-    assert [row[2] for row in rows] == ["3", "2 (1 missing)", "5"] * 2
+    assert [row[1] for row in rows] == ["all", "backbone=resnet20", "backbone=resnet56"] * 2
+    assert [row[2] for row in rows] == ["5 (1 missing)", "3", "2"] * 2
     # Cells: (1.3 + 1.3 + 1.6)/3 = 1.40 and (1.0 + 1.2)/2 = 1.10; both with the same weight: 1.25.
-    assert [row[3] for row in rows[:3]] == ["+1.40", "+1.10", "+1.25"]
-    assert [row[-1] for row in rows] == ["", "", "undecided (preliminary)", "", "", "contradicted"]
-    assert rows[3][0] == "scheduled against fixed: worse by less than 0.50 points"
-
-
-@pytest.mark.parametrize(
-    ("expect", "margin", "metric", "words"),
-    [
-        ("better", 0.0, None, "fixed against gap: better"),
-        ("better", 0.01, None, "fixed against gap: better by more than 1.00 points"),
-        ("not_worse", 0.0, None, "fixed against gap: not worse"),
-        ("equal", 0.0, "parameters", "fixed against gap: equal in parameters"),
-        ("equal", 0.002, "top1", "fixed against gap: equal within 0.20 points"),
-    ],
-)
-def test_expectations_in_words(
-    make_results: Any, comparison: Any, expect: str, margin: float, metric: str | None, words: str
-) -> None:
-    results = make_results(
-        {("fixed", ()): {0: 0.91}, ("gap", ()): {0: 0.90}},
-        comparisons=[comparison("fixed", "gap", expect, margin, metric)],
-    )
-    assert texts(table_of(results, Verdict(Outcome.undecided, "")))[0][0] == words
-
-
-def write_predictions(run: Run, predicted: list[int], labels: list[int]) -> None:
-    folder = run.folder / "evaluation" / "test"
-    folder.mkdir(parents=True)
-    columns = {"index": list(range(len(labels))), "label": labels, "prediction": predicted}
-    pq.write_table(pa.table(columns), folder / "predictions.parquet")
-
-
-def test_one_seed_shows_mcnemar(make_results: Any, comparison: Any) -> None:
-    results = make_results({("fixed", ()): {0: 0.9}, ("gap", ()): {0: 0.4}}, comparisons=[comparison("fixed", "gap")])
-    labels = [0] * 10
-    write_predictions(results.entry("fixed", ()).runs[0], [0] * 9 + [1], labels)
-    write_predictions(results.entry("gap", ()).runs[0], [0] * 3 + [1] * 6 + [0], labels)
-    row = texts(table_of(results, Verdict(Outcome.undecided, "")))[0]
-    # 6 and 1 discordant samples: p = 2 * (1 + 7) / 2^7
-    assert row[1:] == [
-        "1", "+50.00", "", "0.125 (McNemar: 6 and 1 samples right in one alone)", "0.125", "undecided",
-    ]  # fmt: skip
+    assert [row[3] for row in rows[:3]] == ["+1.25", "+1.40", "+1.10"]
+    assert [row[-1] for row in rows] == ["undecided (preliminary)", "", "", "undecided (preliminary)", "", ""]
+    assert rows[3][0] == "scheduled against fixed: worse by less than 0.50 points in top1"
+    assert "refuted at p <= 0.025" in table.caption
 
 
 def test_without_a_pair_there_is_no_number(make_results: Any, comparison: Any) -> None:
@@ -95,9 +51,5 @@ def test_without_a_pair_there_is_no_number(make_results: Any, comparison: Any) -
         {("fixed", ()): {0: 0.9, 1: State.new}, ("gap", ()): {0: State.failed, 1: 0.8}},
         comparisons=[comparison("fixed", "gap")],
     )
-    row = texts(table_of(results, Verdict(Outcome.undecided, "", preliminary=True)))[0]
-    assert row[1:] == ["0 (2 missing)", "-", "", "", "", "undecided (preliminary)"]
-
-
-def test_a_study_that_compares_nothing_has_no_such_table(make_results: Any) -> None:
-    assert comparison_table(make_results({("gap", ()): {0: 0.9}}), [], []) is None
+    (row,) = texts(table_of(results))
+    assert row[2:] == ["0 (2 missing)", "-", "", "", "0.50 [1]", "undecided (preliminary)"]

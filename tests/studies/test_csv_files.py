@@ -5,10 +5,12 @@ import statistics
 from typing import Any
 
 import pytest
+from planned_grids import entry_of
 
-from srp_exp.studies.report import entries_csv, runs_csv
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
+from srp_exp.studies.values import csv as csv_of
+from srp_exp.studies.values import entry_values, run_values
 
 
 def read(text: str) -> list[dict[str, str]]:
@@ -16,7 +18,7 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 def test_entries(full_study: StudyResults) -> None:
-    lines = read(entries_csv(full_study))
+    lines = read(csv_of(entry_values(full_study)))
     assert [(line["method"], line["backbone"]) for line in lines] == [
         (entry.method, dict(entry.cell)["backbone"]) for entry in full_study.entries
     ]
@@ -33,14 +35,14 @@ def test_entries(full_study: StudyResults) -> None:
 
 
 def test_runs(full_study: StudyResults) -> None:
-    lines = read(runs_csv(full_study))
+    lines = read(csv_of(run_values(full_study)))
     assert len(lines) == 18
     for line in lines:
-        entry = full_study.entry(line["method"], (("backbone", line["backbone"]),))
-        run = entry.runs[int(line["seed"])]
+        found = entry_of(full_study, line["method"], (("backbone", line["backbone"]),))
+        run = found.runs[int(line["seed"])]
         assert (line["state"], line["folder"]) == (run.state.value, str(run.folder))
         if line["state"] == "finished":
-            assert float(line["top1"]) == entry.values[int(line["seed"])]
+            assert float(line["top1"]) == found.values[int(line["seed"])]
             assert (float(line["top5"]), float(line["loss"])) == (0.999, run.results["test"]["loss"])
             assert (line["commit"], line["torch"], line["device"]) == ("0123456789", "2.14.1", "AMD EPYC")
     (failed,) = [line for line in lines if line["state"] == "failed"]
@@ -49,16 +51,16 @@ def test_runs(full_study: StudyResults) -> None:
 
 def test_the_reason_of_a_failure_and_uncommitted_changes(make_results: Any) -> None:
     results = make_results({("gap", ()): {0: State.failed, 1: 0.9}})
-    runs = results.entry("gap", ()).runs
+    runs = entry_of(results, "gap").runs
     runs[0].folder.mkdir(parents=True)
     (runs[0].folder / "failure.txt").write_text('loss is "nan", at step 3\nTraceback')
     runs[1].provenance["diff"] = "changes"
-    first, second = read(runs_csv(results))
+    first, second = read(csv_of(run_values(results)))
     assert first["failure"] == 'loss is "nan", at step 3'
     assert second["commit"] == "0123456789+"
 
 
 def test_a_study_without_a_single_result_can_be_written(make_results: Any) -> None:
     results = make_results({("gap", ()): {0: State.new}})
-    (entry,), (run,) = read(entries_csv(results)), read(runs_csv(results))
+    (entry,), (run,) = read(csv_of(entry_values(results))), read(csv_of(run_values(results)))
     assert (entry["mean"], entry["n"], entry["planned"], run["state"], run["top1"]) == ("", "0", "1", "new", "")

@@ -2,7 +2,7 @@
 
 import re
 
-from planned_grids import TINY, begin, contents, finish, plan
+from planned_grids import THREE, TINY, begin, contents, finish, plan
 
 
 def test_a_dry_grid_shows_runs_states_and_time_and_writes_nothing(command_line, monkeypatch, tmp_path) -> None:
@@ -12,7 +12,7 @@ def test_a_dry_grid_shows_runs_states_and_time_and_writes_nothing(command_line, 
     finish(runs[0])  # in 60 s, as its folder says
     begin(runs[1])
     before = contents(tmp_path)
-    arguments = ("study=demo", *TINY, "seed=0,1", "recipe.lr=0.05", "dry=true")
+    arguments = (*THREE, *TINY, "seed=0,1", "recipe.lr=0.05", "dry=true")
     outcome = command_line(*arguments, f"output_dir={output_dir}")
     assert outcome.code == 0, outcome.err
     assert contents(tmp_path) == before

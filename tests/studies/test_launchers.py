@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from srp_exp.runs.build import build_device
+from srp_exp.commands.search import objective
+from srp_exp.runs.device import build_device
 from srp_exp.runs.free_device import free_cuda, take_first_free
-from srp_exp.studies.objective import objective
 
 TINY = (
     "dataset=synthetic", "dataset.train_size=40", "dataset.test_size=20", "dataset.image_size=[16,16]",
@@ -55,7 +55,7 @@ def test_processes_take_different_devices_until_they_die(taker) -> None:
     third, took = taker()
     assert took == ""
     error = third.communicate()[1].splitlines()[-1]
-    assert error.startswith("ValueError: device=free_cuda: other runs have taken all of the 2 CUDA devices; ")
+    assert "UserError: device=free_cuda: other runs have taken all of the 2 CUDA devices; " in error
     first[0].send_signal(signal.SIGKILL)
     first[0].wait()
     assert taker()[1] == "0"
@@ -71,6 +71,8 @@ def test_a_process_keeps_its_device(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", Properties)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch, "empty", lambda size, device: None)
     free_cuda.cache_clear()
     assert build_device("free_cuda") == build_device("free_cuda") == torch.device("cuda:0")
     free_cuda.cache_clear()

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from planned_grids import entry_of
 
-from srp_exp.studies.report import contents, page
+from srp_exp.studies.plots import plots
+from srp_exp.studies.report import contents
+from srp_exp.studies.report import page as page_of
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
 
@@ -56,6 +59,11 @@ class Reader(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
+def page(results: StudyResults) -> str:
+    made = contents(results)
+    return page_of(made, plots(results, made.measured))
+
+
 def read(text: str) -> Reader:
     reader = Reader()
     reader.feed(text)
@@ -65,7 +73,7 @@ def read(text: str) -> Reader:
 
 
 def test_tables_have_the_numbers(full_study: StudyResults) -> None:
-    results, comparisons, entries, runs = read(page(contents(full_study))).tables
+    results, comparisons, entries, runs = read(page(full_study)).tables
     assert results == [
         ["method", "resnet20", "resnet56"],
         ["gap", "97.20 ± 0.10 (n=3) [1]", "98.00 ± 0.10 (n=3)"],
@@ -78,10 +86,9 @@ def test_tables_have_the_numbers(full_study: StudyResults) -> None:
 
 def test_the_page_says_what_is_asked_and_what_came_out(full_study: StudyResults) -> None:
     made = contents(full_study)
-    assert made.verdict is not None
-    text = re.sub(r"\s+", " ", " ".join(read(page(made)).text))
+    text = re.sub(r"\s+", " ", " ".join(read(page(full_study)).text))
     for part in (
-        "Does SRP beat GAP?", "SRP improves accuracy", made.verdict.outcome.value.capitalize(), made.verdict.reason,
+        "Does SRP beat GAP?", "SRP improves accuracy", made.verdict.outcome.label.capitalize(), made.verdict.reason,
         full_study.warnings[0], "srp-exp study=demo_study recipe.epochs=3", "0123456789 (17 runs)",
         "2.14.1 (17 runs)", "AMD EPYC (17 runs)", "Published, not ours: gap, backbone resnet20: 95.00 (A & B, Table 1)",
     ):  # fmt: skip
@@ -91,7 +98,7 @@ def test_the_page_says_what_is_asked_and_what_came_out(full_study: StudyResults)
 
 
 def test_nothing_comes_from_elsewhere(full_study: StudyResults) -> None:
-    text = page(contents(full_study))
+    text = page(full_study)
     reader = read(text)
     for tag, name, value in reader.attributes:
         assert tag not in ("script", "iframe", "img", "object", "embed")
@@ -104,9 +111,13 @@ def test_nothing_comes_from_elsewhere(full_study: StudyResults) -> None:
 def test_names_cannot_break_the_page(make_results: Any) -> None:
     evil = "<script>alert(1)</script> & \"'"
     results = make_results(
-        {(evil, (("backbone", "</td>"),)): {0: 0.9}}, warnings=(evil,), question=evil, claim=evil, fixed=(f"a={evil}",)
+        {(evil, (("backbone", "</td>"),)): {0: 0.9}},
+        warnings=(evil,),
+        question=evil,
+        claim=evil,
+        arguments=(f"a={evil}",),
     )
-    reader = read(page(contents(results)))
+    reader = read(page(results))
     assert not [tag for tag, *_ in reader.attributes if tag == "script"]
     assert reader.tables[0][1][0] == evil
     assert "".join(reader.text).count(evil) >= 4
@@ -116,13 +127,13 @@ def test_a_study_without_a_result_has_a_page(make_results: Any, comparison: Any)
     results = make_results(
         {("gap", ()): {0: State.new}, ("fixed", ()): {0: State.failed}}, comparisons=[comparison("fixed", "gap")]
     )
-    runs = results.entry("fixed", ()).runs
+    runs = entry_of(results, "fixed").runs
     runs[0].folder.mkdir(parents=True)
     (runs[0].folder / "failure.txt").write_text("loss is <nan>\n")
-    reader = read(page(contents(results)))
+    reader = read(page(results))
     assert reader.tables[0][1:] == [["gap", "- (0 of 1)"], ["fixed", "- (0 of 1)"]]
     assert "loss is <nan>" in reader.text
-    assert "Undecided" in reader.text
+    assert "Undecided (preliminary)" in reader.text
     assert not [tag for tag, *_ in reader.attributes if tag == "svg"]
 
 
@@ -152,13 +163,13 @@ addEventListener("load", () => {
 def test_a_browser_lays_it_out(full_study: StudyResults, tmp_path: Path, width: int) -> None:
     """Measured by a script that only this test adds: the plots have a size, and nothing juts out of the window."""
     file = tmp_path / "probe.html"
-    file.write_text(page(contents(full_study)).replace("</body>", PROBE))
+    file.write_text(page(full_study).replace("</body>", PROBE))
     done = chromium(tmp_path / "profile", f"--window-size={width},900", "--dump-dom", file.as_uri())
     assert "CONSOLE" not in done.stderr
     measured = dict(re.findall(r'data-(sizes|overflow|requests)="([^"]*)"', done.stdout))
     sizes = [tuple(map(int, size.split("x"))) for size in measured["sizes"].split()]
-    assert len(sizes) == 5
-    assert all(250 < w < width and 200 < h < 500 for w, h in sizes)
+    assert len(sizes) == 6
+    assert all(250 < w < width and 100 < h < 700 for w, h in sizes)
     assert (measured["overflow"], measured["requests"]) == ("0", "0")
 
 
@@ -168,7 +179,7 @@ def test_a_screenshot_shows_the_plots_in_light_and_dark(
     full_study: StudyResults, tmp_path: Path, scheme: int, light: bool
 ) -> None:
     file, picture = tmp_path / "report.html", tmp_path / "report.png"
-    file.write_text(page(contents(full_study)))
+    file.write_text(page(full_study))
     done = chromium(
         tmp_path / "profile", "--window-size=1200,3000", f"--blink-settings=preferredColorScheme={scheme}",
         f"--screenshot={picture}", file.as_uri(),

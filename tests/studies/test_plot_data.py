@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
+from planned_grids import entry_of
 
 from srp_exp.srp.schedule import Depth
 from srp_exp.studies.plots import Panels, mean_scale, over_epochs, over_parameters, over_scale
@@ -126,14 +127,14 @@ def test_curves_are_mean_and_range_over_the_seeds(make_results: Any) -> None:
 
 def test_curves_leave_out_epochs_that_a_seed_did_not_measure(make_results: Any) -> None:
     results = make_results({("gap", ()): {0: 0.9, 1: 0.8}})
-    del results.entry("gap", ()).runs[1].history[1]["test/top1"]
+    del entry_of(results, "gap").runs[1].history[1]["test/top1"]
     assert [point.x for point in over_epochs(results)[1][""]["gap"]] == [1, 3]
 
 
 def test_curves_fall_back_to_what_is_logged(make_results: Any) -> None:
     results = make_results({("gap", ()): {0: 0.9}}, metric="descriptors.effective_rank")
     assert over_epochs(results)[0] == "test/top1"
-    for epoch in results.entry("gap", ()).runs[0].history:
+    for epoch in entry_of(results, "gap").runs[0].history:
         del epoch["test/top1"]
     assert over_epochs(results)[0] == "train/top1"
 

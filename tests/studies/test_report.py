@@ -12,43 +12,47 @@ from srp_exp.studies.report import contents, print_report, write_report
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
 
-FILES = ["report.html", "report.md", "table.tex", "table.csv", "runs.csv"]
+FILES = ["report.html", "report.md", "tables.tex", "entries.csv", "comparisons.csv", "verdict.json", "runs.csv"]
+PLOTS = ["differences-0", "scale-0", "scale-1", "parameters-0", "epochs-0", "epochs-1"]
 
 
 def test_all_formats_are_written(full_study: StudyResults, tmp_path: Path) -> None:
     folder = tmp_path / "reports" / "demo"
-    paths = write_report(full_study, folder)
-    assert paths == [folder / name for name in FILES]
+    paths = write_report(contents(full_study), folder)
+    assert paths == [folder / name for name in [*FILES, *(f"{p}.{kind}" for p in PLOTS for kind in ("pdf", "png"))]]
     assert sorted(folder.iterdir()) == sorted(paths)
 
 
 def test_a_warning_is_in_every_format(full_study: StudyResults, tmp_path: Path) -> None:
-    shown = {path.name: path.read_text() for path in write_report(full_study, tmp_path / "reports")}
+    shown = {
+        path.name: path.read_text()
+        for path in write_report(contents(full_study), tmp_path / "reports")
+        if path.suffix not in (".pdf", ".png")
+    }
     assert "runs of different commit in one table: a_1 (3 runs), b &amp; &lt;c&gt; (2 runs)" in shown["report.html"]
     assert "> **Warning:** runs of different commit in one table: a_1 (3 runs)" in shown["report.md"][:200]
-    tables = shown["table.tex"].split(r"\end{table}")
+    tables = shown["tables.tex"].split(r"\end{table}")
     assert "% Warning: runs of different commit" in tables[0]
     assert r"Warning: runs of different commit in one table: a\_1 (3 runs), b \& $<$c$>$ (2 runs)" in tables[0]
-    assert all(full_study.warnings[0] in line for line in shown["table.csv"].splitlines()[1:])
+    assert all(full_study.warnings[0] in line for line in shown["entries.csv"].splitlines()[1:])
     assert all(full_study.warnings[0] in line for line in shown["runs.csv"].splitlines()[1:])
 
 
 def test_without_warnings_none_is_mentioned(make_results: Any, tmp_path: Path) -> None:
     results = make_results({("gap", ()): {0: 0.9}})
-    for path in write_report(results, tmp_path / "reports"):
+    for path in write_report(contents(results), tmp_path / "reports")[: len(FILES)]:
         assert "warning:" not in path.read_text().lower()
 
 
 def test_the_verdict_is_in_text_and_page(full_study: StudyResults, tmp_path: Path) -> None:
     made = contents(full_study)
-    assert made.verdict is not None
-    page, text, *_ = [path.read_text() for path in write_report(full_study, tmp_path / "reports")]
-    assert f"**Verdict:** {made.verdict.outcome.value} (preliminary): {made.verdict.reason}" in text.replace("\\", "")
-    assert f'class="verdict {made.verdict.outcome.value}"' in page
+    page, text, *_ = [p.read_text() for p in write_report(contents(full_study), tmp_path / "reports")[:2]]
+    assert f"**Verdict:** {made.verdict.outcome.label} (preliminary): {made.verdict.reason}" in text.replace("\\", "")
+    assert f'class="verdict {made.verdict.outcome.name}"' in page
 
 
 def test_text_and_page_say_where_the_results_come_from(full_study: StudyResults, tmp_path: Path) -> None:
-    page, text, *_ = [path.read_text() for path in write_report(full_study, tmp_path / "reports")]
+    page, text, *_ = [p.read_text() for p in write_report(contents(full_study), tmp_path / "reports")[:2]]
     made = contents(full_study)
     assert set(made.provenance) >= {"commit (+: uncommitted changes)", "torch", "device", "threads"}
     for name, value in made.provenance.items():
@@ -57,7 +61,7 @@ def test_text_and_page_say_where_the_results_come_from(full_study: StudyResults,
 
 
 def test_latex_has_a_table_of_each_kind(full_study: StudyResults, tmp_path: Path) -> None:
-    text = (write_report(full_study, tmp_path / "reports")[2]).read_text()
+    text = (write_report(contents(full_study), tmp_path / "reports")[2]).read_text()
     for label in ("tab:demo_study-results", "tab:demo_study-comparisons", "tab:demo_study-entries"):
         assert text.count(rf"\label{{{label}}}") == 1
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
@@ -66,11 +70,11 @@ def test_latex_has_a_table_of_each_kind(full_study: StudyResults, tmp_path: Path
 
 def test_the_terminal_shows_question_tables_and_verdict(full_study: StudyResults) -> None:
     file = io.StringIO()
-    print_report(full_study, Console(file=file, width=160))
+    print_report(contents(full_study), Console(file=file, width=160))
     text = file.getvalue()
     for part in (
         "Does SRP beat GAP?", "warning: runs of different commit", "98.60 ± 0.26 (n=3)", "[+0.97, +1.83]",
-        "claim: SRP improves accuracy", contents(full_study).summary[:60],
+        "claim: SRP improves accuracy", contents(full_study).reason[:60],
     ):  # fmt: skip
         assert part in text
 
@@ -79,26 +83,26 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(
     make_results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, folder = make_results({("gap", ()): {0: 0.9}}), tmp_path / "reports"
-    before = {path: path.read_bytes() for path in write_report(results, folder)}
+    before = {path: path.read_bytes() for path in write_report(contents(results), folder)}
 
     def fails(_: StudyResults) -> str:
         raise ValueError("no")
 
-    monkeypatch.setattr(report, "runs_csv", fails)
+    monkeypatch.setattr(report, "run_values", fails)
     with pytest.raises(ValueError, match="no"):
-        write_report(make_results({("fixed", ()): {5: 0.8}}), folder)
+        write_report(contents(make_results({("fixed", ()): {5: 0.8}})), folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_report_says_the_same_each_time(full_study: StudyResults, tmp_path: Path) -> None:
-    first, second = (write_report(full_study, tmp_path / name) for name in ("a", "b"))
+    first, second = (write_report(contents(full_study), tmp_path / name) for name in ("a", "b"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_a_grid_without_methods_and_comparisons(make_results: Any, tmp_path: Path) -> None:
     """Its one method has no name, and there is nothing to judge."""
     results = make_results({("", (("srp", srp),)): {0: 0.9, 1: State.new} for srp in ("gap", "fixed")}, methods={})
-    page, text, *_ = [path.read_text() for path in write_report(results, tmp_path / "reports")]
-    assert "The study compares nothing, so there is no verdict." in text
-    assert "The study compares nothing, so there is no verdict." in page
+    page, text, *_ = [p.read_text() for p in write_report(contents(results), tmp_path / "reports")[:2]]
+    assert "The study compares nothing, so its claim is not tested." in text
+    assert "The study compares nothing, so its claim is not tested." in page
     assert "Comparisons" not in text

@@ -1,19 +1,29 @@
 """What has become of a grid: its runs, and the report of a study on the terminal and in its folder."""
 
 import io
+import os
+import shlex
+from pathlib import Path
 
-from planned_grids import TINY, fail, finish
+from planned_grids import THREE, TINY, fail, finish
 from rich.console import Console
 
 from srp_exp.commands.report import plan_study
 from srp_exp.studies.listing import print_grid
 from srp_exp.studies.report import show_report
 
-REPORT = {"report.html", "report.md", "table.tex", "table.csv", "runs.csv"}
+REPORT = {
+    "report.html", "report.md", "tables.tex", "entries.csv", "comparisons.csv", "verdict.json", "runs.csv",
+}  # fmt: skip
+
+
+def folder_of(output_dir) -> Path:
+    (folder,) = (output_dir / "reports").iterdir()
+    return folder
 
 
 def outcome(output_dir, *overrides: str) -> str:
-    config, grid = plan_study(["study=demo", *TINY, "seed=0,1", *overrides, f"output_dir={output_dir}"])
+    config, grid = plan_study([*THREE, *TINY, "seed=0,1", *overrides, f"output_dir={output_dir}"])
     text = io.StringIO()
     console = Console(file=text, width=200)
     print_grid(grid, console)
@@ -22,7 +32,7 @@ def outcome(output_dir, *overrides: str) -> str:
 
 
 def test_a_partial_grid_has_a_partial_report(tmp_path) -> None:
-    _, grid = plan_study(["study=demo", *TINY, "seed=0,1", f"output_dir={tmp_path}"])
+    _, grid = plan_study([*THREE, *TINY, "seed=0,1", f"output_dir={tmp_path}"])
     for planned, top1 in zip(grid.runs[:4], (0.5, 0.75, 0.625, 0.875), strict=True):
         finish(planned, top1)
     fail(grid.runs[4], "no space left")
@@ -33,8 +43,8 @@ def test_a_partial_grid_has_a_partial_report(tmp_path) -> None:
     assert "62.50 ± 17.68" in shown  # gap: mean and sd of 50 and 75 %
     assert "75.00 ± 17.68" in shown  # fixed
     assert "+12.50" in shown
-    folder = tmp_path / "reports" / "demo"
-    assert {path.name for path in folder.iterdir()} == REPORT
+    folder = folder_of(tmp_path)
+    assert {path.name for path in folder.iterdir() if path.suffix not in (".pdf", ".png")} == REPORT
     assert "no space left" in (folder / "runs.csv").read_text()
     assert "Partial: 4 of 6 runs have finished." in (folder / "report.md").read_text()
 
@@ -42,10 +52,26 @@ def test_a_partial_grid_has_a_partial_report(tmp_path) -> None:
 def test_a_report_of_nothing_says_so(tmp_path) -> None:
     shown = outcome(tmp_path)
     assert "0 of 6 runs have finished" in shown
-    assert {path.name for path in (tmp_path / "reports" / "demo").iterdir()} == REPORT
+    assert {path.name for path in (folder_of(tmp_path)).iterdir()} == REPORT
 
 
 def test_the_report_names_the_command_that_goes_on(tmp_path) -> None:
-    outcome(tmp_path, "recipe.lr=0.05")
-    assert "srp-exp study=demo dataset=synthetic" in (tmp_path / "reports" / "demo" / "report.md").read_text()
-    assert "recipe.lr=0.05" in (tmp_path / "reports" / "demo" / "report.md").read_text()
+    """Row 7: with sweeps, seeds and the folder of an own study."""
+    outcome(tmp_path, "recipe.lr=0.05", "mixing=none,mixup", "rerun=true")
+    text = (folder_of(tmp_path) / "report.md").read_text()
+    (command,) = [line.strip() for line in text.splitlines() if line.startswith("    srp-exp ")]
+    conf = os.path.relpath(Path(__file__).parents[1] / "conf")
+    assert shlex.split(command)[:3] == ["srp-exp", f"--config-dir={conf}", "study=three"]
+    assert {*TINY, "seed=0,1", "recipe.lr=0.05", "mixing=none,mixup"} <= set(shlex.split(command))
+    assert "rerun" not in command
+    assert f"    {command.replace('srp-exp', 'srp-report', 1)}\n" in text
+
+
+def test_reports_with_other_settings_lie_in_folders_of_their_own(tmp_path) -> None:
+    """Row 13."""
+    for changes in ((), ("recipe.lr=0.05",), ("recipe.lr=0.06",), ("seed=2",), ("study.metric=loss",)):
+        outcome(tmp_path, *changes)
+    assert len(list((tmp_path / "reports").iterdir())) == 5
+    for where in (("device=cpu",), ("num_workers=0",), ("dry=true",)):
+        assert plan_study(["study=demo", *where])[1].variant == ""
+    assert plan_study(["study=demo", "recipe.lr=0.05"])[1].variant == "-recipe.lr=0.05"

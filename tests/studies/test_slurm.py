@@ -26,7 +26,8 @@ TINY = (
     "dataset.image_size=[16,16]", "backbone.depth=8", "recipe=quick", "recipe.batch_size=8",
     "recipe.epochs=3", "recipe.warmup_epochs=0", "recipe.lr=0.005", "device=cpu",
 )  # fmt: skip
-STUDY = ("study=demo", *TINY, "seed=0,1")  # three methods and two seeds
+THREE = ("study=three", f"hydra.searchpath=[file://{Path(__file__).parents[1] / 'conf'}]")
+STUDY = (*THREE, *TINY, "seed=0,1")  # three methods and two seeds
 CAUGHT = "checkpoint.every_steps=1"  # slow enough to be caught in the middle, and to see it
 
 
@@ -118,7 +119,7 @@ def test_a_disturbed_study_ends_with_the_table_of_an_undisturbed_one(cluster, tm
             assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
         ours, theirs = (torch.load(folder / "checkpoints/final.pt")["model"] for folder in (run, undisturbed))
         assert {name: tensor.tolist() for name, tensor in ours.items()} == {n: t.tolist() for n, t in theirs.items()}
-    reports = [folder / "reports" / "demo" for folder in (there, here)]
+    reports = [folder / "reports" / "three" for folder in (there, here)]
     assert (reports[0] / "table.csv").read_bytes() == (reports[1] / "table.csv").read_bytes()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from srp_exp.studies.statistics import DRAWS, holm, mcnemar, paired, pooled, sign_flip_p, summarize
+from srp_exp.studies.statistics import RESAMPLES, Mean, mcnemar, seeds_needed, sign_flip_p, summarize
 
 # Student's example of 1908: hours of sleep gained with two drugs by the same ten patients (data of Cushny and Peebles).
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -55,23 +55,37 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
     assert (summary.sd, summary.low, summary.high) == (0.0, 7.0, 7.0)
 
 
-def test_paired_gives_students_sleep_example() -> None:
-    result = paired(DRUG_2, DRUG_1)
-    assert result.n == 10
-    assert result.difference == pytest.approx(1.58)
+def differences(values: list[float], baseline: list[float]) -> list[float]:
+    return [a - b for a, b in zip(values, baseline, strict=True)]
+
+
+def test_the_mean_gives_students_sleep_example() -> None:
+    result = Mean([differences(DRUG_2, DRUG_1)])
+    assert (result.n, float(result.value)) == (10, pytest.approx(1.58))
     assert result.sd == pytest.approx(1.2300, abs=5e-5)
-    assert (result.low, result.high) == (pytest.approx(0.7001142), pytest.approx(2.4598858))
+    assert result.interval() == (pytest.approx(0.7001142), pytest.approx(2.4598858))
+    assert float(result.p()) == max(stats.ttest_rel(DRUG_2, DRUG_1).pvalue, sign_flip_p(result.cells[0]))
 
 
-def test_paired_is_directed() -> None:
-    forth, back = paired(DRUG_2, DRUG_1), paired(DRUG_1, DRUG_2)
-    assert (back.difference, back.low, back.p) == (-forth.difference, -forth.high, forth.p)  # type: ignore[operator]
+def test_one_pair_has_a_difference_alone() -> None:
+    result = Mean([[0.01]])
+    assert (result.sd, result.error, float(result.p())) == (None, None, 1.0)
+    assert result.interval() == (-math.inf, math.inf)
 
 
-def test_paired_at_one_pair_has_a_difference_alone() -> None:
-    result = paired([0.98], [0.97])
-    assert (result.n, result.sd, result.low, result.high, result.p) == (1, None, None, None, 1.0)
-    assert result.difference == pytest.approx(0.01)
+def test_equal_differences_are_as_sure_as_the_sign_flips() -> None:
+    assert float(Mean([[0.01] * 3]).p()) == 2 / 2**3
+    assert float(Mean([[0.01] * 3]).p(0.01)) == 1.0
+
+
+def test_leading_dimensions_are_studies_of_their_own() -> None:
+    cells = [np.random.default_rng(n).standard_normal((2, 4, n)) for n in (5, 3)]
+    together = Mean(cells)
+    for place in np.ndindex(2, 4):
+        alone = Mean([cell[place] for cell in cells])
+        for about in (0.0, 0.5):
+            assert together.p(about)[place] == pytest.approx(float(alone.p(about)))
+        assert [bound[place] for bound in together.interval()] == pytest.approx([float(b) for b in alone.interval()])
 
 
 def test_sign_flips_give_fishers_count_for_darwins_maize() -> None:
@@ -93,8 +107,8 @@ def test_ties_are_ties_in_floating_point(seed: int) -> None:
     source = np.random.default_rng(seed)
     thousandths = source.integers(-4, 5, 8).tolist()
     baseline = source.integers(900, 990, 8)
-    values = [(b + d) / 1000 for b, d in zip(baseline, thousandths, strict=True)]
-    assert paired(values, [b / 1000 for b in baseline]).p == float(exact_sign_flip_p(thousandths))
+    values = [(b + d) / 1000 - b / 1000 for b, d in zip(baseline, thousandths, strict=True)]
+    assert sign_flip_p(values) == float(exact_sign_flip_p(thousandths))
 
 
 def test_a_sum_of_zero_is_no_evidence() -> None:
@@ -103,7 +117,7 @@ def test_a_sum_of_zero_is_no_evidence() -> None:
     assert sign_flip_p([0.0, 0.0, 0.0]) == 1.0
 
 
-@pytest.mark.parametrize("n", [1, 2, 6, 20])
+@pytest.mark.parametrize("n", [1, 2, 6, 16])
 def test_the_smallest_p_is_that_of_equal_signs(n: int) -> None:
     assert sign_flip_p([0.01] * n) == 2 / 2**n
 
@@ -111,40 +125,44 @@ def test_the_smallest_p_is_that_of_equal_signs(n: int) -> None:
 @pytest.mark.parametrize("differences", [[3] * 15 + [-2] * 10, list(range(-6, 20)), [1] * 40])
 def test_drawn_sign_flips_are_near_the_exact_ones(differences: list[int]) -> None:
     exact = float(exact_sign_flip_p(differences))
-    within = 5 * math.sqrt(exact * (1 - exact) / DRAWS) + 2 / DRAWS
+    within = 10 * math.sqrt(exact / 2 * (1 - exact / 2) / RESAMPLES) + 2 / RESAMPLES  # each tail is drawn
     drawn = sign_flip_p(differences)
     assert drawn == pytest.approx(exact, abs=within)
     assert drawn == sign_flip_p(differences) > 0  # seeded; never 0
-
-
-def test_one_cell_is_the_paired_test() -> None:
-    alone, pair = pooled([np.subtract(DRUG_2, DRUG_1).tolist()]), paired(DRUG_2, DRUG_1)
-    assert (alone.difference, alone.sd, alone.p) == (pytest.approx(pair.difference), pytest.approx(pair.sd), pair.p)
-    assert (alone.low, alone.high) == (pytest.approx(pair.low), pytest.approx(pair.high))
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.01])
 def test_two_cells_are_welchs_test(alpha: float) -> None:
     # mean(a) + mean(b) is the difference of the means of a and -b, which Welch's test is about.
     a, b = random_values(4, seed=1), random_values(9, seed=2, scale=3)
-    welch = stats.ttest_ind(a, [-x for x in b], equal_var=False).confidence_interval(1 - alpha)
-    total = pooled([a, b], alpha=alpha)
-    assert total.difference == pytest.approx((np.mean(a) + np.mean(b)) / 2)
-    assert (total.low, total.high) == (pytest.approx(welch.low / 2), pytest.approx(welch.high / 2))
-    assert (total.cells, total.pairs) == (2, 13)
+    welch = stats.ttest_ind(a, [-x for x in b], equal_var=False)
+    interval = welch.confidence_interval(1 - alpha)
+    total = Mean([a, b])
+    assert float(total.value) == pytest.approx((np.mean(a) + np.mean(b)) / 2)
+    assert total.interval(alpha) == (pytest.approx(interval.low / 2), pytest.approx(interval.high / 2))
+    flips = sign_flip_p(np.concatenate([np.array(a) / 4, np.array(b) / 9]))
+    assert float(total.p()) == pytest.approx(max(welch.pvalue, flips))
 
 
 def test_a_cell_weighs_the_same_whatever_its_pairs() -> None:
-    total = pooled([[1.0, 1.0, 1.0, 1.0], [3.0, 3.0]])
-    assert (total.difference, total.low, total.high) == (2.0, 2.0, 2.0)
+    total = Mean([[1.0, 1.0, 1.0, 1.0], [3.0, 3.0]])
+    assert (float(total.value), *map(float, total.interval())) == (2.0, 2.0, 2.0)
 
 
-def test_sd_is_that_of_all_differences() -> None:
-    cells = [random_values(5, seed=6), random_values(5, seed=7), [x + 2 for x in random_values(5, seed=8)]]
-    assert pooled(cells).sd == pytest.approx(np.std(np.concatenate(cells), ddof=1))
+def test_sd_is_that_about_the_means_of_the_cells() -> None:
+    cells = [random_values(5, seed=6), random_values(3, seed=7), [x + 2 for x in random_values(5, seed=8)]]
+    squares = sum(((np.array(cell) - np.mean(cell)) ** 2).sum() for cell in cells)
+    assert Mean(cells).sd == pytest.approx(math.sqrt(squares / (4 + 2 + 4)))
 
 
-def test_pooled_p_enumerates_weighted_flips() -> None:
+def test_the_test_that_cells_are_alike_is_scipys() -> None:
+    cells = [random_values(5, seed=6), [x + 1 for x in random_values(5, seed=8)]]
+    assert Mean(cells).p_alike == pytest.approx(stats.ttest_ind(*cells).pvalue)  # of two, the analysis of variance
+    assert Mean(cells[:1]).p_alike is None
+    assert Mean([[1.0, 1.0], [2.0, 2.0]]).p_alike is None
+
+
+def test_p_enumerates_weighted_flips() -> None:
     cells = [[3.0, -1.0, 2.0], [4.0, 1.0]]
     for about in (0.0, 0.75):
         sums = [
@@ -152,62 +170,48 @@ def test_pooled_p_enumerates_weighted_flips() -> None:
                 + sum(s * (x - about) for s, x in zip(signs[3:], cells[1], strict=True)) / 4)
             for signs in itertools.product((1, -1), repeat=5)
         ]  # fmt: skip
-        assert pooled(cells, about=about).p == np.mean([s >= sums[0] - 1e-12 for s in sums])
+        assert Mean(cells)._sign_flips(about) == np.mean([s >= sums[0] - 1e-12 for s in sums])
 
 
-def test_a_cell_with_one_pair_takes_the_variance_of_the_other() -> None:
-    a = random_values(6, seed=3)
-    total = pooled([a, [0.2]])
-    half = stats.t.ppf(0.975, 5) * math.sqrt(stats.tvar(a) * (1 / 6 + 1)) / 2
-    assert total.high == pytest.approx(total.difference + half)
-
-
-def test_a_cell_with_one_pair_takes_the_common_variance_of_several() -> None:
+def test_a_cell_with_one_pair_takes_the_common_variance_of_the_others() -> None:
     a, b = random_values(6, seed=3), random_values(3, seed=4, scale=2)
-    total = pooled([a, b, [0.2]])
+    half = stats.t.ppf(0.975, 5) * math.sqrt(stats.tvar(a) * (1 / 6 + 1)) / 2
+    alone = Mean([a, [0.2]])
+    assert float(alone.interval()[1] - alone.value) == pytest.approx(half)
+    total = Mean([a, b, [0.2]])
     common = (5 * stats.tvar(a) + 2 * stats.tvar(b)) / 7
     variance = (stats.tvar(a) / 6 + stats.tvar(b) / 3 + common) / 9
     of_a, of_b = (stats.tvar(a) * (1 / 6 + 5 / 7) / 9, stats.tvar(b) * (1 / 3 + 2 / 7) / 9)
     half = stats.t.ppf(0.975, variance**2 / (of_a**2 / 5 + of_b**2 / 2)) * math.sqrt(variance)
-    assert total.high == pytest.approx(total.difference + half)
+    assert float(total.interval()[1] - total.value) == pytest.approx(half)
 
 
 def test_the_interval_with_single_pairs_covers() -> None:
+    rounds = 4000
     source = np.random.default_rng(5)
-    rounds = 2000
-    covered = 0
-    for _ in range(rounds):
-        total = pooled([source.standard_normal(n).tolist() for n in (4, 3, 1, 1)])
-        assert total.low is not None and total.high is not None
-        covered += total.low <= 0 <= total.high
+    low, high = Mean([source.standard_normal((rounds, n)) for n in (4, 3, 1, 1)]).interval()
+    covered = ((low <= 0) & (high >= 0)).mean()
     # The degrees of freedom are an approximation, which gives a point either way besides the spread of the count.
-    assert covered / rounds == pytest.approx(0.95, abs=0.01 + 4 * math.sqrt(0.95 * 0.05 / rounds))
-
-
-def test_single_pairs_alone_have_no_interval() -> None:
-    total = pooled([[0.01], [0.02], [0.03]])
-    assert (total.sd, total.low, total.high, total.p) == (None, None, None, 2 / 8)
+    assert covered == pytest.approx(0.95, abs=0.01 + 4 * math.sqrt(0.95 * 0.05 / rounds))
 
 
 def test_rounding_puts_no_difference_beside_its_threshold() -> None:
     noisy = [0.98 - 0.97] * 8
     assert noisy[0] != 0.01
-    assert pooled([noisy], about=0.01).p == 1.0
+    assert float(Mean([noisy]).p(0.01)) == 1.0
 
 
-def test_holm_gives_the_worked_example() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
-    assert holm([]) == ()
-    assert holm([0.7, 0.8]) == (1.0, 1.0)
+@pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_seeds_are_those_of_cohens_tables(effect: float, n: int) -> None:
+    # Paired t-test, two-sided 0.05, power 0.8: G*Power, which Cohen's tables give rounded.
+    assert seeds_needed(effect, 1.0, 1, 0.05, 0.8) == n
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_holm_is_the_closure_of_bonferroni(seed: int) -> None:
-    # Marcus, Peritz and Gabriel 1976: reject a hypothesis if every set with it is rejected, here by Bonferroni.
-    p = (np.random.default_rng(seed).random(5) ** 3).round(2).tolist()
-    sets = [s for size in range(1, 6) for s in itertools.combinations(range(5), size)]
-    closed = [max(min(1.0, len(s) * min(p[j] for j in s)) for s in sets if i in s) for i in range(5)]
-    assert holm(p) == pytest.approx(closed)
+def test_seeds_are_at_least_what_sign_flips_need() -> None:
+    assert seeds_needed(1.0, 0.0, 1, 0.05, 0.8) == 6
+    assert seeds_needed(1.0, 0.0, 3, 0.05, 0.8) == 2
+    assert seeds_needed(1.0, 0.01, 1, 0.05 / 8, 0.8) == 9
+    assert seeds_needed(1e-9, 1.0, 1, 0.05, 0.8) is None
 
 
 def test_mcnemar_gives_agrestis_example() -> None:
@@ -233,13 +237,10 @@ def test_mcnemar_is_the_sum_of_binomials(only_a: int, only_b: int) -> None:
     [
         (lambda: summarize([]), "at least one number"),
         (lambda: summarize([0.1, math.nan]), "number 1 is nan"),
-        (lambda: paired([0.1, 0.2], [0.1]), "2 values and 1 of the baseline"),
-        (lambda: paired([0.1], [math.inf]), "baseline: number 0 is inf"),
+        (lambda: seeds_needed(0.0, 1.0, 1, 0.05, 0.8), "must be above 0"),
         (lambda: sign_flip_p([math.nan]), "number 0 is nan"),
-        (lambda: pooled([]), "no cell to pool"),
-        (lambda: pooled([[0.1], []]), "at least one number"),
-        (lambda: holm([0.5, 1.5]), "1.5 is not a p-value"),
-        (lambda: holm([math.nan]), "nan is not a p-value"),
+        (lambda: Mean([]), "no cell to pool"),
+        (lambda: Mean([[0.1], []]), "at least one number"),
         (lambda: mcnemar([True], [True, False]), r"shapes \(1,\) and \(2,\)"),
     ],
 )

@@ -125,7 +125,7 @@ def test_settings_are_flat_and_a_choice_has_its_name(tmp_path) -> None:
 
 
 def test_a_metric_is_read_from_the_results_or_from_an_evaluator_s_file(tmp_path) -> None:
-    results = {"test": {"top1": 0.5, "loss": 0.0}, "parameters": 12}
+    results = {"test": {"top1": 0.5, "loss": 0.0}, "parameters": 12, "training_seconds": 3.5}
     evaluation = tmp_path / "evaluation" / "test"
     evaluation.mkdir(parents=True)
     (tmp_path / "results.json").write_text(json.dumps(results))

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from planned_grids import TINY, contents, fail, finish, plan
+from planned_grids import THREE, TINY, contents, fail, finish, plan
 
 from srp_exp.studies import slurm
 from srp_exp.studies.grid import Grid
 from srp_exp.studies.listing import print_grid, terminal
 from srp_exp.training.reporter import Reporter
 
-GRID = ("study=demo", *TINY, "progress=false")
+GRID = (*THREE, *TINY, "progress=false")
 OWN_STUDY = """
 # @package _global_
 study:
@@ -22,6 +22,8 @@ study:
   claim: A deeper network is better
   methods: {shallow: [backbone.depth=8], odd: [backbone.depth=9], again: [backbone.depth=8, srp.last=0.5]}
   comparisons: [{method: odd, baseline: shallow}]
+  smallest_effect: {value: 0.01, reason: because}
+  pilot: true
 hydra:
   mode: MULTIRUN
 """
@@ -134,7 +136,7 @@ def test_without_a_study_a_grid_has_a_table_and_no_report(command_line, in_folde
     ("wrong", "parts"),
     [
         (("study=demp",), ["study=demp", "demo?"]),
-        (("srp=gap",), ["srp=gap", "study=demo compares srp"]),
+        (("srp=gap",), ["srp=gap", "study=three compares srp"]),
         (("recipe.epochs=0",), ["recipe.epochs=0", "[1, inf)"]),
         (("study.rows=[metod]",), ["study.rows", "metod", "method?"]),
         (("seed=0,x",), ["seed=x", "whole number"]),

@@ -1,18 +1,25 @@
-"""Verdicts on constructed data: the three outcomes of each expectation, and when data decide nothing."""
+"""Verdicts on constructed data: every outcome of every expectation, how statements join, and how often they err."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from srp_exp.config.study import Expectation
-from srp_exp.studies.comparisons import CellResult, ComparisonResult, adjust
-from srp_exp.studies.statistics import McNemar, paired, pooled, seeds_needed
-from srp_exp.studies.verdict import Outcome, conclude, judge
+from srp_exp.studies.measured import Measured, describe, measure, needed
+from srp_exp.studies.pairs import Statement
+from srp_exp.studies.statistics import seeds_needed
+from srp_exp.studies.store import State
+from srp_exp.studies.verdict import Outcome, Verdict, conclude, decide, join, judge
 
 BETTER, NOT_WORSE, EQUAL = Expectation.better, Expectation.not_worse, Expectation.equal
 SUPPORTED, CONTRADICTED, UNDECIDED = Outcome.supported, Outcome.contradicted, Outcome.undecided
+NONE = Outcome.no_relevant_difference
 
 SPREAD = (-0.004, 0.003, -0.001, 0.004, -0.003, 0.001, 0.002, -0.002)
 """Eight deviations of mean 0: their standard deviation is 0.0029, the half-width of the interval 0.0025."""
@@ -22,263 +29,252 @@ def around(mean: float, n: int = 8, scale: float = 1.0) -> tuple[float, ...]:
     return tuple(mean + scale * deviation for deviation in SPREAD[:n])
 
 
-def result_of(
-    *cells: tuple[float, ...],
+def run(value: Any, name: str) -> Any:
+    state = State.new if value is None else State.finished
+    return SimpleNamespace(folder=Path(name), state=state, value=lambda metric: value)
+
+
+def statement(
+    *cells: Sequence[Any],
     expect: Expectation = BETTER,
-    margin: float = 0.0,
+    smallest: float = 0.005,
     metric: str = "top1",
     higher_is_better: bool = True,
-    unfinished: int = 0,
-) -> ComparisonResult:
-    """The comparison of srp with gap that has these differences in its cells."""
-    of_cells = [
-        CellResult(
-            cell=(("place", str(place)),),
-            seeds=tuple(range(len(cell))),
-            differences=cell,
-            paired=paired(cell, [0.0] * len(cell)) if cell else None,
-            mcnemar=None,
-            unfinished=unfinished,
-        )
-        for place, cell in enumerate(cells)
-    ]
-    measured = [cell for cell in cells if cell]
-    total = pooled(measured) if measured else None
-    result = ComparisonResult("srp", "gap", expect, margin, metric, higher_is_better, tuple(of_cells), total)
-    return adjust([result])[0]
+    where: str = "",
+    either: str = "",
+) -> Statement:
+    """That srp compares so with gap, which has 0 everywhere; None is a run that isn't finished."""
+    pairs = {
+        (("place", str(place)),): {
+            seed: (run(value, f"srp{where}{place}-{seed}"), run(0.0, f"gap{where}{place}-{seed}"))
+            for seed, value in enumerate(of_cell)
+        }
+        for place, of_cell in enumerate(cells)
+    }
+    at = (("dataset", where),) if where else ()
+    return Statement("srp", "gap", (), expect, either, smallest, "why", metric, higher_is_better, at, pairs)
+
+
+def measured(*cells: Sequence[Any], **options: Any) -> Measured:
+    (found,) = measure([statement(*cells, **options)])
+    return found
+
+
+def verdict(*cells: Sequence[Any], **options: Any) -> Verdict:
+    return judge(measured(*cells, **options))
 
 
 @pytest.mark.parametrize(
-    ("expect", "margin", "mean", "outcome"),
+    ("expect", "smallest", "mean", "outcome"),
     [
-        (BETTER, 0.0, 0.01, SUPPORTED),
-        (BETTER, 0.0, -0.01, CONTRADICTED),
-        (BETTER, 0.0, 0.001, UNDECIDED),
         (BETTER, 0.005, 0.01, SUPPORTED),
-        (BETTER, 0.01, 0.001, CONTRADICTED),  # not better by a point, though perhaps better
-        (BETTER, 0.01, 0.011, UNDECIDED),
+        (BETTER, 0.005, -0.01, CONTRADICTED),
+        (BETTER, 0.005, 0.0, NONE),
+        (BETTER, 0.005, 0.002, NONE),
+        (BETTER, 0.005, -0.002, NONE),
+        (BETTER, 0.002, 0.001, UNDECIDED),
+        (BETTER, 0.005, 0.003, SUPPORTED),  # above 0, and 0.5 points not excluded
+        (BETTER, 0.01, 0.004, NONE),  # above 0, but not by what matters
+        (BETTER, 0.01, -0.004, NONE),
         (NOT_WORSE, 0.005, 0.0, SUPPORTED),
         (NOT_WORSE, 0.005, 0.02, SUPPORTED),
         (NOT_WORSE, 0.005, -0.01, CONTRADICTED),
         (NOT_WORSE, 0.005, -0.004, UNDECIDED),
-        (NOT_WORSE, 0.0, 0.001, UNDECIDED),
         (EQUAL, 0.005, 0.0, SUPPORTED),
         (EQUAL, 0.005, 0.01, CONTRADICTED),
         (EQUAL, 0.005, -0.01, CONTRADICTED),
         (EQUAL, 0.005, 0.004, UNDECIDED),
         (EQUAL, 0.005, -0.006, UNDECIDED),
-        (EQUAL, 0.0, 0.01, CONTRADICTED),
-        (EQUAL, 0.0, 0.0001, UNDECIDED),
     ],
 )
-def test_each_expectation_has_three_outcomes(expect: Expectation, margin: float, mean: float, outcome: Outcome) -> None:
-    verdict = judge(result_of(around(mean), expect=expect, margin=margin))
-    assert verdict.outcome == outcome
-    assert (verdict.seeds is None) == (outcome != UNDECIDED)
-    mirrored = result_of(around(-mean, scale=-1), expect=expect, margin=margin, metric="loss", higher_is_better=False)
-    assert judge(mirrored).outcome == outcome
+def test_every_outcome_of_every_expectation(
+    expect: Expectation, smallest: float, mean: float, outcome: Outcome
+) -> None:
+    assert verdict(around(mean), expect=expect, smallest=smallest).outcome == outcome
+    lower = {"expect": expect, "smallest": smallest, "metric": "loss", "higher_is_better": False}
+    mirrored = verdict(around(-mean, scale=-1), **lower)
+    assert mirrored.outcome == outcome
+    assert (mirrored.seeds is None) == (outcome != UNDECIDED)
+
+
+def test_two_hundred_pairs_about_zero_are_no_relevant_difference() -> None:
+    source = np.random.default_rng(0)
+    differences = source.standard_normal(200) * 0.002
+    differences -= differences.mean()
+    assert np.abs(differences.std() * 1.96 / math.sqrt(200)) < 0.0003
+    assert verdict(differences.tolist(), smallest=0.002).outcome == NONE
+
+
+def test_a_wide_interval_about_zero_names_the_seeds_that_decide() -> None:
+    found = measured((0.02, -0.02, 0.001, -0.001, 0.01, -0.01), smallest=0.005)
+    wide = judge(found)
+    assert wide.outcome == UNDECIDED
+    assert wide.seeds == seeds_needed(0.005, float(np.std(found.groups[0], ddof=1)), 1, 0.05, 0.9)
+    assert f"About {wide.seeds} seeds per cell decide" in wide.reason
+
+
+@pytest.mark.parametrize("truth", [0.0, 0.005])
+def test_the_named_seeds_decide(truth: float) -> None:
+    found = measured((0.02, -0.02, 0.001, -0.001, 0.01, -0.01), smallest=0.005)
+    sd, seeds, rounds = np.std(found.groups[0], ddof=1), needed(found), 500
+    assert seeds is not None
+    draws = truth + sd * np.random.default_rng(1).standard_normal((rounds, seeds))
+    expected = SUPPORTED if truth else NONE
+    right = (decide(replace(found, groups=[draws])) == expected).mean()
+    assert right >= 0.8 - 4 * math.sqrt(0.8 * 0.2 / rounds)
 
 
 def test_the_reason_has_the_numbers() -> None:
-    verdict = judge(result_of(around(0.01), around(0.02)))
-    # sd 0.0029277 in both cells; 14 degrees of freedom: 2.14479 * 0.0029277 / 4 = 0.00157
-    assert verdict.reason == (
-        "srp, expected better than gap in top1: +1.50 points, 95 % interval [+1.34, +1.66], p = 3.1e-05, "
-        "16 pairs over 2 cells."
+    # sd 0.0029277 in both cells; 14 degrees of freedom: 2.14479 * 0.0029277 / 4 = 0.00157; 2 / 2^16 sign flips
+    assert verdict(around(0.01), around(0.02)).reason == (
+        "srp against gap: better in top1: +1.50 points, 95 % interval [+1.34, +1.66], p = 3.1e-05, "
+        "16 pairs over 2 cells, cells from +1.00 to +2.00 (p = 8.2e-06 that they are alike)."
     )
 
 
-def test_an_undecided_reason_names_the_seeds() -> None:
-    verdict = judge(result_of(around(0.001)))
-    # Effect 0.001 / 0.0029277 = 0.3416: a paired t-test needs 70 (G*Power).
-    assert verdict.seeds == 70
-    assert verdict.reason.endswith("About 70 seeds per cell would decide (power 80 %).")
+def test_p_is_about_the_hypothesis_of_the_row() -> None:
+    behind = measured(around(-0.001), expect=NOT_WORSE, smallest=0.01)
+    assert behind.p is not None and behind.p == pytest.approx(2 / 2**8)  # of "0.01 behind", not of "no difference"
+    assert judge(behind).outcome == SUPPORTED
+    level = measured(around(0.0), expect=EQUAL, smallest=0.01)
+    assert level.p == pytest.approx(2 / 2**8)
 
 
 def test_five_seeds_cannot_decide_alone() -> None:
     # The t-interval is far above 0, but 5 of 5 heads have p = 2 / 32.
-    verdict = judge(result_of(around(0.05, n=5)))
-    assert (verdict.outcome, verdict.seeds) == (UNDECIDED, 6)
-    assert judge(result_of(around(0.05, n=6))).outcome == SUPPORTED
-    assert judge(result_of(around(0.05, n=3), around(0.05, n=3))).outcome == SUPPORTED
+    assert verdict(around(0.05, n=5)).outcome == UNDECIDED
+    assert verdict(around(0.05, n=6)).outcome == SUPPORTED
+    assert verdict(around(0.05, n=3), around(0.05, n=3)).outcome == SUPPORTED
 
 
-def test_seeds_are_more_than_there_are() -> None:
-    # The t-test would be sure with six, but in six pairs one small loss leaves the sign flips at 4 / 64.
-    verdict = judge(result_of((0.01, 0.01, 0.01, 0.01, 0.01, -0.0001)))
-    assert (verdict.outcome, verdict.seeds) == (UNDECIDED, 7)
+@pytest.mark.parametrize(("sign", "outcome"), [(1, SUPPORTED), (-1, CONTRADICTED)])
+def test_a_cell_that_comes_out_otherwise_stops_a_verdict(sign: int, outcome: Outcome) -> None:
+    good, bad = [around(sign * 0.05) for _ in range(3)], around(sign * -0.01)
+    stopped = verdict(*good, bad)
+    assert (stopped.outcome, stopped.seeds) == (UNDECIDED, None)
+    assert "A cell comes out otherwise" in stopped.reason
+    assert verdict(*good, around(sign * -0.001)).outcome == outcome
 
 
-def test_seeds_against_a_claim_count_its_comparisons() -> None:
-    sd = float(np.std(SPREAD, ddof=1))
-    against, towards = result_of(around(-0.001)), result_of(around(0.001))
-    assert judge(against).seeds == judge(towards, comparisons=5).seeds == 70
-    assert judge(against, comparisons=5).seeds == seeds_needed(0.001, sd, comparisons=5)
-
-
-def test_seeds_for_equality_meet_both_bounds() -> None:
-    sd = float(np.std(SPREAD, ddof=1))
-    between, beyond = (judge(result_of(around(mean), expect=EQUAL, margin=0.005)) for mean in (0.004, 0.006))
-    assert between.seeds == seeds_needed(0.001, sd, power=0.9)
-    assert beyond.seeds == 70
-
-
-@pytest.mark.parametrize("apart", [0.0, 0.003])
-def test_the_named_seeds_decide(apart: float) -> None:
-    means = np.array([[0.0025 + apart], [0.0025 - apart]])
-    verdict = judge(result_of(*(around(mean, n=4) for mean in means[:, 0])))
-    assert verdict.outcome == UNDECIDED and verdict.seeds is not None
-    source, rounds = np.random.default_rng(1), 100
-    sd = np.std(SPREAD[:4], ddof=1)
-    draws = means + np.mean(SPREAD[:4]) + sd * source.standard_normal((rounds, 2, verdict.seeds))
-    supported = sum(judge(result_of(*map(tuple, draw.tolist()))).outcome == SUPPORTED for draw in draws)
-    assert supported / rounds >= 0.8 - 4 * math.sqrt(0.8 * 0.2 / rounds)
-
-
-def test_no_difference_is_seldom_called_one() -> None:
-    source, rounds = np.random.default_rng(2), 300
-    outcomes = [judge(result_of(*map(tuple, source.standard_normal((2, 4)).tolist()))).outcome for _ in range(rounds)]
-    bound = 0.025 + 4 * math.sqrt(0.025 * 0.975 / rounds)
-    assert outcomes.count(SUPPORTED) / rounds <= bound
-    assert outcomes.count(CONTRADICTED) / rounds <= bound
-
-
-def test_a_significantly_opposite_cell_stops_support() -> None:
-    good, bad = [around(0.05) for _ in range(3)], around(-0.01)
-    verdict = judge(result_of(*good, bad))
-    assert (verdict.outcome, verdict.seeds) == (UNDECIDED, None)
-    assert "comes out otherwise in place=3 " in verdict.reason
-    assert judge(result_of(*good, around(-0.001))).outcome == SUPPORTED
-    # The same cell is no objection where the margin allows it.
-    assert judge(result_of(*good, bad, expect=NOT_WORSE, margin=0.02)).outcome == SUPPORTED
-    assert judge(result_of(*good, bad, expect=NOT_WORSE, margin=0.005)).outcome == UNDECIDED
-
-
-def test_a_gain_below_the_margin_is_no_objection() -> None:
-    assert judge(result_of(*[around(0.05)] * 3, around(0.003), margin=0.005)).outcome == SUPPORTED
-
-
-def test_one_pair_of_networks_is_no_objection() -> None:
-    result = result_of(around(0.05), around(0.05), (-0.01,))
-    *cells, single = result.cells
-    tested = replace(result, cells=(*cells, replace(single, mcnemar=McNemar(20, 70, 1e-7))))
-    (tested,) = adjust([tested])
-    assert tested.cells[2].adjusted == pytest.approx(3e-7)
-    assert judge(tested).outcome == SUPPORTED
-
-
-def test_equal_on_the_mean_is_not_equal_where_cells_differ() -> None:
-    verdict = judge(result_of(around(0.02), around(-0.02), expect=EQUAL, margin=0.005))
-    assert verdict.outcome == UNDECIDED and "otherwise in place=0; place=1 " in verdict.reason
-    verdict = judge(result_of(*[around(0.0)] * 4, around(0.012), expect=EQUAL, margin=0.006))
-    assert verdict.outcome == UNDECIDED and "otherwise in place=4 " in verdict.reason
-
-
-def test_equal_differences_decide_no_sooner() -> None:
-    # Two seeds with the same difference by chance: an interval without width is no evidence.
-    assert judge(result_of((0.001, 0.001))).outcome == UNDECIDED
-    assert judge(result_of((0.0, 0.0), expect=EQUAL, margin=0.01)).outcome == UNDECIDED
-    assert judge(result_of((0.0,) * 6, expect=EQUAL, margin=0.01)).outcome == SUPPORTED
-
-
-def test_on_the_threshold_no_number_of_seeds_decides() -> None:
-    verdict = judge(result_of((0.0, 0.0, 0.0)))
-    assert (verdict.outcome, verdict.seeds) == (UNDECIDED, None)
-    assert "no feasible number of seeds" in verdict.reason
+def test_a_loss_in_one_data_set_is_no_support_for_both() -> None:
+    """Row 1: CIFAR-10 lost in all 15 pairs, CIFAR-100 gained a point."""
+    lost = statement(*[around(-0.01, n=5)] * 3, where="cifar10")
+    gained = statement(*[around(0.01, n=5)] * 3, where="cifar100")
+    found = measure([lost, gained])
+    verdicts = [judge(of) for of in found]
+    assert [v.outcome for v in verdicts] == [CONTRADICTED, SUPPORTED]
+    claim = conclude(found, verdicts)
+    assert claim.outcome == CONTRADICTED
+    assert claim.reason.startswith("1 of 2 statements contradicted. srp against gap at dataset=cifar10: better")
 
 
 @pytest.mark.parametrize(
-    ("expect", "margin", "difference", "outcome"),
+    ("outcomes", "all_of_them", "one_of_them"),
     [
-        (EQUAL, 0, 0, SUPPORTED),
-        (EQUAL, 0, 1, CONTRADICTED),
-        (EQUAL, 10, -10, SUPPORTED),
-        (BETTER, 0, 0, CONTRADICTED),
-        (BETTER, 0, 5, SUPPORTED),
-        (NOT_WORSE, 3, -3, SUPPORTED),
-        (NOT_WORSE, 3, -4, CONTRADICTED),
+        ([SUPPORTED, SUPPORTED], SUPPORTED, SUPPORTED),
+        ([SUPPORTED, UNDECIDED], UNDECIDED, SUPPORTED),
+        ([SUPPORTED, NONE], NONE, SUPPORTED),
+        ([UNDECIDED, NONE], NONE, UNDECIDED),  # whatever the first turns out to be, the second doesn't hold
+        ([CONTRADICTED, NONE], CONTRADICTED, NONE),
+        ([CONTRADICTED, UNDECIDED], CONTRADICTED, UNDECIDED),
+        ([CONTRADICTED, SUPPORTED], CONTRADICTED, SUPPORTED),
+        ([CONTRADICTED, CONTRADICTED], CONTRADICTED, CONTRADICTED),
     ],
 )
-def test_what_no_seed_changes_needs_no_seeds(
-    expect: Expectation, margin: float, difference: int, outcome: Outcome
+def test_and_takes_the_least_and_or_the_greatest(
+    outcomes: list[Outcome], all_of_them: Outcome, one_of_them: Outcome
 ) -> None:
-    for cells in ([(difference,)], [(difference,) * 3, (difference,)]):
-        verdict = judge(result_of(*cells, expect=expect, margin=margin, metric="parameters"))
-        assert (verdict.outcome, verdict.seeds) == (outcome, None)
-        assert f" {difference:+}, whatever the seed." in verdict.reason
+    for either, expected in (("", all_of_them), ("wider", one_of_them)):
+        statements = [statement(around(0.0), either=either) for _ in outcomes]
+        assert join(statements, outcomes) == expected
+        assert join(statements[::-1], outcomes[::-1]) == expected
+    places = [statement(around(0.0), either="wider", where=str(number)) for number, _ in enumerate(outcomes)]
+    assert join(places, outcomes) == all_of_them  # an alternative is one of the same place
 
 
-def test_every_cell_counts_for_what_no_seed_changes() -> None:
-    verdict = judge(result_of((0, 0), (72, 72), expect=EQUAL, metric="cost.macs"))
-    assert verdict.outcome == CONTRADICTED and " +0 to +72, " in verdict.reason
-
-
-def test_parameters_that_seeds_do_change_are_judged_like_the_rest() -> None:
-    assert judge(result_of((0.0, 5.0), expect=EQUAL, metric="parameters")).outcome == UNDECIDED
+def test_the_levels_count_statements_and_alternatives() -> None:
+    doubtful = around(-0.0027, n=8)  # p = 0.034
+    assert verdict(doubtful, smallest=0.002).outcome == CONTRADICTED
+    two = measure([statement(doubtful, smallest=0.002), statement(around(0.01))])
+    assert judge(two[0]).outcome == UNDECIDED  # refuting one of two takes 0.025
+    up = around(0.0027, n=8)
+    assert judge(measure([statement(up, smallest=0.002), statement(around(0.01))])[0]).outcome == SUPPORTED
+    either = measure([statement(up, smallest=0.002, either="e"), statement(around(0.01), either="e")])
+    assert judge(either[0]).outcome == UNDECIDED  # one of two alternatives takes 0.025
+    assert either[0].levels.refute == 0.05
 
 
 def test_one_seed_decides_nothing() -> None:
-    one = result_of((0.05,))
-    (cell,) = one.cells
-    tested = replace(one, cells=(replace(cell, mcnemar=McNemar(70, 20, 1e-7)),))
-    verdict = judge(tested)
-    assert (verdict.outcome, verdict.seeds) == (UNDECIDED, 6)
-    assert "+5.00 points, 1 pair." in verdict.reason
-    assert "two trained networks (McNemar on their predictions: p = 1e-07), not the methods" in verdict.reason
-    assert "McNemar" not in judge(one).reason
-    many = judge(result_of(*[(0.05,)] * 8))
-    assert (many.outcome, many.seeds) == (UNDECIDED, 2)
+    one = verdict((0.05,))
+    assert (one.outcome, one.seeds) == (UNDECIDED, None)
+    assert "+5.00 points, 1 pair. One seed compares two trainings, not two methods." in one.reason
+    assert verdict(*[(0.05,)] * 8).outcome == UNDECIDED
 
 
 def test_no_pair_decides_nothing() -> None:
-    verdict = judge(result_of((), (), unfinished=3))
-    assert (verdict.outcome, verdict.seeds, verdict.preliminary) == (UNDECIDED, 3, True)
-    assert "no seed has finished for both" in verdict.reason
+    none = verdict((None, None), (None,))
+    assert (none.outcome, none.preliminary) == (UNDECIDED, True)
+    assert "no seed has finished for both" in none.reason
 
 
 def test_missing_runs_make_a_verdict_preliminary() -> None:
-    verdict = judge(result_of(around(0.01), unfinished=1))
-    assert (verdict.outcome, verdict.preliminary) == (SUPPORTED, True)
-    assert verdict.reason.endswith("Preliminary: 1 planned run has no value yet.")
-    assert not judge(result_of(around(0.01))).preliminary
-
-
-def test_a_contradiction_must_hold_among_all_comparisons() -> None:
-    # The interval excludes 0 at 95 %, not at 99 %; of five comparisons one such is no surprise.
-    doubtful = result_of(around(-0.003))
-    assert judge(doubtful).outcome == CONTRADICTED
-    assert judge(doubtful, comparisons=5).outcome == UNDECIDED
-    assert judge(result_of(around(-0.01, n=6)), comparisons=2).outcome == UNDECIDED  # six flips reach 0.031 > 0.025
-    assert judge(result_of(around(-0.01)), comparisons=5).outcome == CONTRADICTED
-    assert judge(result_of(around(0.003)), comparisons=5).outcome == SUPPORTED
-
-
-YES, NO, PERHAPS = result_of(around(0.01)), result_of(around(-0.01)), result_of(around(0.001))
+    partial = verdict((*around(0.01), None))
+    assert (partial.outcome, partial.preliminary) == (SUPPORTED, True)
+    assert not verdict(around(0.01)).preliminary
 
 
 @pytest.mark.parametrize(
-    ("results", "outcome", "reason"),
+    ("expect", "difference", "outcome"),
     [
-        ([YES, YES], SUPPORTED, "All 2 comparisons are supported."),
-        ([YES, NO, PERHAPS], CONTRADICTED, "1 of 3 comparisons contradicted. srp, expected"),
-        ([PERHAPS, YES, PERHAPS], UNDECIDED, "2 of 3 comparisons undecided. srp, expected"),
-        ([YES], SUPPORTED, "srp, expected better than gap in top1: +1.00 points"),
-        ([], UNDECIDED, "The study names no comparison"),
+        (EQUAL, 0.0, SUPPORTED), (EQUAL, 72.0, CONTRADICTED),
+        (NOT_WORSE, 0.0, SUPPORTED), (NOT_WORSE, -72.0, SUPPORTED), (NOT_WORSE, 72.0, CONTRADICTED),
+        (BETTER, -72.0, SUPPORTED), (BETTER, 0.0, CONTRADICTED),
+    ],
+)  # fmt: skip
+def test_one_run_decides_about_what_no_seed_changes(expect: Expectation, difference: float, outcome: Outcome) -> None:
+    options = {"expect": expect, "metric": "cost.macs", "higher_is_better": False, "smallest": 0.0}
+    found = verdict((difference,), (difference,), **options)
+    assert (found.outcome, found.seeds) == (outcome, None)
+    assert f" {difference:+,.0f}, whatever the seed." in found.reason
+    assert verdict((0.0,), (72.0,), **{**options, "expect": EQUAL}).outcome == CONTRADICTED
+
+
+def test_structure_takes_no_part_in_the_levels() -> None:
+    found = measure([statement((0.0,), metric="parameters", expect=EQUAL), statement(around(0.0))])
+    assert found[1].levels.refute == 0.05
+
+
+def test_a_claim_is_preliminary_if_a_statement_is_and_needs_the_most_seeds() -> None:
+    found = measure(
+        [statement(around(0.001), smallest=0.002), statement((*around(0.001, scale=2), None), smallest=0.002)]
+    )
+    verdicts = [judge(of) for of in found]
+    claim = conclude(found, verdicts)
+    assert (claim.outcome, claim.preliminary) == (UNDECIDED, True)
+    assert claim.seeds == max(v.seeds or 0 for v in verdicts)
+    assert conclude([], []).outcome == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "srp against gap: better in top1"),
+        ({"expect": NOT_WORSE}, "srp against gap: worse by less than 0.50 points in top1"),
+        ({"expect": EQUAL, "metric": "parameters", "smallest": 0.0}, "srp against gap: equal in parameters"),
+        ({"where": "cars"}, "srp against gap at dataset=cars: better in top1"),
     ],
 )
-def test_a_claim_is_all_its_comparisons(results: list[ComparisonResult], outcome: Outcome, reason: str) -> None:
-    verdict = conclude(results)
-    assert verdict.outcome == outcome
-    assert verdict.reason.startswith(reason)
-    assert "\n" not in verdict.reason
+def test_statements_in_words(options: dict[str, Any], words: str) -> None:
+    assert describe(measured((0.01,), **options)) == words
 
 
-def test_a_claim_needs_the_most_seeds_of_its_comparisons() -> None:
-    assert conclude([PERHAPS, YES, result_of(around(0.0024))]).seeds == 70
-    on_the_threshold = result_of((0.0, 0.0, 0.0))
-    assert conclude([PERHAPS, on_the_threshold]).seeds is None
-
-
-def test_a_claim_is_preliminary_if_a_comparison_is() -> None:
-    assert conclude([YES, result_of(around(0.01), unfinished=2)]).preliminary
-    assert not conclude([YES, YES]).preliminary
+@pytest.mark.parametrize("expect", [BETTER, NOT_WORSE, EQUAL])
+def test_verdicts_err_in_five_percent_at_most(expect: Expectation) -> None:
+    """At the least favourable truth, on the bound, a statement is seldom shown or refuted."""
+    found = measured(around(0.0, n=5), around(0.0, n=5), expect=expect)
+    truth, rounds = (0.0 if expect == BETTER else -0.005), 3000
+    draws = np.random.default_rng(2).standard_normal((2, rounds, 5)) * 0.004 + truth
+    outcomes = decide(replace(found, groups=list(draws)))
+    bound = 0.025 + 4 * math.sqrt(0.025 * 0.975 / rounds)
+    assert (outcomes == SUPPORTED).mean() <= bound
+    assert (outcomes == CONTRADICTED).mean() <= bound

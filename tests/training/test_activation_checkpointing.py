@@ -150,3 +150,17 @@ def test_evaluation_and_passes_without_gradients_compute_once() -> None:
 
 def test_a_network_without_blocks_is_told_by_the_count() -> None:
     assert checkpoint_activations(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())) == 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("settings", [{}, {"precision": "bf16", "ema_decay": 0.9}])
+def test_compiled_steps_are_the_same_with_it(settings: dict[str, Any], assert_same_state: Any) -> None:
+    learners = []
+    for checkpointed in (False, True):
+        torch.compiler.reset()
+        learner = make_learner(small, checkpointed, compile=True, **settings)
+        for step in range(3):
+            learner.train_step(batch_of(step))
+        learners.append(learner)
+    assert_same_state(learners[1].state_dict(), learners[0].state_dict())
+    torch.compiler.reset()

@@ -19,10 +19,12 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from srp_exp.datasets import BatchLoader
+from srp_exp.errors import UserError
 from srp_exp.training import checkpoints as checkpoints_module
 from srp_exp.training import lr_schedule
 from srp_exp.training.checkpoints import Checkpoints, load, model_state, write
 from srp_exp.training.learner import Learner, StepSettings
+from srp_exp.training.resume import load_best, resume
 
 MakeLearner = Callable[..., Learner]
 AssertSame = Callable[[Any, Any], None]
@@ -73,11 +75,11 @@ def test_resuming_takes_the_newest(
         checkpoints.save(learner, is_best=False)
     checkpoints.wait()
     other = make_learner(ema_decay=0.9)
-    Checkpoints(checkpoints.folder, "seed: 3\n").resume(other)
+    resume(Checkpoints(checkpoints.folder, "seed: 3\n"), other)
     assert_same_state(other.state_dict(), learner.state_dict())
     untouched = make_learner(ema_decay=0.9)
     expected = make_learner(ema_decay=0.9).state_dict()
-    Checkpoints(checkpoints.folder / "empty", "").resume(untouched)
+    resume(Checkpoints(checkpoints.folder / "empty", ""), untouched)
     assert_same_state(untouched.state_dict(), expected)
 
 
@@ -145,7 +147,7 @@ def test_the_state_of_every_choice_can_be_read_back(
             if straight.step == 7:
                 checkpoints.save(stopped, is_best=False)
                 checkpoints.wait()
-                checkpoints.resume(resumed)
+                resume(checkpoints, resumed)
     assert_same_state(resumed.state_dict(), straight.state_dict())
 
 
@@ -221,12 +223,12 @@ def test_a_full_disk_fails_the_save_and_nothing_else(
     assert "next interval" in messages[0]
     assert {path.name: path.read_bytes() for path in checkpoints.folder.iterdir()} == before
     resumed = make_learner()
-    Checkpoints(checkpoints.folder, "").resume(resumed)
+    resume(Checkpoints(checkpoints.folder, ""), resumed)
     assert resumed.step == 5
     save_at(checkpoints, learner, 15)
     checkpoints.finish(learner.model.state_dict())
     assert names(checkpoints) == ["best.pt", "final.pt", "step-000000005.pt", "step-000000015.pt"]
-    Checkpoints(checkpoints.folder, "").resume(resumed)
+    resume(Checkpoints(checkpoints.folder, ""), resumed)
     assert_same_state(resumed.state_dict(), learner.state_dict())
 
 
@@ -238,11 +240,11 @@ def test_the_best_epoch_is_saved_later_where_the_disk_was_full(
     with files_no_larger_than(1000):
         save_at(checkpoints, learner, 10, is_best=True)
         checkpoints.wait()
-        with pytest.raises(OSError, match=r"best\.pt could not be saved: make room"):
-            checkpoints.load_best(make_learner(ema_decay=0.9))  # not silently the epoch that was the best before
+        with pytest.raises(UserError, match=r"best\.pt could not be saved: make room"):
+            load_best(checkpoints, make_learner(ema_decay=0.9))  # not silently the epoch that was the best before
     save_at(checkpoints, learner, 12)
     other = make_learner(ema_decay=0.9)
-    checkpoints.load_best(other)
+    load_best(checkpoints, other)
     assert other.step == 10
     assert names(checkpoints) == ["best.pt", "step-000000005.pt", "step-000000012.pt"]
 
@@ -252,9 +254,9 @@ def test_what_a_killed_write_left_is_removed_at_resuming(checkpoints: Checkpoint
     checkpoints.wait()
     for name in (".step-000000010.pt.123.tmp", ".best.pt.99.tmp"):
         (checkpoints.folder / name).write_bytes(b"half a file")
-    Checkpoints(checkpoints.folder, "", writes=False).resume(learner)
+    resume(Checkpoints(checkpoints.folder, "", writes=False), learner)
     assert len(names(checkpoints)) == 3  # a process that doesn't write deletes nothing
-    Checkpoints(checkpoints.folder, "").resume(learner)
+    resume(Checkpoints(checkpoints.folder, ""), learner)
     assert names(checkpoints) == ["step-000000005.pt"]
 
 
@@ -501,7 +503,7 @@ def test_200_damages_of_the_newest_are_passed_over(
     others = [before, newest, checkpoints.best, elsewhere.final, elsewhere.folder / newest.name]
     whole = newest.read_bytes()
     learner = make_learner(ema_decay=0.9)
-    Checkpoints(checkpoints.folder, "").resume(learner)
+    resume(Checkpoints(checkpoints.folder, ""), learner)
     assert_same_state(learner.state_dict(), states[newest.name])  # undamaged, it is what is taken
     source = random.Random(0)
     done = 0
@@ -513,7 +515,7 @@ def test_200_damages_of_the_newest_are_passed_over(
             continue
         done += 1
         caplog.clear()
-        Checkpoints(checkpoints.folder, "").resume(learner)
+        resume(Checkpoints(checkpoints.folder, ""), learner)
         assert_same_state(learner.state_dict(), states[before.name], damage.__name__)
         (record,) = caplog.records
         assert record.levelname == "WARNING"
@@ -530,11 +532,11 @@ def test_a_damaged_best_stops_the_end_of_the_run(
 ) -> None:
     checkpoints, _ = folder_of_two
     learner = make_learner(ema_decay=0.9)
-    checkpoints.load_best(learner)
+    load_best(checkpoints, learner)
     assert learner.step == 5
     damage(random.Random(1), checkpoints.best, sorted(checkpoints.folder.glob("step-*.pt")))
     with pytest.raises(ValueError, match=r"^checkpoint .*best\.pt: [^\n]*$"):
-        checkpoints.load_best(learner)
+        load_best(checkpoints, learner)
 
 
 def test_where_none_is_whole_training_begins_afresh_and_its_saves_stay(
@@ -547,12 +549,12 @@ def test_where_none_is_whole_training_begins_afresh_and_its_saves_stay(
     for path in checkpoints.folder.glob("step-*.pt"):
         path.write_bytes(path.read_bytes()[:-1])
     learner, expected = make_learner(ema_decay=0.9), make_learner(ema_decay=0.9).state_dict()
-    checkpoints.resume(learner)
+    resume(checkpoints, learner)
     assert_same_state(learner.state_dict(), expected)
     assert len(caplog.records) == 2
     save_at(checkpoints, learner, 1)
     assert checkpoints.latest() == checkpoints.folder / "step-000000001.pt"
     assert names(checkpoints) == ["best.pt", "step-000000001.pt"]  # the damaged, later ones go
     resumed = make_learner(ema_decay=0.9)
-    checkpoints.resume(resumed)
+    resume(checkpoints, resumed)
     assert resumed.step == 1

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srp_exp.training.distributed import SINGLE, connected
-from srp_exp.training.launch import Launch, launched_as
+from srp_exp.training.distributed import SINGLE, Processes, connected, launched_as
 
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
@@ -16,19 +15,19 @@ VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID",
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, Launch(0, 1, 0)),
-        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}, Launch(3, 4, 1)),
-        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, Launch(0, 1, 0)),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, Launch(2, 4, 0)),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, Launch(0, 1, 0)),
-        ({"SLURM_NTASKS": "4"}, Launch(0, 1, 0)),  # salloc: the shell is no task
+        ({}, Processes(0, 1, 0)),
+        ({"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}, Processes(3, 4, 1)),
+        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, Processes(0, 1, 0)),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, Processes(2, 4, 0)),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, Processes(0, 1, 0)),
+        ({"SLURM_NTASKS": "4"}, Processes(0, 1, 0)),  # salloc: the shell is no task
         (  # torchrun within a task of SLURM
             {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "SLURM_NTASKS": "8", "SLURM_PROCID": "5"},
-            Launch(1, 2, 1),
+            Processes(1, 2, 1),
         ),
     ],
 )
-def test_who_a_process_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: Launch) -> None:
+def test_who_a_process_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: Processes) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -37,9 +36,7 @@ def test_who_a_process_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str
 
 
 def test_a_single_process_asks_nobody() -> None:
-    values = torch.tensor([1.0, 2.0])
-    assert SINGLE.sum(values) is values
-    assert SINGLE.highest(3, torch.device("cpu")) == 3
+    assert SINGLE.gather_numbers([1.0, 2.0], torch.device("cpu")) == [[1.0, 2.0]]
     assert SINGLE.gather("own") == ["own"]
     assert SINGLE.writes
     with connected(torch.device("cpu")) as processes:
@@ -48,20 +45,39 @@ def test_a_single_process_asks_nobody() -> None:
 
 
 SCRIPT = """
-import torch
-from srp_exp.training.distributed import connected
+import os, sys, torch
+from srp_exp.training.distributed import ProcessError, connected
 from srp_exp.training.learner import Totals
 cpu = torch.device("cpu")
 with connected(cpu) as processes:
     rank = processes.rank
     assert processes.size == 2 and processes.writes == (rank == 0)
-    assert processes.sum(torch.tensor([1.0 + rank, 10.0])).tolist() == [3.0, 20.0]
-    assert processes.highest(5 - rank, cpu) == 5
+    assert processes.gather_numbers([5 - rank, rank], cpu) == [[5, 0], [4, 1]]
     assert processes.gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
     totals = Totals(cpu)
-    totals.add(torch.tensor(float("nan") if rank else 1.0), torch.eye(3), torch.tensor([0, 1, rank]), 6)
-    found = totals.read(processes)
-    assert found["samples"] == 6 and found["correct"] == 4 and found["bad_step"] == 7, found
+    steps = (8, 3) if rank else (5, 9)  # where the loss goes bad
+    for step in range(12):
+        loss = torch.tensor(float("nan") if step in steps else 1.0)
+        totals.add(loss, torch.eye(3), torch.tensor([0, 1, rank]), step)
+    found = totals.take_over(processes.gather_numbers(list(totals.read().values()), cpu), processes.writes)
+    assert found["samples"] == 72 and found["correct"] == 48 and found["bad_step"] == 4, found
+    assert totals.read()["samples"] == (0 if rank else 72)
+    assert processes.share_of_workers(3, 16) == 1 and processes.share_of_workers(0, 16) == 0
+    cpus = len(os.sched_getaffinity(0))
+    assert processes.share_of_workers(None, 16) == min(16, max(1, cpus // 2))
+    done = []
+    with processes.in_turns():  # the second finds what the first has made
+        done = sorted(name for name in os.listdir(sys.argv[1]) if name.startswith("made"))
+        open(os.path.join(sys.argv[1], f"made{rank}"), "w").close()
+    assert done == ["made0"][:rank], done
+    try:
+        with processes.in_turns():
+            if rank == 0:
+                raise OSError("no such data")
+    except (OSError, ProcessError) as error:
+        assert str(error) == ("process 0 of 2 failed; its own message says why" if rank else "no such data")
+    else:
+        raise AssertionError("a failure must reach all")
 assert not torch.distributed.is_initialized()
 """
 
@@ -69,8 +85,6 @@ assert not torch.distributed.is_initialized()
 def test_two_processes_of_torchrun_agree(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*torchrun, script, tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

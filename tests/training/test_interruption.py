@@ -14,8 +14,8 @@ from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.interruption import EXIT_CODE, SIGNALS, Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.loop import LoopSettings, Training, fit
-from srp_exp.training.reporter import SilentReporter
+from srp_exp.training.loop import Training, fit
+from srp_exp.training.resume import resume
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +44,7 @@ def fit_and_signal(
         learner.train_step = signalled  # type: ignore[method-assign]
         checkpoints = Checkpoints(tmp_path / "checkpoints", "")
         with Interruption().watch() as interruption, pytest.raises(SystemExit) as left:
-            settings = LoopSettings(3)
-            fit(Training(learner, batches, checkpoints, SilentReporter(), interruption, settings), lambda _: {})
+            fit(Training(learner, batches, checkpoints, interruption, None, epochs=3), lambda _: {})
         assert left.value.code == EXIT_CODE == 75
         return learner
 
@@ -61,7 +60,7 @@ def test_a_signal_finishes_the_step_and_saves(
     assert [signal.getsignal(other) for other in SIGNALS] == before
     assert learner.step == 7
     resumed = make_learner()
-    Checkpoints(tmp_path / "checkpoints", "").resume(resumed)
+    resume(Checkpoints(tmp_path / "checkpoints", ""), resumed)
     assert_same_state(resumed.state_dict(), learner.state_dict())
 
 

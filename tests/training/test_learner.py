@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.srp import srp_modules
-from srp_exp.training.distributed import SINGLE
 from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
 from srp_exp.training.mixing import MixUpOrCutMix
 
@@ -126,7 +125,7 @@ def test_steps_are_those_written_out_by_hand(mix: Mix | None, label_smoothing: f
         np.testing.assert_allclose(model.weight.detach().numpy(), by_hand.weight, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(model.bias.detach().numpy(), by_hand.bias, rtol=1e-12, atol=1e-14)
     assert learner.step == 4
-    assert learner.totals.read(SINGLE)["loss"] == pytest.approx(8 * sum(losses), rel=1e-6)
+    assert learner.totals.read()["loss"] == pytest.approx(8 * sum(losses), rel=1e-6)
 
 
 @pytest.mark.parametrize("mix", [None, soften], ids=["hard", "soft"])
@@ -145,7 +144,7 @@ def test_accumulation_equals_the_whole_batch(parts: int, mix: Mix | None) -> Non
     assert accumulated.step == whole.step == 3
     for parameter, other in zip(whole.model.parameters(), accumulated.model.parameters(), strict=True):
         torch.testing.assert_close(parameter, other, rtol=1e-12, atol=1e-14)
-    assert accumulated.totals.read(SINGLE) == pytest.approx(whole.totals.read(SINGLE), rel=1e-6)
+    assert accumulated.totals.read() == pytest.approx(whole.totals.read(), rel=1e-6)
 
 
 @pytest.mark.parametrize("accumulate_steps", [1, 2])
@@ -229,7 +228,7 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on() -> None:
     batch = vectors(1, dtype=torch.float32)[0]
     large = Batch(batch.images * 100, batch.labels, batch.index)
     learner.train_step(large)  # its scaled gradients leave the range of float16; the loss is finite
-    assert learner.totals.read(SINGLE)["bad_step"] == 0
+    assert learner.totals.read()["bad_step"] == 0
     assert torch.equal(model.weight, before["weight"])
     assert learner.scaler.get_scale() == scale / 2
     train(learner, [batch] * 6)
@@ -274,7 +273,7 @@ def test_totals_equal_a_slow_recount(mix: Mix | None) -> None:
             loss -= (0.9 * weight + 0.1 / CLASSES) * (value - log_sum)
         correct += row.index(max(row)) == label
     assert 0 < correct < len(labels)
-    assert learner.totals.read(SINGLE) == {
+    assert learner.totals.read() == {
         "loss": pytest.approx(loss, rel=1e-5),
         "correct": correct,
         "samples": len(labels),
@@ -287,7 +286,7 @@ def test_totals_name_the_first_of_several_bad_steps() -> None:
     logits, target = torch.zeros(2, CLASSES), torch.tensor([0, 1])
     for step, loss in enumerate([1.0, math.inf, 2.0, math.nan, -math.inf]):
         totals.add(torch.tensor(loss), logits, target, step)
-    assert totals.read(SINGLE)["bad_step"] == 2
+    assert totals.read()["bad_step"] == 2
 
 
 EVERYTHING = {"ema_decay": 0.9, "ramp_until": 0.8, "label_smoothing": 0.1, "clip_norm": 1.0, "accumulate_steps": 2}
@@ -354,3 +353,33 @@ def test_a_step_draws_by_seed_and_number_alone(make_learner: MakeLearner, batche
     assert torch.equal(weights_after(step=12, seed=7, past=1), reference)
     assert not torch.equal(weights_after(step=13, seed=7, past=0), reference)
     assert not torch.equal(weights_after(step=12, seed=8, past=0), reference)
+
+
+def test_what_is_evaluated_is_never_compiled(make_learner: MakeLearner) -> None:
+    """A later evaluation of the checkpoint isn't either, and gives the same bits."""
+    learner = make_learner(compile=True)
+    assert learner._network is not learner.model
+    assert learner.evaluated_model is learner.model
+    assert learner.model._compiled_call_impl is None
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_warms_up_by_the_number_of_the_step(
+    make_learner: MakeLearner, batches: BatchLoader, assert_same_state: AssertSame, warmup: bool
+) -> None:
+    """With decays of at most 1 - t^(-2/3); a learner that goes on in the middle has the same."""
+    learner = make_learner(ema_decay=0.7, ema_warmup=warmup)
+    average = None
+    data = network_batches(batches)
+    for step, batch in enumerate(data, 1):
+        learner.train_step(batch)
+        weight = learner.model[0].weight.detach().double()
+        decay = min(0.7, 1 - step ** (-2 / 3)) if warmup else 0.7
+        average = weight if average is None else decay * average + (1 - decay) * weight
+        found = learner.evaluated_model.state_dict()["0.weight"]
+        torch.testing.assert_close(found.double(), average, rtol=1e-5, atol=1e-7)
+        if step == 2:
+            state = through_a_file(learner.state_dict())
+    resumed = make_learner(ema_decay=0.7, ema_warmup=warmup)
+    resumed.load_state_dict(state)
+    assert_same_state(train(resumed, data[2:]).state_dict(), learner.state_dict())

@@ -20,7 +20,7 @@ from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints, load
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.loop import LoopSettings, NonFiniteLossError, Training, fit, is_best
+from srp_exp.training.loop import NonFiniteLossError, Training, fit, is_best
 from srp_exp.training.mixing import MixUpOrCutMix
 from srp_exp.training.reporter import Reporter
 
@@ -54,9 +54,7 @@ class Run:
         reporter = Reporter(self.folder, lambda writer: None, epochs, self.batches.batch_size, progress=False)
         checkpoints = self.checkpoints
         settings = {"log_every_steps": 2, "select_by": "val/top1", **settings}
-        training = Training(
-            learner, self.batches, checkpoints, reporter, self.interruption, LoopSettings(epochs, **settings)
-        )
+        training = Training(learner, self.batches, checkpoints, self.interruption, reporter, epochs=epochs, **settings)
         try:
             fit(training, self.evaluate)
         finally:
@@ -264,6 +262,39 @@ def test_a_gradient_that_is_not_finite_is_placed(run: Run, clip_norm: float | No
     assert str(caught.value).startswith("the gradient is not finite at step 3 of epoch 2 (learning rate ")
     assert f"last good checkpoint: {run.folder}/checkpoints/step-000000005.pt;" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("model.1.running_var", "the model's statistics are"), ("ema.module.0.weight", "the moving average is")],
+)
+@pytest.mark.parametrize("every_steps", [None, 1])
+def test_neither_statistics_nor_an_average_that_are_not_finite_are_saved(
+    run: Run, name: str, what: str, every_steps: int | None
+) -> None:
+    run.intervals = {"every_steps": every_steps}
+    learner = run.make_learner(ema_decay=0.9)
+    step = learner.train_step
+
+    def spoiling(batch: Batch, watch: bool) -> None:
+        step(batch, watch)
+        if learner.step == 8:
+            part, _, rest = name.partition(".")
+            getattr(learner, part).state_dict()[rest].view(-1)[0] = math.inf
+
+    learner.train_step = spoiling  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteLossError, match=f"^{what} not finite at step {3 if every_steps else 5} of epoch 2"):
+        run.fit(learner, select_by=None)
+    assert run.checkpoints.latest() == run.folder / "checkpoints" / f"step-{7 if every_steps else 5:09d}.pt"
+
+
+def test_fp16_does_not_skip_steps_for_ever(run: Run) -> None:
+    learner = run.make_learner(precision="fp16")
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    learner.model[0].weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(NonFiniteLossError, match="^after one skipped step after another the unscaled gradient is not"):
+        run.fit(learner, log_every_steps=1)
+    assert learner.step == 5  # 16, 8, 4, 2, 1: also the gradient that isn't scaled overflows
 
 
 def test_spoilt_weights_are_not_saved_in_the_middle_of_an_epoch(run: Run) -> None:

@@ -1,12 +1,25 @@
 """Which parameters decay, told by the kind of their module and by what a step does to them."""
 
+from collections.abc import Callable
+
 import pytest
+import timm
 import torch
 from timm.layers import EcaModule, SEModule
 from torch import nn
 from torch.optim import SGD
 
+from srp_exp.errors import UserError
+from srp_exp.training.lr_schedule import cosine
 from srp_exp.training.optimizer import parameter_groups
+
+
+class Frame(nn.Module):
+    """A body and a classifier, named as in our small networks."""
+
+    def __init__(self, *body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.classifier = nn.Sequential(*body), nn.Linear(8, 4)
 
 
 class Scale(nn.Module):
@@ -71,6 +84,33 @@ def test_a_step_without_gradient_shrinks_just_what_decays(model: nn.Sequential, 
         decays = decay_norm_and_bias or name in decaying_names(model)
         expected = 1 - 0.5 * 0.01 if decays else 1.0
         torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, expected), msg=name)
+
+
+@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
+@pytest.mark.parametrize("make", [
+    lambda: timm.create_model("seresnet18", num_classes=4), lambda: Frame(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)),
+])  # fmt: skip
+def test_the_head_is_trained_at_a_rate_of_its_own(make: Callable[[], nn.Module], decay_norm_and_bias: bool) -> None:
+    model = make()
+    name = "fc" if hasattr(model, "fc") else "classifier"
+    groups = parameter_groups(model, 0.01, decay_norm_and_bias, lr=0.2, head_factor=10)
+    optimizer = SGD(groups, lr=0.2)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for parameter_name, parameter in model.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(2.0 if parameter_name.startswith(f"{name}.") else 0.2)
+    assert optimizer.param_groups[0]["lr"] == 0.2  # which is the one reported
+    schedule = cosine(optimizer, epochs=2, steps_per_epoch=5, warmup_epochs=0.4, final_factor=0.1)
+    for _ in range(10):
+        assert optimizer.param_groups[-1]["lr"] == pytest.approx(10 * optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.02)
+
+
+def test_a_head_that_nobody_names_is_refused() -> None:
+    with pytest.raises(UserError, match="head_lr_factor: Sequential has neither"):
+        parameter_groups(nn.Sequential(nn.Linear(3, 2)), 0.01, True, lr=0.2, head_factor=10)
 
 
 def test_a_network_without_norms_and_biases_can_be_trained() -> None:

@@ -19,7 +19,7 @@ from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.loop import LoopSettings, Training, fit
+from srp_exp.training.loop import Training, fit
 from srp_exp.training.reporter import Reporter
 
 EPOCHS, STEPS, BATCH = 3, 5, 4
@@ -55,7 +55,6 @@ def fit_in(tmp_path: Path, make_learner: Callable[..., Learner], batches: BatchL
         learner = make_learner(ramp_until=0.5) if learner is None else learner
         reporter = Reporter(tmp_path, lambda writer: None, epochs, BATCH, progress)
         checkpoints = Checkpoints(tmp_path / "checkpoints", "", every_steps=every_steps)
-        settings = LoopSettings(epochs, log_every_steps=2)
         step = learner.train_step
 
         def dying(batch: Batch, watch: bool) -> None:
@@ -65,7 +64,10 @@ def fit_in(tmp_path: Path, make_learner: Callable[..., Learner], batches: BatchL
 
         learner.train_step = dying  # type: ignore[method-assign]
         try:
-            fit(Training(learner, batches, checkpoints, reporter, Interruption(), settings), evaluate)
+            fit(
+                Training(learner, batches, checkpoints, Interruption(), reporter, epochs=epochs, log_every_steps=2),
+                evaluate,
+            )
         except Killed:
             checkpoints.wait()
         finally:

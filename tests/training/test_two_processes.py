@@ -77,10 +77,19 @@ def train(case: Case, processes: Processes) -> list[dict[str, Any]]:
         left.append({
             "gradients": list(gradients),
             "norm": learner.gradient_norm.clone(),
-            "totals": learner.totals.read(processes),
+            "totals": totals_of_all(learner),
             "result": [p.detach().clone() for p in learner.evaluated_model.parameters()],
         })  # fmt: skip
     return left
+
+
+def totals_of_all(learner: Learner) -> dict[str, float]:
+    """As the loop has them, which goes on with those of all on rank 0; here every rank keeps its own."""
+    own = learner.totals.values.clone()
+    rows = learner.processes.gather_numbers(own.tolist(), learner.device)
+    found = learner.totals.take_over(rows, learner.processes.writes)
+    learner.totals.values.copy_(own)
+    return found
 
 
 def first_bad_step(processes: Processes) -> dict[str, float]:
@@ -90,7 +99,7 @@ def first_bad_step(processes: Processes) -> dict[str, float]:
         if step == SPOILT[processes.rank]:
             batch.images[0] = torch.nan
         learner.train_step(batch)
-    return learner.totals.read(processes)
+    return totals_of_all(learner)
 
 
 class Buffered(nn.Module):

@@ -44,7 +44,7 @@ class FileBatchLoader:
     """Training batches: a new order and new augmentation every epoch, whole batches only.
 
     `batch_size` counts the images of all processes together. The workers stay from epoch to epoch; one pass over
-    an epoch at a time. Raises ValueError where the split is smaller than one batch, and where the processes
+    an epoch at a time. Raises UserError where the split is smaller than one batch, and where the processes
     cannot share a batch evenly.
     """
 

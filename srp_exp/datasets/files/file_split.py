@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from srp_exp.datasets.files.source import ImageSource
+from srp_exp.datasets.split import digest
 from srp_exp.errors import UserError
 
 
@@ -16,7 +17,7 @@ class FileSplit:
     rows: (N,) int64, their positions in `source`. labels: (N,) int64. index: (N,) int64, which sample of the
     original set each one is; it stays with the sample when the split is divided. boxes: (N, 4) float32, left,
     top, right and bottom in pixels of the whole picture as it is shown, to which every picture is cut before all
-    else; None: pictures stay whole. skipped: how many samples were left out as corrupt. Raises ValueError where
+    else; None: pictures stay whole. skipped: how many samples were left out as corrupt. Raises UserError where
     the lengths or the types differ, and where a row isn't in the source.
     """
 
@@ -43,6 +44,11 @@ class FileSplit:
 
     def __len__(self) -> int:
         return self.rows.shape[0]
+
+    def digests(self) -> dict[str, str]:
+        """What changes when the pictures do, when labels or the order do, and when boxes do."""
+        boxes = {} if self.boxes is None else {"boxes": digest(self.boxes)}
+        return {"pictures": self.source.digest(), "labels": digest(self.rows, self.labels, self.index)} | boxes
 
     def take(self, positions: Tensor) -> "FileSplit":
         """The samples at `positions`, (M,) int64, in that order; `skipped` stays that of the whole."""

@@ -127,7 +127,7 @@ def resized(height: int, width: int, shorter_side: int) -> tuple[int, int]:
 def window_of(picture: Picture, box: Tensor | None) -> Region:
     """The pixels that a box (4,), left, top, right and bottom, touches; the whole picture without a box.
 
-    What lies outside the picture is cut off. Raises ValueError where nothing is left.
+    What lies outside the picture is cut off. Raises UserError where nothing is left.
     """
     if box is None:
         return Region(0, 0, picture.height, picture.width)

@@ -14,9 +14,9 @@ class ImageSet:
     """An image classification data set. A subclass reads or makes the splits and passes them on.
 
     train, test: the published division. class_names: one per label. mean, std: one per channel, of the
-    training images, in units of the pixel range [0, 1].
+    training images, in units of the pixel range [0, 1]. read_from: as of `DataSet`.
 
-    Raises ValueError where the padding for a crop is not smaller than the image, and where RandAugment or
+    Raises UserError where the padding for a crop is not smaller than the image, and where RandAugment or
     TrivialAugment meets images of neither one nor three channels.
     """
 
@@ -26,6 +26,7 @@ class ImageSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation
+    read_from: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         chosen, side = self.augmentation, min(self.image_size)
@@ -55,24 +56,7 @@ class ImageSet:
         return height, width
 
     def training_batches(self, split: Split, batch_size: int, seed: int, placement: Placement) -> BatchLoader:
-        return BatchLoader(
-            self,
-            split,
-            batch_size=batch_size,
-            seed=seed,
-            device=placement.device,
-            memory_format=placement.memory_format,
-            rank=placement.rank,
-            world_size=placement.world_size,
-        )
+        return BatchLoader(self, split, batch_size=batch_size, seed=seed, placement=placement)
 
     def evaluation_batches(self, split: Split, batch_size: int, placement: Placement) -> EvalLoader:
-        return EvalLoader(
-            self,
-            split,
-            batch_size=batch_size,
-            device=placement.device,
-            memory_format=placement.memory_format,
-            rank=placement.rank,
-            world_size=placement.world_size,
-        )
+        return EvalLoader(self, split, batch_size=batch_size, placement=placement)

@@ -4,30 +4,49 @@ There are no worker processes: gathering, augmenting and normalising a batch of 
 milliseconds on one CPU core and less on a GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from srp_exp.datasets.batches import Batch, Normalisation, check_training_batch, evaluation_rows, training_rows
+from srp_exp.datasets.augmentation import Augmentation
+from srp_exp.datasets.batches import (
+    Batch,
+    Normalisation,
+    Placement,
+    check_training_batch,
+    evaluation_rows,
+    training_rows,
+)
 from srp_exp.datasets.memory.augment import EpochAugmentation
 from srp_exp.datasets.split import Split
 
-if TYPE_CHECKING:
-    from srp_exp.datasets.memory.image_set import ImageSet
+ALONE = Placement()
+
+
+class SmallPictures(Protocol):
+    """The facts of a data set that its batches need."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def augmentation(self) -> Augmentation: ...
+    @property
+    def image_size(self) -> tuple[int, int]: ...
 
 
 class _DeviceSplit:
     """A split on the device, and the normalisation of its images."""
 
-    def __init__(self, dataset: ImageSet, split: Split, device: torch.device | str, memory_format: torch.memory_format):
+    def __init__(self, dataset: SmallPictures, split: Split, placement: Placement):
+        device = placement.device
         self._images = split.images.to(device)
         self._labels = split.labels.to(device)
         self._index = split.index.to(device)
-        self._normalise = Normalisation(dataset.mean, dataset.std, device, memory_format)
+        self._normalise = Normalisation(dataset.mean, dataset.std, device, placement.memory_format)
 
     def images(self, rows: Tensor) -> Tensor:
         """The uint8 images at `rows`, (B,) int64 on the device."""
@@ -42,30 +61,27 @@ class BatchLoader:
     """Training batches: a new order and new augmentation every epoch, whole batches only.
 
     The order is a pure function of (seed, epoch), the augmentation of a sample of (seed, epoch, its position
-    in the split). `batch_size` counts the images of all processes together. Raises ValueError where the split
+    in the split). `batch_size` counts the images of all processes together. Raises UserError where the split
     is smaller than one batch, and where the processes cannot share a batch evenly.
     """
 
     def __init__(
         self,
-        dataset: ImageSet,
+        dataset: SmallPictures,
         split: Split,
         *,
         batch_size: int,
         seed: int,
-        device: torch.device | str = "cpu",
-        memory_format: torch.memory_format = torch.contiguous_format,
-        rank: int = 0,
-        world_size: int = 1,
+        placement: Placement = ALONE,
     ):
-        check_training_batch(len(split), batch_size, world_size)
+        check_training_batch(len(split), batch_size, placement.world_size)
         self.batch_size = batch_size
         self.steps_per_epoch = len(split) // batch_size
         self._num_samples = len(split)
         self._settings = dataset.augmentation, dataset.mean, dataset.image_size
-        self._seed, self._rank, self._world_size = seed, rank, world_size
-        self._device = torch.device(device)
-        self._data = _DeviceSplit(dataset, split, device, memory_format)
+        self._seed, self._rank, self._world_size = seed, placement.rank, placement.world_size
+        self._device = torch.device(placement.device)
+        self._data = _DeviceSplit(dataset, split, placement)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of steps first_step, first_step + 1, ... of an epoch, as this rank sees them.
@@ -92,17 +108,15 @@ class EvalLoader:
 
     def __init__(
         self,
-        dataset: ImageSet,
+        dataset: SmallPictures,
         split: Split,
         *,
         batch_size: int,
-        device: torch.device | str = "cpu",
-        memory_format: torch.memory_format = torch.contiguous_format,
-        rank: int = 0,
-        world_size: int = 1,
+        placement: Placement = ALONE,
     ):
-        self._rows = [rows.to(device) for rows in evaluation_rows(len(split), batch_size, rank, world_size)]
-        self._data = _DeviceSplit(dataset, split, device, memory_format)
+        rows = evaluation_rows(len(split), batch_size, placement.rank, placement.world_size)
+        self._rows = [batch.to(placement.device) for batch in rows]
+        self._data = _DeviceSplit(dataset, split, placement)
 
     def __len__(self) -> int:
         """The number of batches of this rank."""

@@ -31,7 +31,7 @@ LIMITS = Limits()
 
 
 def safe_path(name: str, place: str) -> str:
-    """`name` as a plain relative path, "" for the folder itself. Raises ValueError where it leads out of the folder."""
+    """`name` as a plain relative path, "" for the folder itself. Raises UserError where it leads out of the folder."""
     parts = PurePosixPath(name).parts
     if name.startswith("/") or re.match(r"[A-Za-z]:", name):
         raise UserError(f"{place}: refused, since {name!r} is an absolute path")

@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     content: IO[bytes]
 
     def blocks(self) -> Iterator[bytes]:
-        """The content, piece by piece. Raises ValueError where it is damaged or doesn't have its size."""
+        """The content, piece by piece. Raises UserError where it is damaged or doesn't have its size."""
         read = 0
         with _damage_named(f"{self.place}: {self.name}"):
             while block := self.content.read(_READ_BYTES):
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 def read_archive(path: Path, limits: Limits = LIMITS) -> Iterator[Entry]:
     """The files of an archive in its order, checked one by one.
 
-    Raises ValueError, in one line, at an entry that is refused, and where the archive is damaged, cut off or of another
+    Raises UserError, in one line, at an entry that is refused, and where the archive is damaged, cut off or of another
     kind. FileNotFoundError where it is missing.
     """
     if not path.is_file():

@@ -25,7 +25,7 @@ class FolderWriter:
     def write(self, entry: Entry, path: str) -> None:
         """Write `entry` to the relative `path`, checked by `safe_path`.
 
-        Raises ValueError where the path leads through a link out of the folder, or the content is damaged, and OSError
+        Raises UserError where the path leads through a link out of the folder, or the content is damaged, and OSError
         where it can't be written.
         """
         target = self.folder / path

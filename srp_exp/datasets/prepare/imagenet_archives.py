@@ -24,7 +24,7 @@ _WNID = r"n\d{8}"
 def extract_imagenet(archives: Sequence[Path], writer: FolderWriter, advance: Advance) -> None:
     """Extract the three archives; the kit as it is. advance: is called with the bytes done.
 
-    Raises FileNotFoundError where one of them isn't given, and ValueError where they don't fit together.
+    Raises MissingFileError where one of them isn't given, and UserError where they don't fit together.
     """
     named = {archive.name: archive for archive in archives}
     missing = {TRAIN, VAL, DEVKIT} - named.keys()
@@ -41,7 +41,7 @@ def extract_imagenet(archives: Sequence[Path], writer: FolderWriter, advance: Ad
 def val_wnids(ground_truth: bytes, meta: bytes) -> list[str]:
     """The wnid of every validation image, in their order, from the contents of the ground truth and of meta.mat.
 
-    Raises ValueError where a line isn't the ILSVRC2012_ID of a class.
+    Raises UserError where a line isn't the ILSVRC2012_ID of a class.
     """
     from scipy.io import loadmat  # takes long to import
 

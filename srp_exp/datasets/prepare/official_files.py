@@ -40,7 +40,7 @@ OFFICIAL: dict[str, dict[str, str]] = {
 def archive_files(set_name: str, paths: Sequence[Path]) -> list[Path]:
     """`paths`, where a folder stands for the official files of the set that are in it.
 
-    Raises FileNotFoundError where a path is missing, or a folder holds no such file.
+    Raises MissingFileError where a path is missing, or a folder holds no such file.
     """
     official = OFFICIAL.get(set_name, {})
     files: list[Path] = []

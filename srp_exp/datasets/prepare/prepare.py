@@ -17,11 +17,12 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from srp_exp.datasets.files.file_set import FileSet
-from srp_exp.datasets.files.packed import is_packed, read_facts
+from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.prepare.extract import Advance, FolderWriter, extract, unpacked_bytes
 from srp_exp.datasets.prepare.imagenet_archives import extract_imagenet
 from srp_exp.datasets.prepare.official_files import archive_files, checksum_fault
-from srp_exp.datasets.prepare.pack import PackSettings, pack
+from srp_exp.datasets.sets.prepared import copy_facts
 from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
 
@@ -60,7 +61,7 @@ class Preparation:
 def unpack(job: Preparation, make_set: MakeSet, report: Report) -> None:
     """Verify and extract the archives, check the facts, and put the folder at `root`. A folder that is there stays.
 
-    Raises ValueError and FileNotFoundError, in one line, where an archive is damaged or refused, or the facts are off.
+    Raises UserError and FileNotFoundError, in one line, where an archive is damaged or refused, or the facts are off.
     """
     if not job.archives:
         return
@@ -81,14 +82,15 @@ def unpack(job: Preparation, make_set: MakeSet, report: Report) -> None:
         partial.rename(job.root)
 
 
-def make_copy(dataset: FileSet, folder: Path, settings: PackSettings, report: Report) -> None:
-    """Write the compact copy of a set to `folder`, go on with one, or leave a finished one as it is.
+def make_copy(dataset: FileSet, folder: Path, settings: CopySettings, report: Report) -> None:
+    """Write the compact copy of a set to `folder`, or leave a finished one as it is.
 
-    Raises ValueError where something else is at `folder`, and as `pack` does.
+    Raises UserError where something else is at `folder`, and as `write_copy` does.
     """
+    assert isinstance(dataset.train, FileSplit) and isinstance(dataset.test, FileSplit)
     splits = {"train": dataset.train, "test": dataset.test}
-    if is_packed(folder):
-        facts = read_facts(folder)
+    facts = copy_facts(folder)
+    if facts is not None:
         there = tuple(facts[key] for key in ("name", "resize", "quality"))
         if there != (settings.name, settings.resize, settings.quality):
             raise UserError(
@@ -99,8 +101,13 @@ def make_copy(dataset: FileSet, folder: Path, settings: PackSettings, report: Re
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"output={folder}: is there and no prepared copy; choose another folder")
-    with _exclusive(folder.with_name(f"{folder.name}.partial")):
-        pack(splits, folder, settings, report.track(f"writing {folder}", sum(len(split) for split in splits.values())))
+    partial = folder.with_name(f"{folder.name}.partial")
+    with _exclusive(partial):
+        for left in partial.iterdir():
+            left.unlink()
+        write_copy(splits, partial, settings, report.track(f"writing {folder}", sum(map(len, splits.values()))))
+        os.sync()  # a crash after the rename must not leave a copy that only looks whole
+        partial.rename(folder)
 
 
 def _check_archives(job: Preparation, archives: Sequence[Path], partial: Path, report: Report) -> None:

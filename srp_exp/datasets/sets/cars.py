@@ -13,63 +13,63 @@ from numpy.typing import NDArray
 
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, listing
 from srp_exp.datasets.sets.matlab import field, load_mat
-from srp_exp.datasets.sets.official_set import OfficialSet, require
+from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.sets.search import first_there
 from srp_exp.errors import MissingFileError
 
-_TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
-_FOLDERS = ("cars_train", "cars_test", "devkit")
+_META, _TRAIN, _TEST = "cars_meta.mat", "cars_train_annos.mat", "cars_test_annos_withlabels.mat"
+_SINGLE = "cars_annos.mat"
+_DEVKITS = ("devkit", ".", "car_devkit/devkit", "devkit/devkit", "car_devkit")  # where the first three may lie
 
 
-class Cars(OfficialSet):
+class Cars(PictureSet):
     """Either layout in which the set was published.
 
-    1. cars_train/, cars_test/ and devkit/ with cars_meta.mat and cars_train_annos.mat; the labels of the test
-       images, cars_test_annos_withlabels.mat, in devkit/ or beside it.
-    2. car_ims/ and cars_annos.mat, which says of every image whether it is a test image. Taken where it is there.
+    1. cars_train/, cars_test/, and devkit/ with cars_meta.mat, cars_train_annos.mat and the labels of the test images,
+       cars_test_annos_withlabels.mat, each in devkit/ or beside it. The pictures may lie one folder deeper, in
+       cars_train/cars_train/, as in copies of the set.
+    2. car_ims/ and cars_annos.mat, which says of every image whether it is a test image. It numbers the pictures of
+       car_ims/ only: those of cars_train/ have other numbers.
 
     Classes are counted from 1 in the files, pixels of boxes too. The order is that of the annotations.
     """
 
     set_name = "cars"
-    facts = Facts(
-        train_size=8_144,
-        test_size=8_041,
-        num_classes=196,
-        remedy="the official download is gone: find a copy with cars_train/, cars_test/, devkit/cars_meta.mat, "
-        f"devkit/cars_train_annos.mat and {_TEST_ANNOTATIONS}, or with car_ims/ and cars_annos.mat",
+    facts = Facts(train_size=8_144, test_size=8_041, num_classes=196)
+    remedy = (
+        f"the official download is gone: find a copy with cars_train/, cars_test/, devkit/{_META}, devkit/{_TRAIN} "
+        f"and {_TEST}, or with car_ims/ and {_SINGLE}"
     )
-    folders: ClassVar = ("stanford_cars", "cars")
-    marks: ClassVar = ("cars_annos.mat", "car_ims", "cars_train", "devkit")
-
-    @classmethod
-    def stamped(cls, home: Path) -> list[Path]:
-        lists = ("cars_annos.mat", _TEST_ANNOTATIONS, f"devkit/{_TEST_ANNOTATIONS}", "devkit/cars_train_annos.mat")
-        return [home / name for name in (*lists, "devkit/cars_meta.mat", "car_ims", "cars_train", "cars_test")]
+    usual_names: ClassVar = ("cars", "stanfordcars", "stanfordcarsdataset", "car196", "cars196")
+    layouts: ClassVar = (("car_ims", _SINGLE), ("cars_train", "cars_test"))
 
     @classmethod
     def read(cls, home: Path) -> Catalogue:
-        if (home / "cars_annos.mat").exists():
-            return _read_single(home / "cars_annos.mat")
-        require(home, (*_FOLDERS, "devkit/cars_meta.mat", "devkit/cars_train_annos.mat"), cls.facts)
-        test = next((place for place in (home / "devkit", home) if (place / _TEST_ANNOTATIONS).exists()), None)
-        if test is None:
-            raise MissingFileError(
-                f"{home / 'devkit' / _TEST_ANNOTATIONS}: missing, and cars_test_annos.mat has no labels; "
-                f"find a copy of it and put it there"
-            )
-        (names,) = load_mat(home / "devkit" / "cars_meta.mat", ("class_names",))
+        if (home / "car_ims").exists() and (home / _SINGLE).exists():
+            return _read_single(home / _SINGLE)
+        places = (tuple(f"{kit}/{name}" for kit in _DEVKITS) for name in (_META, _TRAIN, _TEST))
+        meta, train, test = (first_there(home, *choices) for choices in places)
+        for name, place in ((_META, meta), (_TRAIN, train), (_TEST, test)):
+            if place is None:
+                beside = f"; {_SINGLE} is for the pictures of car_ims/" if (home / _SINGLE).exists() else ""
+                beside += "; cars_test_annos.mat has no labels" if name == _TEST else ""
+                raise MissingFileError(f"{home / 'devkit' / name} is missing{beside}; {cls.remedy}")
+        assert meta and train and test
+        (names,) = load_mat(meta, ("class_names",))
         return Catalogue(
-            _read_part(home / "devkit" / "cars_train_annos.mat", "cars_train"),
-            _read_part(test / _TEST_ANNOTATIONS, "cars_test"),
+            _read_part(train, home, "cars_train"),
+            _read_part(test, home, "cars_test"),
             tuple(str(name) for name in names),
+            (home, home / "devkit", meta, train, test),
         )
 
     @classmethod
-    def _has_boxes(cls, home: Path) -> bool:
+    def has_boxes(cls, root: Path) -> bool:
         return True
 
 
-def _read_part(file: Path, folder: str) -> Listing:
+def _read_part(file: Path, home: Path, part: str) -> Listing:
+    folder = f"{part}/{part}" if (home / part / part).is_dir() else part
     (annotations,) = load_mat(file, ("annotations",))
     paths = [f"{folder}/{name}" for name in field(annotations, "fname", file).tolist()]
     return listing(paths, field(annotations, "class", file).astype(np.int64) - 1, _boxes(annotations, file))
@@ -86,7 +86,7 @@ def _read_single(file: Path) -> Catalogue:
         )
         for chosen in (annotations[~is_test], annotations[is_test])
     )
-    return Catalogue(train, test, tuple(str(name) for name in names))
+    return Catalogue(train, test, tuple(str(name) for name in names), (file,))
 
 
 def _boxes(annotations: NDArray[Any], file: Path) -> NDArray[np.float32]:

@@ -1,19 +1,21 @@
-"""The catalogue of a data set on disk: which files it has, with their labels and boxes, and whether that is all of it.
+"""The catalogue of a data set on disk: which images it has, with their labels and boxes, and whether that is all of it.
 
-A set's own module reads its lists into a `Catalogue`; the checks against the official facts are the same for all.
+A set's own module reads its lists into a `Catalogue`; the checks are the same for all.
 """
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
-from srp_exp.datasets.files.texts import Texts
-from srp_exp.datasets.sets.index_cache import Arrays
+from srp_exp.datasets.files.source import FolderSource, ImageSource, StretchSource, encoded_texts
+from srp_exp.datasets.sets.remembered import Arrays
+from srp_exp.datasets.split import held_out
 from srp_exp.errors import MissingFileError, UserError
 
 _SHOWN = 3  # offenders named in a message
@@ -21,116 +23,173 @@ _SHOWN = 3  # offenders named in a message
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the official set. remedy: where to get it, the end of the messages about missing parts."""
+    """How large the published set is."""
 
     train_size: int
     test_size: int
     num_classes: int
-    remedy: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of one split.
+    """The images of one split.
 
-    paths: N files relative to the set's folder, of a sample in a parquet file that file. labels: (N,) int64, from 0.
-    index: (N,) int64, the place in the official list. boxes: (N, 4) float32 left, top, right, bottom in pixels from
-    the picture's upper left corner, or None.
+    paths: (N,) bytes, files relative to the set's folder; or, with `stretches`, the files that hold them. labels: (N,)
+    int64, from 0. index: (N,) int64, the place in the official list. boxes: (N, 4) float32 left, top, right, bottom in
+    pixels from the picture's upper left corner. sizes: (N,) int64 in bytes. stretches, content: as of
+    StretchSource. skipped: how many were left out of a copy as corrupt.
     """
 
-    paths: Sequence[str]
+    paths: NDArray[np.bytes_]
     labels: NDArray[np.int64]
     index: NDArray[np.int64]
-    boxes: NDArray[np.float32] | None
+    boxes: NDArray[np.float32] | None = None
+    sizes: NDArray[np.int64] | None = None
+    stretches: NDArray[np.int64] | None = None
+    content: str = ""
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def rows(self, rows: NDArray[np.int64]) -> "Listing":
+        """The images at `rows`. The files that hold stretches stay."""
+        of_images = [
+            name for name in ("labels", "index", "boxes", "sizes", "stretches") if getattr(self, name) is not None
+        ]
+        if self.stretches is None:
+            of_images.append("paths")
+        return replace(self, **{name: getattr(self, name)[rows] for name in of_images})
+
+    def source(self, home: Path) -> ImageSource:
+        """Where the images are read from, `home` being the set's folder."""
+        if self.stretches is None:
+            return FolderSource(home, self.paths, self.sizes)
+        return StretchSource([home / os.fsdecode(path) for path in self.paths], self.stretches, self.content)
+
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A set as its lists give it. notes: what is amiss and was accepted, because of dataset.verify=warn."""
+    """A set as its lists give it.
+
+    read_from: the lists and folders, which may be absent: a change of one makes the set be read again. notes: what is
+    amiss and was accepted.
+    """
 
     train: Listing
     test: Listing
     class_names: tuple[str, ...]
+    read_from: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Listing]:
+        return {"train": self.train, "test": self.test}
 
     def to_arrays(self) -> Arrays:
         """The catalogue as arrays, for an index file."""
-        arrays = _text_arrays("class_names", self.class_names) | _text_arrays("notes", self.notes)
-        for name, part in (("train", self.train), ("test", self.test)):
-            arrays |= _text_arrays(f"{name}_paths", part.paths)
-            arrays |= {f"{name}_labels": part.labels, f"{name}_index": part.index}
-            if part.boxes is not None:
-                arrays[f"{name}_boxes"] = part.boxes
+        arrays: dict[str, NDArray[Any]] = {}
+        for name in ("class_names", "read_from", "notes"):
+            arrays[name] = np.array([str(text) for text in getattr(self, name)], np.str_)
+        for name, part in self.parts.items():
+            values = {field.name: getattr(part, field.name) for field in fields(part)}
+            arrays |= {f"{name}_{key}": np.asarray(value) for key, value in values.items() if value is not None}
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Catalogue":
-        train, test = (
-            Listing(
-                _texts(arrays, f"{name}_paths"),
-                arrays[f"{name}_labels"],
-                arrays[f"{name}_index"],
-                arrays.get(f"{name}_boxes"),
-            )
-            for name in ("train", "test")
-        )
-        return cls(train, test, tuple(_texts(arrays, "class_names")), tuple(_texts(arrays, "notes")))
+        def part(name: str) -> Listing:
+            found: dict[str, Any] = {field.name: arrays.get(f"{name}_{field.name}") for field in fields(Listing)}
+            return Listing(**{**found, "content": str(found["content"]), "skipped": int(found["skipped"])})
+
+        names, places, notes = (tuple(arrays[name].tolist()) for name in ("class_names", "read_from", "notes"))
+        return cls(part("train"), part("test"), names, tuple(Path(place) for place in places), notes)
 
 
 def listing(paths: Sequence[str], labels: ArrayLike, boxes: NDArray[np.float32] | None = None) -> Listing:
     """A listing in its official order."""
-    return Listing(paths, np.asarray(labels, np.int64), np.arange(len(paths)), boxes)
+    return Listing(encoded_texts(paths), np.asarray(labels, np.int64), np.arange(len(paths)), boxes)
+
+
+def divide(
+    whole: Listing, test: Listing | None, test_fraction: float, seed: int, home: Path
+) -> tuple[Listing, Listing]:
+    """The training and the test part of a set. `test` is the one that the set has; else it is taken out of `whole`.
+
+    test_fraction: of every class, drawn from `seed`, which is apart from the run's: the test part stays the same over
+    runs. Raises UserError where the set has a test part and a fraction is asked for, or has none and it isn't.
+    """
+    if test is not None:
+        if test_fraction:
+            raise UserError(f"dataset.test_fraction={test_fraction}: {home} has a test part already; set it to 0")
+        return whole, test
+    if not test_fraction:
+        raise UserError(
+            f"{home}: has no test part; add one, or take a part of the pictures with dataset.test_fraction=0.2"
+        )
+    is_test = held_out(torch.from_numpy(whole.labels), test_fraction, seed, "test").numpy()
+    return whole.rows(np.flatnonzero(~is_test)), whole.rows(np.flatnonzero(is_test))
 
 
 def check_labels(catalogue: Catalogue, place: Path) -> None:
-    """Raise ValueError unless every label is one of the classes."""
+    """Raise UserError unless every label is one of the classes."""
     num_classes = len(catalogue.class_names)
     for part in (catalogue.train, catalogue.test):
         wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
         if len(wrong):
-            found = first_few([f"{part.paths[row]}: {part.labels[row]}" for row in wrong.tolist()])
+            source = part.source(place)
+            found = first_few([f"{source.name(row)}: {part.labels[row]}" for row in wrong.tolist()])
             raise UserError(
                 f"{place}: {len(wrong):,} labels lie outside the {num_classes} classes, counted from 0 ({found}); "
                 f"the lists are damaged or of another set: fetch them again"
             )
 
 
-def drop_absent(catalogue: Catalogue, home: Path, facts: Facts, strict: bool) -> Catalogue:
-    """The catalogue without the files that aren't below `home`. Raises FileNotFoundError where `strict`."""
-    parts = (catalogue.train, catalogue.test)
-    there = _files_below(home, {path.rpartition("/")[0] for part in parts for path in part.paths})
-    kept = [np.array([path in there for path in part.paths], dtype=bool) for part in parts]
-    absent = [
-        part.paths[row] for part, is_kept in zip(parts, kept, strict=True) for row in np.flatnonzero(~is_kept).tolist()
-    ]
+def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -> Catalogue:
+    """The catalogue with the sizes of its files, and without those that aren't below `home`.
+
+    The folders that hold them, or the files of stretches, join what it is read from.
+
+    Raises MissingFileError where files are absent and `strict`.
+    """
+    parts: list[Listing] = []
+    folders: set[bytes] = set()
+    absent: list[str] = []
+    for part in catalogue.parts.values():
+        if part.stretches is None:
+            inside = {path.rpartition(b"/")[0] for path in part.paths.tolist()}
+            sizes = _sizes(home, part.paths, inside)
+            absent += [os.fsdecode(path) for path in part.paths[sizes < 0]]
+            part = replace(part, sizes=sizes).rows(np.flatnonzero(sizes >= 0))
+            folders |= inside
+        else:
+            folders |= set(part.paths.tolist())
+        parts.append(part)
+    places = dict.fromkeys([*catalogue.read_from, *(home / os.fsdecode(folder) for folder in sorted(folders))])
+    found = replace(catalogue, train=parts[0], test=parts[1], read_from=tuple(places))
     if not absent:
-        return catalogue
+        return found
     message = f"{home}: {len(absent):,} listed files are absent ({first_few(absent)})"
     if strict:
-        raise MissingFileError(f"{message}; {facts.remedy}, or accept a subset with dataset.verify=warn")
-    train, test = (_rows(part, np.flatnonzero(is_kept)) for part, is_kept in zip(parts, kept, strict=True))
-    return replace(catalogue, train=train, test=test, notes=(*catalogue.notes, f"{message} and left out"))
+        raise MissingFileError(f"{message}; {remedy}, or accept a subset with dataset.verify=warn")
+    return replace(found, notes=(*catalogue.notes, f"{message} and left out"))
 
 
-def check_counts(sizes: tuple[int, int], num_classes: int, facts: Facts, place: Path) -> str | None:
-    """How the counts differ from the official ones, as a message, or None. Raises ValueError for an empty split.
+def check_counts(catalogue: Catalogue, facts: Facts | None, place: Path, remedy: str, strict: bool) -> tuple[str, ...]:
+    """How the counts differ from the published ones, as notes; those that were skipped as corrupt count as there.
 
-    sizes: of the training and the test split.
+    Raises UserError for an empty split, and where counts differ and `strict`.
     """
-    found = {"training images": sizes[0], "test images": sizes[1], "classes": num_classes}
-    official = (facts.train_size, facts.test_size, facts.num_classes)
-    if 0 in found.values():
-        missing = next(what for what, count in found.items() if count == 0)
-        raise UserError(f"{place}: there are no {missing}; {facts.remedy}")
-    off = [
-        f"{n:,} {what} instead of {known:,}"
-        for (what, n), known in zip(found.items(), official, strict=True)
-        if n != known
-    ]
-    return f"{place}: {', '.join(off)}" if off else None
+    train, test = (len(part) + part.skipped for part in (catalogue.train, catalogue.test))
+    found = {"training images": train, "test images": test, "classes": len(catalogue.class_names)}
+    for what, count in found.items():
+        if count == 0:
+            raise UserError(f"{place}: there are no {what}; {remedy}")
+    known = found.values() if facts is None else (facts.train_size, facts.test_size, facts.num_classes)
+    off = [f"{n:,} {what} instead of {k:,}" for (what, n), k in zip(found.items(), known, strict=True) if n != k]
+    if off and strict:
+        raise UserError(f"{place}: {', '.join(off)}; {remedy}, or accept a subset with dataset.verify=warn")
+    return (f"{place}: {', '.join(off)}; taken as it is, as dataset.verify=warn",) if off else ()
 
 
 def first_few(names: Sequence[object]) -> str:
@@ -139,25 +198,13 @@ def first_few(names: Sequence[object]) -> str:
     return f"{', '.join(str(name) for name in names[:_SHOWN])}{more}"
 
 
-def _rows(part: Listing, rows: NDArray[np.int64]) -> Listing:
-    boxes = None if part.boxes is None else part.boxes[rows]
-    return Listing([part.paths[row] for row in rows.tolist()], part.labels[rows], part.index[rows], boxes)
-
-
-def _files_below(home: Path, folders: Iterable[str]) -> set[str]:
-    """The files in `folders`, by their paths relative to `home`: a folder at a time, not a call for every file."""
-    found = set()
+def _sizes(home: Path, paths: NDArray[np.bytes_], folders: set[bytes]) -> NDArray[np.int64]:
+    """The size of every file in bytes, -1 where it is absent: a folder at a time, not a search for every file."""
+    found: dict[bytes, int] = {}
     for folder in folders:
-        if (home / folder).is_dir():
-            with os.scandir(home / folder) as entries:
-                found |= {f"{folder}/{entry.name}".lstrip("/") for entry in entries}
-    return found
-
-
-def _text_arrays(name: str, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
-    packed = Texts.of(texts)
-    return {f"{name}_bytes": np.frombuffer(packed.encoded, np.uint8), f"{name}_ends": packed.ends}
-
-
-def _texts(arrays: Arrays, name: str) -> Texts:
-    return Texts(arrays[f"{name}_bytes"].tobytes(), arrays[f"{name}_ends"])
+        place = home / os.fsdecode(folder)
+        if place.is_dir():
+            with os.scandir(place) as entries:
+                prefix = folder + b"/" if folder else b""
+                found |= {prefix + os.fsencode(e.name): e.stat().st_size for e in entries if not e.is_dir()}
+    return np.array([found.get(path, -1) for path in paths.tolist()], np.int64)

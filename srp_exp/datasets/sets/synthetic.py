@@ -32,7 +32,7 @@ class Synthetic(ImageSet):
     overlap) and anywhere in its cell, on a background of random clouds and grain. Sample i has class i mod
     num_classes.
 
-    image_size: (height, width) in pixels. Raises ValueError where a split has fewer samples than there are
+    image_size: (height, width) in pixels. Raises UserError where a split has fewer samples than there are
     classes, and where the parts do not fit into the image.
     """
 
@@ -60,6 +60,7 @@ class Synthetic(ImageSet):
             mean=(0.5,) * channels,
             std=(0.12,) * channels,
             augmentation=augmentation,
+            read_from=(),
         )
 
 

@@ -1,13 +1,14 @@
-"""Folders and packed files: the right bytes under the right names, cheap to hand over, and no growth by reading."""
+"""Folders and stretches of files: the right bytes and names, cheap to hand over, and no growth by reading."""
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from srp_exp.datasets.files.source import FolderSource, ImageSource, PackedSource
+from srp_exp.datasets.files.source import FolderSource, ImageSource, StretchSource
 
 CONTENTS = [b"first", b"", b"a longer third", b"4"]
 NAMES = ["a/one.jpg", "two.JPEG", "b/c/dr\u00e9i.png", "vier mit Leerzeichen.jpg"]
@@ -23,13 +24,13 @@ def folder_source(tmp_path: Path) -> FolderSource:
 
 
 @pytest.fixture
-def packed_source(tmp_path: Path) -> PackedSource:
+def packed_source(tmp_path: Path) -> StretchSource:
     """CONTENTS, the second and third in a shard of their own, with bytes between them that belong to none."""
     shards = [tmp_path / "0", tmp_path / "1"]
     shards[0].write_bytes(b"..first.4")
     shards[1].write_bytes(b"a longer third")
     spans = np.array([(0, 2, 7), (1, 14, 14), (1, 0, 14), (0, 8, 9)])
-    return PackedSource(shards, spans)
+    return StretchSource(shards, spans, "content")
 
 
 @pytest.fixture(params=["folder_source", "packed_source"])
@@ -53,7 +54,7 @@ def test_a_source_that_has_been_read_is_handed_to_another_process(source) -> Non
 
 def test_names_are_paths(folder_source, packed_source, tmp_path) -> None:
     assert [folder_source.name(position) for position in range(4)] == [str(tmp_path / name) for name in NAMES]
-    assert packed_source.name(2) == f"{tmp_path / '1'}#2"
+    assert packed_source.name(2) == f"{tmp_path / '1'}#1"
 
 
 def test_a_file_name_of_any_bytes_is_read(tmp_path) -> None:
@@ -68,22 +69,46 @@ def test_a_file_that_is_gone_is_named(folder_source, tmp_path) -> None:
         folder_source.read(1)
 
 
-def test_a_million_paths_are_two_buffers(tmp_path) -> None:
-    names = [f"n{number:08d}/{number}.JPEG" for number in range(20_000)]
+def test_a_million_paths_are_one_buffer(tmp_path) -> None:
+    names = [f"n{number:08d}/{number:08d}.JPEG" for number in range(20_000)]
     text = sum(len(name) for name in names)
-    assert len(pickle.dumps(FolderSource(tmp_path, names))) < text + 8 * len(names) + 1000
+    assert len(pickle.dumps(FolderSource(tmp_path, names))) < text + 1000
+
+
+def test_the_digest_of_a_folder_follows_its_content_not_its_place(folder_source, tmp_path) -> None:
+    shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    other = FolderSource(tmp_path.parent / f"{tmp_path.name}-elsewhere", NAMES)
+    assert other.digest() == folder_source.digest()
+    (tmp_path / NAMES[0]).write_bytes(b"fIrst")
+    assert other.digest() != folder_source.digest()
+
+
+def test_the_digest_of_a_large_folder_looks_at_every_size_and_at_some_of_the_files(tmp_path) -> None:
+    names = [f"{number}.jpg" for number in range(1000)]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    source = FolderSource(tmp_path, names)
+    before = source.digest()
+    (tmp_path / names[501]).write_bytes(b"longer than before")
+    assert source.digest() != before
+    (tmp_path / names[501]).write_bytes(names[501].encode())
+    assert source.digest() == before
+    for name in names:
+        (tmp_path / name).write_bytes(bytes(len(name)))  # as large as before
+    assert source.digest() != before
+    assert len(source.probes()) == 64
 
 
 def test_a_shard_that_is_cut_short_is_refused(tmp_path) -> None:
     shard = tmp_path / "shard-000.bin"
     shard.write_bytes(b"1234")
     with pytest.raises(ValueError, match="shard-000.bin: has 4 bytes of at least 5; copy or prepare it again"):
-        PackedSource([shard], np.array([(0, 0, 2), (0, 2, 5)]))
+        StretchSource([shard], np.array([(0, 0, 2), (0, 2, 5)]), "")
 
 
 def test_an_empty_source_has_no_images(tmp_path) -> None:
     assert len(FolderSource(tmp_path, [])) == 0
-    assert len(PackedSource([], np.empty((0, 3), np.int64))) == 0
+    assert len(StretchSource([], np.empty((0, 3), np.int64), "")) == 0
 
 
 def test_reading_a_packed_file_does_not_fill_the_memory(tmp_path) -> None:
@@ -92,7 +117,7 @@ def test_reading_a_packed_file_does_not_fill_the_memory(tmp_path) -> None:
     shard = tmp_path / "shard"
     shard.write_bytes(os.urandom(image) * number)
     spans = np.array([(0, start, start + image) for start in range(0, image * number, image)])
-    source = PackedSource([shard], spans)
+    source = StretchSource([shard], spans, "")
     source.read(0)
     before = resident_bytes()
     largest = 0

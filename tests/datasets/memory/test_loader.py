@@ -1,10 +1,18 @@
 """What the loaders yield: which samples, how augmented and normalised, on one process and on several."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from srp_exp.datasets import BatchLoader, EvalLoader
+from srp_exp.datasets import BatchLoader, EvalLoader, Placement
 from srp_exp.datasets.memory.augment import draw
+
+MORE: dict[str, dict[str, Any]] = {
+    "crops": {},
+    "all": {"color_jitter": 0.4, "rand_augment": 9, "random_erasing": 0.5, "cutout": 2},
+    "trivial": {"trivial_augment": True},
+}
 
 
 def normalised(dataset, images):
@@ -48,8 +56,9 @@ def test_an_epoch_shows_no_sample_twice_and_epochs_differ(make_set):
     assert orders[0] == orders[2]
 
 
-def test_a_resumed_epoch_goes_on_with_the_same_batches(make_set):
-    dataset = make_set()
+@pytest.mark.parametrize("more", ["crops", "all", "trivial"])
+def test_a_resumed_epoch_goes_on_with_the_same_batches(make_set, more):
+    dataset = make_set(**MORE[more])
     loader = BatchLoader(dataset, dataset.train, batch_size=5, seed=0)
     rest = batches_of(loader, 4, first_step=2)
     for batch, other in zip(batches_of(loader, 4)[2:], rest, strict=True):
@@ -57,8 +66,9 @@ def test_a_resumed_epoch_goes_on_with_the_same_batches(make_set):
     assert batches_of(loader, 4, first_step=4) == []
 
 
-def test_a_sample_looks_the_same_whatever_the_batch_size(make_set):
-    dataset = make_set(train=24)
+@pytest.mark.parametrize("more", ["crops", "all", "trivial"])
+def test_a_sample_looks_the_same_whatever_the_batch_size(make_set, more):
+    dataset = make_set(train=24, **MORE[more])
     seen = []
     for batch_size in (4, 6):
         batches = batches_of(BatchLoader(dataset, dataset.train, batch_size=batch_size, seed=0), 1)
@@ -67,10 +77,14 @@ def test_a_sample_looks_the_same_whatever_the_batch_size(make_set):
     assert torch.equal(*seen)
 
 
-def test_ranks_together_see_the_batches_of_one_process(make_set):
-    dataset = make_set()
+@pytest.mark.parametrize("more", ["crops", "all", "trivial"])
+def test_ranks_together_see_the_batches_of_one_process(make_set, more):
+    dataset = make_set(**MORE[more])
     alone = BatchLoader(dataset, dataset.train, batch_size=6, seed=0)
-    ranks = [BatchLoader(dataset, dataset.train, batch_size=6, seed=0, rank=rank, world_size=3) for rank in range(3)]
+    ranks = [
+        BatchLoader(dataset, dataset.train, batch_size=6, seed=0, placement=Placement(rank=rank, world_size=3))
+        for rank in range(3)
+    ]
     steps = zip(batches_of(alone, 1), *(batches_of(loader, 1) for loader in ranks), strict=True)
     for whole, *parts in steps:
         for rank, part in enumerate(parts):
@@ -96,7 +110,9 @@ def test_evaluation_on_many_processes_counts_each_sample_once(make_set, size, ba
     dataset = make_set(test=size)
     index = []
     for rank in range(world_size):
-        loader = EvalLoader(dataset, dataset.test, batch_size=batch_size, rank=rank, world_size=world_size)
+        loader = EvalLoader(
+            dataset, dataset.test, batch_size=batch_size, placement=Placement(rank=rank, world_size=world_size)
+        )
         batches = list(loader)
         assert len(batches) == len(loader)
         assert all(len(batch.labels) > 0 for batch in batches)
@@ -109,7 +125,9 @@ def test_evaluation_gives_whole_batches_to_one_process_each(make_set, size, batc
     dataset = make_set(test=size)
     alone = list(EvalLoader(dataset, dataset.test, batch_size=batch_size))
     for rank in range(world_size):
-        shared = EvalLoader(dataset, dataset.test, batch_size=batch_size, rank=rank, world_size=world_size)
+        shared = EvalLoader(
+            dataset, dataset.test, batch_size=batch_size, placement=Placement(rank=rank, world_size=world_size)
+        )
         for batch, other in zip(shared, alone[rank::world_size], strict=True):
             assert_same(batch, other)
 
@@ -118,8 +136,10 @@ def test_evaluation_gives_whole_batches_to_one_process_each(make_set, size, batc
 def test_images_have_the_memory_format_asked_for(make_set, memory_format):
     dataset = make_set()
     loaders = (
-        BatchLoader(dataset, dataset.train, batch_size=5, seed=0, memory_format=memory_format).epoch(0),
-        EvalLoader(dataset, dataset.test, batch_size=5, memory_format=memory_format),
+        BatchLoader(
+            dataset, dataset.train, batch_size=5, seed=0, placement=Placement(memory_format=memory_format)
+        ).epoch(0),
+        EvalLoader(dataset, dataset.test, batch_size=5, placement=Placement(memory_format=memory_format)),
     )
     plain = (
         BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(0),
@@ -136,15 +156,30 @@ def test_sizes_that_cannot_work_are_refused(make_set):
     with pytest.raises(ValueError, match="batch size 24: the training part has 23 samples; choose 1 to 23"):
         BatchLoader(dataset, dataset.train, batch_size=24, seed=0)
     with pytest.raises(ValueError, match="batch size 8 on 3 processes: choose a multiple of 3"):
-        BatchLoader(dataset, dataset.train, batch_size=8, seed=0, world_size=3)
+        BatchLoader(dataset, dataset.train, batch_size=8, seed=0, placement=Placement(world_size=3))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_sees_the_batches_of_the_cpu(make_set):
     dataset = make_set()
     on_cpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(1)
-    on_gpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0, device="cuda").epoch(1)
+    on_gpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0, placement=Placement(device="cuda")).epoch(1)
     for batch, other in zip(on_cpu, on_gpu, strict=True):
         assert other.images.is_cuda and other.labels.is_cuda and other.index.is_cuda
         torch.testing.assert_close(batch.images, other.images.cpu(), rtol=0, atol=1e-5)
         assert torch.equal(batch.index, other.index.cpu())
+
+
+@pytest.mark.parametrize("more", ["all", "trivial"])
+def test_every_choice_changes_what_is_seen_and_comes_after_the_crop(make_set, more):
+    """Cut out and filled with the mean colour is zero once normalised; without draws it is the plain batch."""
+    plain, changed = (
+        torch.cat([batch.images for batch in BatchLoader(d, d.train, batch_size=5, seed=0).epoch(0)])
+        for d in (make_set(), make_set(**MORE[more]))
+    )
+    assert (plain != changed).flatten(1).any(1).float().mean() > 0.5
+    if more == "all":
+        assert (changed.abs() < 0.5 / 255 / 0.1 + 1e-4).all(1).flatten(1).any(1).float().mean() > 0.9
+    without = make_set(cutout=0, random_erasing=0.0)
+    again = torch.cat([batch.images for batch in BatchLoader(without, without.train, batch_size=5, seed=0).epoch(0)])
+    assert torch.equal(plain, again)

@@ -14,7 +14,6 @@ import time
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from official_copies import encoded, make_cars, make_cars_single, make_cub200, make_dogs, make_imagenet, structs
@@ -176,9 +175,8 @@ def test_archives_become_a_folder_and_a_copy_that_say_what_the_original_says(tmp
             assert (large.float().mean((1, 2)) - reduced.float().mean((1, 2))).abs().max() < 8
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["set", "set-24"]
     assert sorted(path.name for path in (tmp_path / "data/set-24").glob("[!.]*")) == [
-        "packed.json",
-        "samples.bin",
-        "shard-000.bin",
+        "test-00000.parquet",
+        "train-00000.parquet",
     ]
     code, printed = run(*command)
     assert code == 0 and "data/set: is there already, nothing is extracted" in printed
@@ -345,7 +343,7 @@ def test_training_from_a_copy_is_training_from_the_original(tmp_path, run, comma
 
 SLOWED = """
 import runpy, sys, time
-from srp_exp.datasets.prepare import pack
+from srp_exp.datasets.prepare import copy as pack
 from srp_exp.datasets.prepare.extract import FolderWriter
 write, shrink = FolderWriter.write, pack.shrink
 FolderWriter.write = lambda *arguments: (time.sleep(0.005), write(*arguments))[1]
@@ -391,22 +389,18 @@ def test_killed_or_interrupted_the_same_command_goes_on(tmp_path, run, how, code
     assert 0 < done < 240
 
     process = started(*command)
-    shard = home / "cub200-96.partial" / "shard-000.bin"
-    wait_until(lambda: shard.exists() and shard.stat().st_size > 0, process)
+    shard = home / "cub200-96.partial" / "train-00000.parquet"
+    wait_until(lambda: shard.exists(), process)
     process.send_signal(how)
     assert process.wait(60) == code
     _, printed = process.communicate()
     if how == signal.SIGINT:
         assert "interrupted; the same command goes on from here" in printed
-        samples = (home / "cub200-96.partial" / "samples.bin").stat().st_size
-        assert samples > 0
     assert not (home / "cub200-96").exists()
 
     exit_code, printed = run(*command)
     assert exit_code == 0, printed
     assert run(*options, f"data_root={tmp_path / 'other'}")[0] == 0
-    for name in ("samples.bin", "shard-000.bin", "packed.json"):
+    for name in ("train-00000.parquet", "test-00000.parquet"):
         assert (home / "cub200-96" / name).read_bytes() == (tmp_path / "other/cub200-96" / name).read_bytes()
     assert sorted(path.name for path in home.iterdir()) == ["cub200", "cub200-96"]
-    images = np.memmap(home / "cub200-96" / "samples.bin", np.uint8, mode="r")
-    assert json.loads((home / "cub200-96/packed.json").read_text())["shards"] == 1 and len(images) == 240 * 56

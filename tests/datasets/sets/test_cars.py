@@ -12,7 +12,7 @@ from srp_exp.datasets.sets.cars import Cars
 
 
 def open_cars(root, crop_to_box=True):
-    return Cars(str(root), None, "warn", "stop", None, FileAugmentation(), crop_to_box)
+    return Cars(str(root), None, "stop", None, FileAugmentation(), "warn", crop_to_box)
 
 
 def rows(part, home):
@@ -53,8 +53,8 @@ def test_the_copy_has_the_nested_structs_of_the_devkit(tmp_path):
     ("name", "message"),
     [
         ("cars_test", ": cars_test is missing; the official download is gone"),
-        ("devkit/cars_meta.mat", ": devkit/cars_meta.mat is missing; the official download is gone"),
-        ("devkit/cars_test_annos_withlabels.mat", "missing, and cars_test_annos.mat has no labels"),
+        ("devkit/cars_meta.mat", "/devkit/cars_meta.mat is missing; the official download is gone"),
+        ("devkit/cars_test_annos_withlabels.mat", "is missing; cars_test_annos.mat has no labels"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, name, message):

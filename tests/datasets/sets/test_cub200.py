@@ -8,7 +8,7 @@ from srp_exp.datasets.sets.cub200 import Cub200
 
 
 def open_cub200(root, crop_to_box=False):
-    return Cub200(str(root), None, "warn", "stop", None, FileAugmentation(), crop_to_box)
+    return Cub200(str(root), None, "stop", None, FileAugmentation(), "warn", crop_to_box)
 
 
 def test_every_image_has_the_split_label_and_box_of_its_id(tmp_path):
@@ -84,5 +84,5 @@ def test_damaged_lists_are_named(tmp_path, name, old, new, message):
     assert old in text
     file.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=message) as error:
-        open_cub200(home)
+        open_cub200(home, crop_to_box=True)
     assert "\n" not in str(error.value)

@@ -1,5 +1,6 @@
-"""Images in parquet files: every row comes back, from any process, and only one row group is kept."""
+"""Data sets in parquet files: every row comes back, from any process, however the files hold it and name it."""
 
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,45 +10,183 @@ import pytest
 from official_copies import KINDS, encoded, make_parquet
 
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.files.decode import CorruptImageError
-from srp_exp.datasets.sets.parquet import ImageNetParquet, ParquetSource
+from srp_exp.datasets.batches import digests_of
+from srp_exp.datasets.sets.parquet import ImageNetParquet, Parquet
 
 FILES = {"train-00000-of-00002": (0, 7), "train-00001-of-00002": (7, 5)}
+PICTURES = [encoded(KINDS[number % len(KINDS)], number) for number in range(18)]
 
 
-def open_parquet(root, **others):
+def open_parquet(root, kind=ImageNetParquet, **others):
     arguments = {"cache_dir": None, "verify": "warn", "on_corrupt": "stop", "copy_side": None} | others
-    return ImageNetParquet(str(root), augmentation=FileAugmentation(), **arguments)
+    return kind(str(root), augmentation=FileAugmentation(), **arguments)
+
+
+def rewrite(home, **options):
+    for file in home.rglob("*.parquet"):
+        pq.write_table(pq.read_table(file), file, **options)
+    return home
+
+
+WAYS = {
+    "compressed": {"compression": "snappy"},
+    "zstd, one group": {"compression": "zstd", "use_dictionary": False},
+    "plain": {"compression": "none", "use_dictionary": False},
+    "plain, small pages": {"compression": "none", "use_dictionary": False, "data_page_size": 500, "row_group_size": 5},
+    "dictionary": {"compression": "none", "use_dictionary": True},
+    "dictionary that overflows": {"compression": "none", "dictionary_pagesize_limit": 2000},
+    "new pages": {"compression": "none", "data_page_version": "2.0", "use_dictionary": False},
+    "delta": {"compression": "none", "use_dictionary": False, "column_encoding": {"image.bytes": "DELTA_BYTE_ARRAY"}},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_row_comes_back_however_it_was_written(tmp_path, way):
+    """The same image twice, too, which a dictionary holds once."""
+    home = make_parquet(tmp_path)
+    file = home / "data" / "train-00001-of-00002.parquet"
+    table = pq.read_table(file)
+    pq.write_table(pa.concat_tables([table, table.slice(1, 2)]), file)
+    options = dict(WAYS[way])
+    if "column_encoding" in options:
+        options["column_encoding"] = options["column_encoding"] | {"image.path": "PLAIN", "label": "PLAIN"}
+    found = open_parquet(rewrite(home, **options)).train
+    assert [found.source.read(row) for row in range(14)] == [*PICTURES[:12], *PICTURES[8:10]]
+    in_place = all(path.suffix == ".parquet" for path in found.source.probes())
+    assert in_place == (options["compression"] == "none" and "column_encoding" not in options)
 
 
 @pytest.mark.parametrize("as_struct", [True, False])
 def test_every_row_comes_back_in_any_order(tmp_path, as_struct):
-    home = make_parquet(tmp_path, as_struct=as_struct)
-    source = open_parquet(home).train.source
+    source = open_parquet(make_parquet(tmp_path, as_struct=as_struct)).train.source
     assert len(source) == 12
     order = [11, 0, 6, 7, 5, 1, 10, 2, 3, 9, 4, 8]
-    expected = {number: encoded(KINDS[number % len(KINDS)], number) for number in order}
-    assert {position: source.read(position) for position in order} == expected
-    copy = pickle.loads(pickle.dumps(source))
-    assert copy.read(7) == expected[7]
+    assert [source.read(position) for position in order] == [PICTURES[number] for number in order]
+    assert pickle.loads(pickle.dumps(source)).read(7) == PICTURES[7]
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(source.read, order * 5)) == [expected[number] for number in order * 5]
+        assert list(threads.map(source.read, order * 5)) == [PICTURES[number] for number in order * 5]
 
 
 def test_the_names_are_files_and_rows(tmp_path):
-    source = open_parquet(make_parquet(tmp_path)).train.source
+    source = open_parquet(rewrite(make_parquet(tmp_path), compression="none")).train.source
     names = [source.name(position) for position in range(12)]
     data = tmp_path / "data"
     assert names == [f"{data / file}.parquet#{row}" for file, (_, size) in FILES.items() for row in range(size)]
 
 
-def test_only_the_last_row_group_is_kept(tmp_path):
-    source = open_parquet(make_parquet(tmp_path)).train.source
-    for position in range(12):
-        source.read(position)
-    _, first, end, column = source._last
-    assert (first, end, len(column)) == (3, 5, 2)
-    assert len(pickle.dumps(source)) < 1000
+def test_what_is_unpacked_comes_back_when_it_was_deleted(tmp_path):
+    home, cache = make_parquet(tmp_path / "set"), tmp_path / "cache"
+    for _ in range(2):
+        found = open_parquet(home, cache_dir=str(cache))
+        assert found.train.source.read(3) == PICTURES[3]
+        unpacked = list(cache.rglob("*.images"))
+        assert len(unpacked) == 3
+        for file in unpacked:
+            file.unlink()
+
+
+def test_how_the_images_are_stored_is_no_part_of_the_data(tmp_path):
+    digests = [digests_of(open_parquet(make_parquet(tmp_path / "snappy")))]
+    digests.append(digests_of(open_parquet(rewrite(make_parquet(tmp_path / "plain"), compression="none"))))
+    assert digests[0] == digests[1]
+
+
+HUB = {  # names of columns and files as sets on the hub have them: (image, label, files of train and test)
+    "cifar10": ("img", "label", "plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet"),
+    "converted": ("image", "labels", "default/train/0000.parquet", "default/test/0000.parquet"),
+    "beans": ("image", "labels", "data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"),
+    "two files": ("picture", "class", "train.parquet", "test.parquet"),
+}
+
+
+def write(file, images, labels, image="image", label="label", features=None, more=()):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns = {
+        image: pa.array([{"bytes": content, "path": "x.jpg"} for content in images], kind),
+        label: pa.array(labels),
+        **dict(more),
+    }
+    metadata = {b"huggingface": json.dumps({"info": {"features": features}})} if features else None
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), file)
+
+
+@pytest.mark.parametrize("name", HUB)
+@pytest.mark.parametrize("described", [True, False])
+def test_columns_and_files_of_any_name(tmp_path, name, described):
+    image, label, train, test = HUB[name]
+    features = {image: {"_type": "Image"}, label: {"_type": "ClassLabel", "names": ["ant", "bee", "cat"]}}
+    for file, first, size in ((train, 0, 12), (test, 12, 6)):
+        labels = [number % 3 for number in range(first, first + size)]
+        write(tmp_path / file, PICTURES[first : first + size], labels, image, label, features if described else None)
+    found = open_parquet(tmp_path, Parquet)
+    assert found.class_names == (("ant", "bee", "cat") if described else ("0", "1", "2"))
+    assert [found.train.source.read(row) for row in range(12)] == PICTURES[:12]
+    assert found.test.labels.tolist() == [0, 1, 2] * 2
+
+
+def test_of_two_label_columns_one_is_chosen(tmp_path):
+    """As CIFAR-100 has them."""
+    fine, coarse = [0, 1, 2, 3], [0, 0, 1, 1]
+    features = {"img": {"_type": "Image"}}
+    features |= {name: {"_type": "ClassLabel", "names": list("abcd")} for name in ("fine_label", "coarse_label")}
+    for part in ("train", "test"):
+        more = {"coarse_label": pa.array(coarse)}
+        write(tmp_path / f"{part}.parquet", PICTURES[:4], fine, "img", "fine_label", features, more)
+    with pytest.raises(ValueError, match=r"2 columns may hold labels; set .*label_column to one of fine_label, coarse"):
+        open_parquet(tmp_path, Parquet)
+    assert open_parquet(tmp_path, Parquet, label_column="coarse_label").train.labels.tolist() == coarse
+    with pytest.raises(ValueError, match="dataset.label_column=colour: .* has no such column, but img"):
+        open_parquet(tmp_path, Parquet, label_column="colour")
+
+
+def test_texts_are_labels_too(tmp_path):
+    write(tmp_path / "train.parquet", PICTURES[:4], ["bee", "ant", "cat", "bee"])
+    write(tmp_path / "test.parquet", PICTURES[4:6], ["cat", "ant"])
+    found = open_parquet(tmp_path, Parquet)
+    assert found.class_names == ("ant", "bee", "cat")
+    assert (found.train.labels.tolist(), found.test.labels.tolist()) == ([1, 0, 2, 1], [2, 0])
+    write(tmp_path / "test.parquet", PICTURES[4:6], ["cat", "dog"])
+    with pytest.raises(ValueError, match=r"test has classes that train lacks \(dog\)"):
+        open_parquet(tmp_path, Parquet)
+
+
+def test_a_test_split_without_labels_is_left_for_validation(tmp_path):
+    for part, labels in (("train", [0, 1]), ("test", [-1, -1]), ("validation", [1, 0])):
+        write(tmp_path / "data" / f"{part}-00000-of-00001.parquet", PICTURES[:2], labels)
+    assert open_parquet(tmp_path, Parquet).test.labels.tolist() == [1, 0]
+
+
+def test_a_set_without_a_test_split_is_divided(tmp_path):
+    write(tmp_path / "everything.parquet", PICTURES[:12], [0, 1, 2] * 4)
+    with pytest.raises(ValueError, match="has no test part; add one, or take a part"):
+        open_parquet(tmp_path, Parquet)
+    found = open_parquet(tmp_path, Parquet, test_fraction=0.25)
+    assert (found.train.labels.bincount().tolist(), found.test.labels.bincount().tolist()) == ([3, 3, 3], [1, 1, 1])
+    both = sorted([*found.train.index.tolist(), *found.test.index.tolist()])
+    assert both == list(range(12))
+    for part in (found.train, found.test):
+        assert [part.source.read(row) for row in range(len(part))] == [PICTURES[at] for at in part.index.tolist()]
+
+
+def test_two_sets_in_one_folder_are_told_apart_by_the_user(tmp_path):
+    for name in ("large", "small"):
+        write(tmp_path / name / "train.parquet", PICTURES[:2], [0, 1])
+    with pytest.raises(ValueError, match=r"has several data sets \(large, small\); set dataset.root to one"):
+        open_parquet(tmp_path, Parquet)
+
+
+def test_pictures_of_one_size_are_held_in_memory(tmp_path):
+    same = [encoded("rgb", number, (20, 16)) for number in range(6)]
+    write(tmp_path / "train.parquet", same, [0, 1] * 3)
+    write(tmp_path / "test.parquet", same[:2], [0, 1])
+    found = open_parquet(tmp_path, Parquet, memory_mb=1)
+    assert (found.image_size, found.train.images.shape) == ((16, 20), (6, 3, 16, 20))
+    assert found.mean == pytest.approx((found.train.images / 255).mean((0, 2, 3)).tolist(), abs=1e-6)
+    assert found.std == pytest.approx((found.train.images / 255).std((0, 2, 3), correction=0).tolist(), abs=1e-6)
+    assert not hasattr(open_parquet(tmp_path, Parquet, memory_mb=0.005).train, "images")  # 7,680 bytes
+    write(tmp_path / "test.parquet", [same[0], encoded("rgb", 9, (16, 20))], [0, 1])
+    assert not hasattr(open_parquet(tmp_path, Parquet, memory_mb=1).train, "images")
 
 
 @pytest.mark.parametrize(("names", "expected"), [(True, ("name 0", "name 1", "name 2")), (False, ("0", "1", "2"))])
@@ -82,12 +221,12 @@ def replace_column(file, name, column):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("image", None, "has no column image, but label; rename it"),
-        ("label", None, "has no column label, but image; rename it"),
-        ("label", pa.array(["a"] * 7), "its labels are string"),
+        ("image", None, "0 columns may hold images; set dataset.image_column to one of label"),
+        ("label", None, "has no column label, which the other files have"),
+        ("label", pa.array([0.5] * 7), "its labels are double"),
         ("label", pa.array([0, 1, None, 0, 1, 2, 0]), "its labels are int64 with 1 missing"),
-        ("label", pa.array([0, 1, -1, 0, 1, 2, 0]), r"1 labels lie outside the 3 classes.*parquet: -1\)"),
-        ("label", pa.array([0, 1, 3, 0, 1, 2, 0]), r"1 labels lie outside the 3 classes.*parquet: 3\)"),
+        ("label", pa.array([0, 1, -1, 0, 1, 2, 0]), r"1 labels lie outside the 3 classes.*#2: -1\)"),
+        ("label", pa.array([0, 1, 3, 0, 1, 2, 0]), r"1 labels lie outside the 3 classes.*#2: 3\)"),
     ],
 )
 def test_wrong_columns_are_named(tmp_path, column, values, message):
@@ -117,12 +256,7 @@ def test_rows_without_bytes_and_damaged_bytes_are_corrupt_images(tmp_path):
     images[1], images[4] = None, images[4][:100]
     replace_column(file, "image", pa.array(images, pa.binary()))
     found = open_parquet(home)
-    with pytest.raises(CorruptImageError, match=r"train-00000-of-00002\.parquet#1: holds no bytes"):
-        found.train.source.read(1)
+    assert found.train.source.read(1) == b""
     skipped = open_parquet(home, on_corrupt="skip").train
     assert skipped.index.tolist() == [0, 2, 3, 5, 6, 7, 8, 9, 10, 11]
     assert skipped.skipped == 2
-
-
-def test_an_empty_source(tmp_path):
-    assert len(ParquetSource(tmp_path, [])) == 0

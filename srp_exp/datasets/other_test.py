@@ -1,0 +1,93 @@
+"""Other pictures of the classes that a network knows, to test it on: ImageNet-V2, a part of ImageNet-C, one's own."""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+import torch
+
+from srp_exp.datasets.batches import DataSet
+from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.files.source import FolderSource
+from srp_exp.datasets.sets.catalogue import first_few
+from srp_exp.datasets.split import Split
+from srp_exp.errors import MissingFileError, UserError
+
+LOG = logging.getLogger("srp_exp")
+_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+_WNID = re.compile(r"n\d{8}")  # of ImageNet's classes, whose sorted order is that of the labels everywhere
+
+
+def other_test(root: Path, dataset: DataSet) -> Split | FileSplit:
+    """The pictures root/<class>/, at any depth, as a split that `dataset` takes in the place of its test split.
+
+    Folders are matched with the classes by name, in which _ stands for /; ImageNet's may be called 0 to 999 too, as
+    ImageNet-V2 has them. An empty folder is a class without pictures. `index` counts the pictures in the order of their
+    paths within their classes. Raises MissingFileError where there is no such folder, and UserError where the classes
+    aren't the same, for a file that isn't named as a picture, and where a set held in memory meets pictures of another
+    size.
+    """
+    if not root.is_dir():
+        raise MissingFileError(f"test_root={root}: there is no such folder")
+    folders = _matched(root, dataset.class_names)
+    paths, labels = [], []
+    for label, folder in enumerate(folders):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+            if not path.name.lower().endswith(_ENDINGS):
+                raise UserError(f"test_root={root}: {path} is not named as a picture; take it out")
+            paths.append(path.relative_to(root).as_posix())
+            labels.append(label)
+    if not paths:
+        raise UserError(f"test_root={root}: there is no picture in its folders")
+    rows = torch.arange(len(paths))
+    split = FileSplit(FolderSource(root, paths), rows, torch.tensor(labels), rows)
+    if isinstance(dataset.test, Split):
+        return _in_memory(split, dataset)
+    if dataset.test.boxes is not None:
+        LOG.warning("test_root=%s: its pictures are taken whole, and the run's were cut to their boxes", root)
+    return split
+
+
+def name_of(root: Path) -> str:
+    """What the results on `root` are called: <the folder above>-<the folder>-<digest of paths and sizes of files>."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    files = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in paths]
+    digest = hashlib.sha256(repr(files).encode()).hexdigest()[:8]
+    return re.sub(r"[^\w.-]", "_", "-".join([*root.resolve().parts[-2:], digest]))
+
+
+def _matched(root: Path, class_names: tuple[str, ...]) -> list[Path]:
+    """The folder of each class."""
+    found = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    numbers = [str(label) for label in range(len(class_names))]
+    if found == set(numbers) and all(_WNID.fullmatch(name) for name in class_names):
+        return [root / number for number in numbers]
+    wanted = [name.replace("/", "_") for name in class_names]
+    lacking, unknown = sorted(set(wanted) - found), sorted(found - set(wanted))
+    if lacking or unknown:
+        what = [f"lacks {first_few(lacking)}"] if lacking else []
+        what += [f"has {first_few(unknown)} besides"] if unknown else []
+        raise UserError(
+            f"test_root={root}: its folders aren't the {len(class_names)} classes of the run: it {' and '.join(what)}; "
+            f"name them as the classes, with an empty folder for one without pictures"
+        )
+    return [root / name for name in wanted]
+
+
+def _in_memory(split: FileSplit, dataset: DataSet) -> Split:
+    images = []
+    for row in range(len(split)):
+        name = split.source.name(row)
+        image = decode(split.source.read(row), name)
+        if image.shape[1:] != dataset.image_size:
+            height, width = dataset.image_size
+            raise UserError(
+                f"test_root: {name} has {image.shape[1]} x {image.shape[2]} pixels, and the pictures of the run have "
+                f"{height} x {width}; resize them"
+            )
+        if dataset.channels == 1 and not torch.equal(image, image[:1].expand_as(image)):
+            raise UserError(f"test_root: {name} has colours, and the pictures of the run are grey; convert it")
+        images.append(image[: dataset.channels])
+    return Split(torch.stack(images), split.labels, split.index)

@@ -1,0 +1,66 @@
+"""A data set of one's own: a folder of pictures for every class."""
+
+from pathlib import Path
+
+from srp_exp.datasets.sets.catalogue import Catalogue, divide, first_few
+from srp_exp.datasets.sets.class_folders import class_folders, list_pictures, loose_pictures
+from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.errors import MissingFileError, UserError
+
+_TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+"""What the folders of the splits are called, in any letters; of the test folders the first that is there counts."""
+
+
+class Folder(PictureSet):
+    """train/<class>/ and test/<class>/ or val/<class>/; or <class>/ only, of which `test_fraction` is for testing.
+
+    Classes are the folders in train, in sorted order. test_fraction, split_seed: as of `divide`. A folder with nothing
+    but another one in it, as archives bring it, is passed through.
+    """
+
+    set_name = "folder"
+    remedy = "it needs train/<class>/ and test/<class>/ or val/<class>/, or <class>/ and dataset.test_fraction"
+
+    @classmethod
+    def locate(cls, root: Path) -> Path:
+        if not root.is_dir():
+            raise MissingFileError(f"dataset.root={root}: there is no such folder; {cls.remedy}")
+        inside = class_folders(root)
+        while len(inside) == 1 and _named(inside, _TRAIN) is None and not loose_pictures(root / inside[0]):
+            root, inside = root / inside[0], class_folders(root / inside[0])
+        if not inside:
+            raise MissingFileError(f"dataset.root={root}: has no folders; {cls.remedy}")
+        return root
+
+    @classmethod
+    def read(cls, home: Path, test_fraction: float = 0.0, split_seed: int = 0) -> Catalogue:
+        inside = class_folders(home)
+        train_part, test_part = _named(inside, _TRAIN) or ".", _named(inside, _TEST)
+        if train_part == "." and test_part:
+            raise UserError(f"{home}: has a folder {test_part}, but none named {' or '.join(_TRAIN)}; {cls.remedy}")
+        names = tuple(class_folders(home / train_part))
+        whole, folders, notes = list_pictures(home, train_part, names)
+        test = None
+        if test_part:
+            unknown = sorted(set(class_folders(home / test_part)) - set(names))
+            if unknown:
+                raise UserError(
+                    f"{home}: {test_part} has classes that {train_part} lacks ({first_few(unknown)}), so they have no "
+                    f"label; put pictures of them into {train_part}, or remove them"
+                )
+            test, more, other = list_pictures(home, test_part, names)
+            folders, notes = folders + more, notes + other
+        for part in (train_part, *([test_part] if test_part else [])):
+            if loose := loose_pictures(home / part):
+                notes += (
+                    f"{home / part}: {len(loose):,} pictures are in no class and passed over ({first_few(loose)})",
+                )
+        if test_part and (unread := [name for name in inside if name not in (train_part, test_part)]):
+            notes += (f"{home}: {first_few(unread)} is not read: {train_part} and {test_part} are all of the set",)
+        train, test = divide(whole, test, test_fraction, split_seed, home)
+        return Catalogue(train, test, names, (home, *folders), notes)
+
+
+def _named(folders: list[str], names: tuple[str, ...]) -> str | None:
+    by_name = {folder.lower(): folder for folder in folders}
+    return next((by_name[name] for name in names if name in by_name), None)

@@ -1,0 +1,73 @@
+"""The prepared copy of a data set: parquet files of smaller pictures, which any reader of the hub's sets reads too.
+
+<split>-00000.parquet, ... with the columns image (bytes, uncompressed), label, index and, where the set has them, box.
+The schema's metadata hold the class names as the hub's do, and under `COPY_KEY` the facts of the copy.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from srp_exp.datasets.sets.catalogue import Catalogue
+from srp_exp.datasets.sets.parquet_files import find_columns, read_labels, read_listing, read_schema
+from srp_exp.errors import UserError
+
+COPY_KEY = b"srp_exp"
+PARTS = ("train", "test")
+
+
+def copy_files(folder: Path, part: str) -> list[Path]:
+    return sorted(folder.glob(f"{part}-[0-9]*.parquet"))
+
+
+def copy_facts(folder: Path) -> dict[str, Any] | None:
+    """What `folder` is a copy of: its name, resize, quality, and how many were skipped; None where it is no copy."""
+    files = copy_files(folder, PARTS[0])
+    facts: dict[str, Any] | None = None
+    if files:
+        facts = json.loads((read_schema(files[0]).metadata or {}).get(COPY_KEY, b"null"))
+    return facts
+
+
+def check_copy(folder: Path, facts: dict[str, Any] | None, name: str, side: int | None) -> None:
+    """Raise UserError unless the copy in `folder`, or that it is none, is what was asked for."""
+    if facts is None:
+        if side is not None:
+            raise UserError(
+                f"dataset.copy_side={side}: {folder} is no prepared copy; set dataset.copy_side=null, or prepare one "
+                f"with scripts/prepare_data.py resize={side}"
+            )
+    elif facts["name"] != name:
+        raise UserError(f"dataset.root={folder}: holds a copy of {facts['name']}, not of {name}; choose another folder")
+    elif facts["resize"] != side:
+        raise UserError(
+            f"dataset.copy_side={side}: {folder} holds pictures reduced to a shorter side of {facts['resize']}, which "
+            f"gives other results than the original; set dataset.copy_side={facts['resize']}, or another dataset.root"
+        )
+
+
+def read_copy(folder: Path, facts: dict[str, Any], cache: Path) -> Catalogue:
+    """The copy in `folder`, with the labels, order, index and skipped of the original."""
+    columns = find_columns(copy_files(folder, PARTS[0])[0], "image", "label")
+    parts = []
+    for part in PARTS:
+        files = copy_files(folder, part)
+        read = read_listing(folder, files, columns.image, read_labels(files, columns), cache)
+        if len(read) != facts["sizes"][part]:
+            raise UserError(
+                f"{folder}: has {len(read):,} of {facts['sizes'][part]:,} {part} pictures; prepare it again"
+            )
+        names = ["index", "box"] if facts["boxes"] else ["index"]
+        table = pa.concat_tables(pq.read_table(file, columns=names) for file in files)
+        boxes = None
+        if facts["boxes"]:
+            boxes = table.column("box").combine_chunks().flatten().to_numpy().astype(np.float32).reshape(-1, 4)
+        index = np.array(table.column("index").to_numpy())
+        parts.append(replace(read, index=index, boxes=boxes, skipped=facts["skipped"][part]))
+    read_from = (folder, *(file for part in PARTS for file in copy_files(folder, part)))
+    return Catalogue(parts[0], parts[1], columns.class_names, read_from)

@@ -1,0 +1,73 @@
+"""What a run has read: digests of its data, so that none is skipped, resumed or evaluated over other data.
+
+Imports no torch: to skip a finished run, what was found out at the last start is enough, as long as no file changed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from srp_exp.errors import UserError
+from srp_exp.files import cache_folder, stamp, write_atomically
+from srp_exp.runs.folder import DATA, reading
+
+Digests = Mapping[str, str]
+"""A digest of each part of the data, by its name for messages, such as "training labels"."""
+
+
+def record_data(folder: Path, digests: Digests) -> None:
+    """Note in a run folder what the run reads."""
+    write_atomically(folder / DATA, json.dumps(digests, indent=1).encode())
+
+
+def refuse_other_data(folder: Path, digests: Digests) -> None:
+    """Raise UserError where the run in `folder` has read other data than `digests` are of; parts these lack may be any.
+
+    A folder without a record has read nothing yet.
+    """
+    if not (folder / DATA).exists():
+        return
+    with reading(folder / DATA):
+        before = dict(json.loads((folder / DATA).read_text()))
+    changed = [part for part, digest in digests.items() if before.get(part) != digest]
+    if changed:
+        raise UserError(
+            f"{folder}: was trained on other data ({', '.join(changed)} differ); "
+            f"dataset.name=... makes these another run, rerun=true replaces that one"
+        )
+
+
+def remember_digests(dataset: DictConfig, digests: Digests, read_from: tuple[str, ...] | None) -> None:
+    """Keep the digests of the set of a configuration until one of the files and folders it was read from changes."""
+    if read_from is None:
+        return
+    stamps = [stamp(Path(place)) for place in read_from]
+    file = _file(dataset)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps({"stamps": stamps, "digests": dict(digests)}).encode())
+    except OSError:
+        return  # the next start takes them again
+
+
+def known_digests(dataset: DictConfig) -> Digests | None:
+    """What was remembered, if no file has changed since; None where the set has to be opened."""
+    try:
+        known = json.loads(_file(dataset).read_text())
+        if all(stamp(Path(found[0])) == found for found in known["stamps"]):
+            return dict(known["digests"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        pass
+    return None
+
+
+def _file(dataset: DictConfig) -> Path:
+    plain: Any = OmegaConf.to_container(dataset, resolve=True, enum_to_str=True)
+    key = json.dumps([os.getcwd(), plain], sort_keys=True)  # noqa: PTH109  as a place may be relative
+    name = hashlib.sha256(key.encode()).hexdigest()[:20]
+    return cache_folder(plain.get("cache_dir")) / "digests" / f"{name}.json"

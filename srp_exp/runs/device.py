@@ -1,0 +1,72 @@
+"""The device of a run, and how torch is to use it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from omegaconf import DictConfig
+
+from srp_exp.errors import UserError
+from srp_exp.runs.free_device import FREE_CUDA, free_cuda
+from srp_exp.training.distributed import by_slurm, launched_as
+
+
+def choose_kernels(config: DictConfig) -> None:
+    """Whether torch rounds fp32 in TF32, tries cuDNN's kernels, and takes those alone that repeat their bits.
+
+    Where `deterministic` finds no such kernel torch raises.
+    """
+    if config.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(config.deterministic)
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
+
+
+def build_device(name: str) -> torch.device:
+    """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises UserError where it isn't there.
+
+    Of several processes on a machine each takes the CUDA device of its number, or the only one that SLURM shows it;
+    with "free_cuda" every process, of whichever run, takes one that no other has taken so. A CUDA device becomes the
+    current one of the process: else what names none, such as nccl, would go to the first.
+    """
+    if name == FREE_CUDA:
+        name = str(free_cuda())
+    elif name.startswith("cuda:") and launched_as().size > 1:
+        raise UserError(f"device={name} with several processes: set device=cuda, and each takes one of its own")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available():
+        name = f"cuda:{_own_number(torch.cuda.device_count())}"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
+    return device
+
+
+def _own_number(devices: int) -> int:
+    """Which of the CUDA devices that this process sees is its own. Raises UserError where there are too few."""
+    processes = launched_as()
+    if devices == 1 and by_slurm():
+        return 0  # SLURM shows each task another one, as the first
+    if processes.local_rank >= devices:
+        raise UserError(
+            f"process {processes.rank} is number {processes.local_rank + 1} of its machine, where it sees {devices} "
+            "CUDA devices: start fewer processes on a machine, or set device=cpu"
+        )
+    return processes.local_rank
+
+
+@contextmanager
+def memory_suffices(device: torch.device, batch_size: int, remedy: str) -> Iterator[None]:
+    """Raise UserError, with what to do, where the device's memory does not."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"out of memory on {device} with recipe.batch_size={batch_size}: {remedy}") from error

@@ -1,0 +1,121 @@
+"""A study as plain values, in full precision and the unit of results.json: its entries, comparisons and runs.
+
+The last value of each says why they may not be comparable (StudyResults.warnings); a comment would break a CSV.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from srp_exp.studies.grid import METHOD
+from srp_exp.studies.measured import Measured, describe
+from srp_exp.studies.results import Entry, StudyResults
+from srp_exp.studies.statistics import Mean
+from srp_exp.studies.store import Run, State
+from srp_exp.studies.tables import best, cell_name, parameters, published, summary
+from srp_exp.studies.verdict import Verdict
+
+Values = list[dict[str, Any]]
+
+
+def entry_values(results: StudyResults) -> Values:
+    """Every entry: its statistics over the seeds, and what is published."""
+    bests, warnings = best(results), "; ".join(results.warnings)
+    lines = []
+    for entry in results.entries:
+        values, numbers = summary(entry), published(results, entry)
+        lines.append(
+            {
+                **_place(entry),
+                "metric": results.study["metric"],
+                "mean": values and values.mean,
+                "sd": values and values.sd,
+                "n": len(entry.values),
+                "planned": len(entry.runs),
+                "low": values and values.low,
+                "high": values and values.high,
+                "best": int((entry.method, entry.cell) in bests),
+                "parameters": parameters(entry).replace(",", ""),
+                "published": "; ".join(str(number["value"]) for number in numbers),
+                "source": "; ".join(number["source"] for number in numbers),
+                "warnings": warnings,
+            }
+        )
+    return lines
+
+
+def comparison_values(measured: Sequence[Measured], verdicts: Sequence[Verdict]) -> Values:
+    """Every statement with its verdict, and every cell of it; "all" is the mean of the cells."""
+    lines = []
+    for of_statement, verdict in zip(measured, verdicts, strict=True):
+        statement = of_statement.statement
+        fixed = {
+            "statement": describe(of_statement),
+            "method": statement.method,
+            "baseline": statement.baseline,
+            "beyond": " - ".join(statement.beyond),
+            "metric": statement.metric,
+            "expect": statement.expect.value,
+            "smallest_effect": statement.smallest,
+        }
+        decided = {"p": of_statement.p, "verdict": verdict.outcome.label, "seeds": verdict.seeds}
+        several = len(of_statement.cells) > 1
+        together = "all" if several else cell_name(*of_statement.cells)
+        lines.append({**fixed, "cell": together, **_mean(of_statement.mean), **decided})
+        for cell, differences in of_statement.cells.items() if several else ():
+            alone = Mean([differences]) if differences.shape[-1] else None
+            lines.append({**fixed, "cell": cell_name(cell), **_mean(alone), **dict.fromkeys(decided)})
+    return lines
+
+
+def run_values(results: StudyResults) -> Values:
+    """Every planned run: its state, the metrics of the test split, and where it comes from."""
+    runs = [run for entry in results.entries for run in entry.runs.values()]
+    named = [results.study["metric"], *(c["metric"] for c in results.study["comparisons"] if c["metric"])]
+    metrics = dict.fromkeys([*named, *(name for run in runs if _finished(run) for name in run.results["test"])])
+    return [
+        {
+            **_place(entry),
+            "seed": seed,
+            "state": run.state.value,
+            **{metric: run.value(metric) if _finished(run) else None for metric in metrics},
+            **_origin(run),
+            "folder": str(run.folder),
+            "failure": run.failure,
+            "warnings": "; ".join(results.warnings),
+        }
+        for entry in results.entries
+        for seed, run in entry.runs.items()
+    ]
+
+
+def csv(values: Values) -> str:
+    import pandas as pd
+
+    frame = pd.DataFrame(values)
+    return str(frame.astype({name: "Int64" for name in ("pairs", "seeds") if name in frame}).to_csv(index=False))
+
+
+def _mean(mean: Mean | None) -> dict[str, Any]:
+    if mean is None:
+        return {"pairs": 0, **dict.fromkeys(("difference", "low", "high"))}
+    bounds = (None, None) if mean.error is None else map(float, mean.interval())
+    return {"pairs": mean.n, "difference": float(mean.value), **dict(zip(("low", "high"), bounds, strict=True))}
+
+
+def _place(entry: Entry) -> dict[str, Any]:
+    return {METHOD: entry.method, **dict(entry.cell)}
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    if not _finished(run):
+        return dict.fromkeys(("parameters", "training_seconds", "commit", "torch", "device"))
+    return {
+        **{name: run.results.get(name) for name in ("parameters", "training_seconds")},
+        "commit": run.commit,
+        "torch": run.provenance["packages"].get("torch"),
+        "device": run.provenance["device"],
+    }
+
+
+def _finished(run: Run) -> bool:
+    return run.state == State.finished

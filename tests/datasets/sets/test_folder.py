@@ -1,0 +1,167 @@
+"""A folder of class folders: what is found in it, in the order of torchvision's ImageFolder, and how it is divided."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from official_copies import encoded, put
+
+from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.sets.folder import Folder
+
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "imagenette_128.tar"
+
+
+def open_folder(root, **others):
+    arguments = {
+        "cache_dir": None,
+        "on_corrupt": "stop",
+        "copy_side": None,
+        "augmentation": FileAugmentation(),
+    } | others
+    return Folder(str(root), **arguments)
+
+
+def fill(folder, classes, images):
+    for label, name in enumerate(classes):
+        for number in range(images):
+            put(folder / name / f"{number}.jpg", 7 * label + number)
+
+
+def samples(part):
+    return [(part.source.name(row), label) for row, label in enumerate(part.labels.tolist())]
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("train", "test"), ("Training", "Testing"), ("train", "valid")])
+def test_it_is_torchvisions_image_folder(tmp_path, parts):
+    fill(tmp_path / parts[0], ["b", "a", "C"], 4)
+    fill(tmp_path / parts[0] / "a" / "deeper", ["x", "y"], 2)
+    fill(tmp_path / parts[1], ["b", "a"], 2)
+    found = open_folder(tmp_path)
+    assert found.class_names == ("C", "a", "b")
+    reference = torchvision.datasets.ImageFolder(str(tmp_path / parts[0]))
+    assert samples(found.train) == reference.samples
+    assert [Path(path).parts[-3:] for path, _ in samples(found.test)] == [
+        (parts[1], name, f"{number}.jpg") for name in ("a", "b") for number in range(2)
+    ]
+    assert found.test.labels.tolist() == [1, 1, 2, 2]  # of the classes of train
+
+
+def test_any_format_that_is_decoded_is_taken(tmp_path):
+    from PIL import Image
+
+    picture = Image.new("RGB", (12, 10), (200, 100, 50))
+    for ending in ("jpg", "JPEG", "png", "gif", "bmp", "webp", "tif", "TIFF", "ppm"):
+        for part in ("train", "test"):
+            (tmp_path / part / "one").mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / part / "one" / f"a.{ending}")
+    found = open_folder(tmp_path)
+    assert len(found.train) == 9
+    for row in range(9):
+        pixels = decode(found.train.source.read(row), "")
+        assert pixels.shape == (3, 10, 12) and (pixels[:, 5, 5] - torch.tensor([200, 100, 50])).abs().max() < 4
+
+
+def test_what_is_passed_over_is_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    fill(tmp_path / "train", ["a", "b"], 2)
+    fill(tmp_path / "test", ["a"], 1)
+    fill(tmp_path / "val", ["a"], 1)
+    (tmp_path / "train" / "a" / "notes.txt").touch()
+    (tmp_path / "train" / "a" / ".hidden.jpg").touch()
+    put(tmp_path / "test" / "stray.jpg", 0)
+    for _ in range(2):  # the second time from what was remembered
+        caplog.clear()
+        found = open_folder(tmp_path)
+        assert "1 files are no pictures and passed over (train/a/notes.txt)" in caplog.text
+        assert "test: 1 pictures are in no class and passed over (stray.jpg)" in caplog.text
+        assert "val is not read: train and test are all of the set" in caplog.text
+    assert (len(found.train), len(found.test)) == (4, 1)
+
+
+def test_one_folder_is_divided_by_class_and_seed(tmp_path):
+    fill(tmp_path, ["a", "b"], 10)
+    put(tmp_path / "b" / "more.jpg", 0)
+    with pytest.raises(ValueError, match=r"has no test part; add one, or take a part .*dataset\.test_fraction"):
+        open_folder(tmp_path)
+    first, same, other = (open_folder(tmp_path, test_fraction=0.3, split_seed=seed) for seed in (0, 0, 1))
+    assert first.test.labels.bincount().tolist() == [3, 3]
+    assert first.train.labels.bincount().tolist() == [7, 8]
+    assert first.test.index.tolist() == same.test.index.tolist() != other.test.index.tolist()
+    paths = [path for part in (first.train, first.test) for path, _ in samples(part)]
+    assert sorted(paths) == sorted(str(path) for path in tmp_path.rglob("*.jpg"))
+    with pytest.raises(ValueError, match=r"dataset\.test_fraction=0\.01: takes 0 of the 10"):
+        open_folder(tmp_path, test_fraction=0.01)
+
+
+def test_a_train_folder_alone_is_divided_too(tmp_path):
+    fill(tmp_path / "train", ["a", "b"], 4)
+    assert len(open_folder(tmp_path, test_fraction=0.5).test) == 4
+    fill(tmp_path / "test", ["a", "b"], 1)
+    with pytest.raises(ValueError, match="has a test part already; set it to 0"):
+        open_folder(tmp_path, test_fraction=0.5)
+
+
+def test_the_folder_that_an_archive_brings_is_passed_through(tmp_path):
+    fill(tmp_path / "birds-1.0" / "birds" / "train", ["a", "b"], 2)
+    fill(tmp_path / "birds-1.0" / "birds" / "test", ["a", "b"], 1)
+    assert len(open_folder(tmp_path).train) == 4
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_what_is_no_set_is_refused_in_one_line(tmp_path, exists):
+    root = tmp_path / "nothing"
+    if exists:
+        root.mkdir()
+    with pytest.raises(FileNotFoundError, match=rf"dataset\.root={root}: .*it needs train/<class>/") as error:
+        open_folder(root)
+    assert "\n" not in str(error.value)
+
+
+def test_classes_of_the_test_part_alone_have_no_label(tmp_path):
+    fill(tmp_path / "train", ["a"], 2)
+    fill(tmp_path / "test", ["a", "b"], 2)
+    with pytest.raises(ValueError, match=r"test has classes that train lacks \(b\)"):
+        open_folder(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "a")
+    with pytest.raises(ValueError, match="has a folder test, but none named train or training"):
+        open_folder(tmp_path)
+
+
+def test_small_pictures_of_one_size_are_held_in_memory_and_others_not(tmp_path):
+    for part, first in (("train", 0), ("test", 8)):
+        for number in range(first, first + 8):
+            path = tmp_path / part / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded("palette png", number, (12, 10)))
+    found = open_folder(tmp_path, memory_mb=1)
+    assert found.image_size == (10, 12) and found.train.images.shape == (8, 3, 10, 12)
+    from_files = open_folder(tmp_path, memory_mb=0)
+    for row in range(8):
+        assert torch.equal(found.train.images[row], decode(from_files.train.source.read(row), ""))
+    put(tmp_path / "test" / "a" / "larger.jpg", 0)
+    assert open_folder(tmp_path, memory_mb=1).image_size == (224, 224)
+
+
+def test_statistics_are_those_of_the_training_pictures(tmp_path):
+    """Of one size every pixel counts alike, and they are the plain mean and deviation."""
+    fill(tmp_path / "train", ["a", "b"], 3)
+    fill(tmp_path / "test", ["a"], 1)
+    found = open_folder(tmp_path)
+    pixels = torch.stack([decode(found.train.source.read(row), "").flatten(1) for row in range(6)]).double() / 255
+    assert found.mean == pytest.approx(pixels.mean((0, 2)).tolist())
+    assert found.std == pytest.approx(pixels.std((0, 2), correction=0).tolist())
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/imagenette_128.tar")
+def test_real_photographs(tmp_path):
+    with tarfile.open(SHARED) as archive:
+        archive.extractall(tmp_path, filter="data")
+    found = open_folder(tmp_path, memory_mb=1000)
+    assert (len(found.train), len(found.test), found.num_classes) == (2000, 1000, 10)
+    assert found.class_names[:2] == ("n01440764", "n02102040")
+    assert found.image_size == (128, 128)
+    assert found.train.labels.bincount().min() > 100

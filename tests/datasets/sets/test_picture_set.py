@@ -1,0 +1,271 @@
+"""What all published sets have in common: found, checked against the facts, remembered, subsets, corrupt files."""
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from official_copies import (
+    encoded,
+    make_cars,
+    make_cars_single,
+    make_cub200,
+    make_dogs,
+    make_imagenet,
+    make_parquet,
+)
+
+from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.prepare.copy import CopySettings, write_copy
+from srp_exp.datasets.sets.cars import Cars
+from srp_exp.datasets.sets.catalogue import Facts
+from srp_exp.datasets.sets.cub200 import Cub200
+from srp_exp.datasets.sets.dogs import Dogs
+from srp_exp.datasets.sets.imagenet import ImageNet
+from srp_exp.datasets.sets.parquet import ImageNetParquet
+
+COPIES = {
+    "imagenet": (ImageNet, make_imagenet),
+    "parquet": (ImageNetParquet, make_parquet),
+    "cub200": (Cub200, make_cub200),
+    "cars": (Cars, make_cars),
+    "cars in one file": (Cars, make_cars_single),
+    "dogs": (Dogs, make_dogs),
+}
+
+
+def open_set(kind, root, verify="warn", on_corrupt="stop", **others):
+    arguments = {"cache_dir": None, "copy_side": None, "augmentation": FileAugmentation()} | others
+    return kind(str(root), verify=verify, on_corrupt=on_corrupt, **arguments)
+
+
+@pytest.fixture(params=COPIES)
+def copy(request, tmp_path):
+    """A set's class and a small copy of it: 12 training and 6 test images of 3 classes."""
+    kind, make = COPIES[request.param]
+    return kind, make(tmp_path / "set")
+
+
+def facts_of_a_copy(kind):
+    return Facts(12, 6, 3)
+
+
+def test_a_set_has_its_facts(copy):
+    kind, home = copy
+    found = open_set(kind, home)
+    assert (len(found.train), len(found.test), found.num_classes, found.channels) == (12, 6, 3, 3)
+    assert found.image_size == (224, 224)
+    for part in (found.train, found.test):
+        assert part.index.tolist() == list(range(len(part)))
+        assert part.labels.bincount().tolist() == [len(part) // 3] * 3
+        assert part.boxes is None and part.skipped == 0
+
+
+def test_every_odd_kind_of_image_decodes(copy):
+    found = open_set(copy[0], copy[1])
+    shapes = [
+        decode(p.source.read(row), p.source.name(row)).shape
+        for p in (found.train, found.test)
+        for row in p.rows.tolist()
+    ]
+    assert set(shapes) == {(3, 40, 48)}  # as stored, whatever EXIF says
+
+
+def test_strict_accepts_the_official_counts_only(copy, monkeypatch):
+    kind, home = copy
+    with pytest.raises(ValueError, match="12 training images instead of ") as error:
+        open_set(kind, home, verify="strict")
+    message = str(error.value)
+    assert "\n" not in message and kind.remedy in message and "dataset.verify=warn" in message
+    monkeypatch.setattr(kind, "facts", facts_of_a_copy(kind))
+    assert len(open_set(kind, home, verify="strict").train) == 12
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_the_folder_above_will_do(tmp_path, name):
+    kind, make = COPIES[name]
+    make(tmp_path / kind.usual_names[0])
+    assert len(open_set(kind, tmp_path).train) == 12
+
+
+@pytest.mark.parametrize("kind", [ImageNet, ImageNetParquet, Cub200, Cars, Dogs])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_missing_set_is_one_line_with_the_place_and_the_remedy(tmp_path, kind, exists):
+    root = tmp_path / "nothing"
+    if exists:
+        root.mkdir()
+    with pytest.raises(FileNotFoundError) as error:
+        open_set(kind, root)
+    message = str(error.value)
+    assert message.startswith(f"dataset.root={root}: ") and kind.remedy in message and "\n" not in message
+
+
+def test_the_second_start_reads_no_list(copy, monkeypatch):
+    kind, home = copy
+    first = open_set(kind, home)
+    monkeypatch.setattr(kind, "read", None)
+    again = open_set(kind, home)
+    assert again.class_names == first.class_names
+    for one, other in ((first.train, again.train), (first.test, again.test)):
+        assert torch.equal(one.labels, other.labels) and torch.equal(one.index, other.index)
+        names = [[part.source.name(row) for row in part.rows.tolist()] for part in (one, other)]
+        assert names[0] == names[1]
+
+
+def test_a_change_is_noticed(tmp_path, monkeypatch):
+    home = make_cub200(tmp_path)
+    monkeypatch.setattr(Cub200, "facts", facts_of_a_copy(Cub200))
+    open_set(Cub200, home, verify="strict")
+    time.sleep(0.02)  # longer than the file system's clock takes to tick
+    (home / "images" / "002.Some_Bird" / "Some_Bird_0003_10.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 listed files are absent \(images/002\.Some_Bird/Some_Bird_0003_10"):
+        open_set(Cub200, home, verify="strict")
+
+
+def test_what_is_amiss_is_said_at_every_start(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    home = make_cub200(tmp_path)
+    for _ in range(2):
+        caplog.clear()
+        open_set(Cub200, home)
+        assert "12 training images instead of 5,994, 6 test images instead of 5,794" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cub200", "cars", "cars in one file", "dogs"])
+def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, monkeypatch):
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    kind, make = COPIES[name]
+    home = make(tmp_path)
+    complete = open_set(kind, home)
+    gone = [complete.train.source.name(row) for row in (0, 5, 6, 7, 8)]
+    for file in gone:
+        (home / file).unlink()
+    monkeypatch.setattr(kind, "facts", facts_of_a_copy(kind))
+    with pytest.raises(FileNotFoundError, match="5 listed files are absent") as error:
+        open_set(kind, home, verify="strict")
+    relative = [str((home / file).relative_to(home)) for file in gone]
+    assert f"({', '.join(relative[:3])} and 2 more)" in str(error.value)
+    subset = open_set(kind, home)
+    assert "5 listed files are absent" in caplog.text
+    assert subset.train.index.tolist() == [1, 2, 3, 4, 9, 10, 11]  # places in the official list
+    assert torch.equal(subset.train.labels, complete.train.labels[subset.train.index])
+    assert len(subset.test) == 6
+
+
+@pytest.mark.parametrize("name", sorted(COPIES.keys() - {"parquet"}))  # whose images test_parquet.py damages
+def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatch, caplog):
+    kind, make = COPIES[name]
+    home = make(tmp_path)
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    complete = open_set(kind, home)
+    for part, row, content in (
+        (complete.train, 2, encoded("truncated", 1)),
+        (complete.train, 7, b""),
+        (complete.test, 0, b"<html>404</html>"),
+    ):
+        Path(part.source.name(row)).write_bytes(content)
+    assert len(open_set(kind, home).train) == 12  # "stop" looks at no image before it is needed
+    for attempt in range(2):
+        caplog.clear()
+        found = open_set(kind, home, on_corrupt="skip")
+        assert found.train.index.tolist() == [0, 1, 3, 4, 5, 6, 8, 9, 10, 11]
+        assert torch.equal(found.train.labels, complete.train.labels[found.train.index])
+        assert found.test.index.tolist() == [1, 2, 3, 4, 5]
+        assert (found.train.skipped, found.test.skipped) == (2, 1)
+        assert "2 images can't be decoded and are left out" in caplog.text
+        if attempt == 0:
+            monkeypatch.setattr("srp_exp.datasets.sets.picture_set.find_corrupt", None)  # remembered
+
+
+def test_a_set_that_is_no_copy_has_no_copy_side(tmp_path):
+    make_cub200(tmp_path)
+    with pytest.raises(ValueError, match=r"dataset\.copy_side=256: .* is no prepared copy"):
+        open_set(Cub200, tmp_path, copy_side=256)
+
+
+@pytest.fixture
+def small_copy(tmp_path):
+    """A prepared copy of CUB-200-2011 of shorter side 20, and the set that it was made of."""
+    original = open_set(Cub200, make_cub200(tmp_path / "set"), crop_to_box=True)
+    settings = CopySettings("cub200", original.class_names, resize=20)
+    (tmp_path / "copy").mkdir()
+    write_copy({"train": original.train, "test": original.test}, tmp_path / "copy", settings)
+    return tmp_path / "copy", original
+
+
+def test_a_prepared_copy_is_the_same_set(small_copy):
+    folder, original = small_copy
+    copy = open_set(Cub200, folder, copy_side=20, crop_to_box=True)
+    assert copy.class_names == original.class_names
+    for part, other in ((copy.train, original.train), (copy.test, original.test)):
+        assert torch.equal(part.labels, other.labels) and torch.equal(part.index, other.index)
+        torch.testing.assert_close(part.boxes, other.boxes / 2)  # the pictures' shorter side is 40
+        shapes = [decode(part.source.read(row), part.source.name(row)).shape for row in part.rows.tolist()]
+        assert set(shapes) == {(3, 20, 24)}
+    assert open_set(Cub200, folder, copy_side=20).train.boxes is None
+
+
+@pytest.mark.parametrize("side", [None, 256])
+def test_a_prepared_copy_is_refused_unless_its_size_is_named(small_copy, side):
+    with pytest.raises(ValueError, match=rf"dataset\.copy_side={side}: .* shorter side of 20, .*copy_side=20"):
+        open_set(Cub200, small_copy[0], copy_side=side)
+
+
+def test_a_prepared_copy_of_another_set_is_refused(small_copy):
+    with pytest.raises(ValueError, match="holds a copy of cub200, not of dogs"):
+        open_set(Dogs, small_copy[0], copy_side=20)
+
+
+def test_the_counts_of_a_prepared_copy_are_checked(small_copy, monkeypatch):
+    with pytest.raises(ValueError, match="12 training images instead of 5,994"):
+        open_set(Cub200, small_copy[0], copy_side=20, verify="strict")
+    monkeypatch.setattr(Cub200, "facts", facts_of_a_copy(Cub200))
+    assert len(open_set(Cub200, small_copy[0], copy_side=20, verify="strict").test) == 6
+
+
+@pytest.mark.parametrize("name", ["cub200", "dogs"])
+def test_a_crop_needs_boxes(tmp_path, name):
+    kind, make = COPIES[name]
+    home = make(tmp_path)
+    assert kind.has_boxes(home)
+    assert open_set(kind, home, crop_to_box=True).test.boxes.shape == (6, 4)
+    if kind is Cub200:
+        (home / "bounding_boxes.txt").unlink()
+    else:
+        shutil.rmtree(home / "Annotation")
+    assert not kind.has_boxes(home)
+    with pytest.raises(FileNotFoundError, match=r"dataset\.crop_to_box=true: .* has no bounding boxes"):
+        open_set(kind, home, crop_to_box=True)
+    assert len(open_set(kind, home).train) == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        (ImageNet, (1_281_167, 50_000, 1_000)),
+        (ImageNetParquet, (1_281_167, 50_000, 1_000)),
+        (Cub200, (5_994, 5_794, 200)),
+        (Cars, (8_144, 8_041, 196)),
+        (Dogs, (12_000, 8_580, 120)),
+    ],
+)
+def test_the_official_numbers(kind, numbers):
+    assert (kind.facts.train_size, kind.facts.test_size, kind.facts.num_classes) == numbers
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "numbers"), [(Cub200, make_cub200, (200, 30, 29)), (Dogs, make_dogs, (120, 100, 71))]
+)
+def test_a_set_as_large_as_the_official_one_opens_fast_again(tmp_path, monkeypatch, kind, make, numbers):
+    """Of empty files: the checks look at no image."""
+    classes, train, test = numbers
+    home = make(tmp_path, *([] if kind is Cub200 else ["lists"]), classes, train, test, empty=True)
+    monkeypatch.setattr(kind, "facts", Facts(classes * train, classes * test, classes))
+    open_set(kind, home, verify="strict")
+    started = time.perf_counter()
+    found = open_set(kind, home, verify="strict")
+    seconds = time.perf_counter() - started
+    print(f"{kind.set_name}: the second start took {seconds:.3f} s")
+    assert len(found.train) == classes * train

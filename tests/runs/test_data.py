@@ -1,0 +1,108 @@
+"""A run is neither skipped, resumed nor evaluated over other data than it was trained on."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srp_exp.runs.folder import RESULTS
+
+TINY = (
+    "dataset=folder", "dataset.name=own", "backbone=resnet20", "backbone.depth=8", "recipe.epochs=1", "device=cpu",
+    "recipe.batch_size=4", "recipe.warmup_epochs=0", "srp=gap", "workers=0", "progress=false",
+)  # fmt: skip
+
+
+def make_folder(root: Path, seed: int) -> Path:
+    random = np.random.default_rng(seed)
+    for part, images in (("train", 4), ("test", 2)):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for number in range(images):
+                buffer = io.BytesIO()
+                Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, "BMP")
+                (root / part / name / f"{number}.bmp").write_bytes(buffer.getvalue())
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(command_line, tmp_path_factory) -> tuple[Path, Path]:
+    """The output folder of a finished run, and its data."""
+    place = tmp_path_factory.mktemp("finished")
+    data, output = make_folder(place / "own", 0), place / "out"
+    outcome = command_line(*TINY, f"dataset.root={data}", f"output_dir={output}")
+    assert outcome.code == 0, outcome.err
+    return output, data
+
+
+def test_what_was_read_is_on_record(finished) -> None:
+    (run,) = (finished[0] / "runs").iterdir()
+    parts = {f"{split} {part}" for split in ("training", "test") for part in ("pictures", "labels")}
+    assert json.loads((run / "data.json").read_text()).keys() == {"class names", *parts}
+
+
+def test_a_finished_run_is_skipped_over_its_data_wherever_they_lie(command_line, finished, tmp_path) -> None:
+    output, data = finished
+    for root in (data, shutil.copytree(data, tmp_path / "moved")):
+        outcome = command_line(*TINY, f"dataset.root={root}", f"output_dir={output}")
+        assert outcome.code == 0 and "finished already" in outcome.out
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_finished_run_is_not_skipped_over_other_data(command_line, finished, tmp_path, again) -> None:
+    output, _ = finished
+    other = make_folder(tmp_path / "own2", 1)
+    command = (*TINY, f"dataset.root={other}", f"output_dir={output}")
+    for _ in range(1 + again):  # the second time from what was remembered
+        outcome = command_line(*command)
+    assert outcome.code == 1 and "finished already" not in outcome.out
+    (line,) = outcome.err.splitlines()
+    assert "was trained on other data (training pictures, test pictures differ)" in line
+    assert "dataset.name=..." in line and "rerun=true" in line
+
+
+def test_pictures_rewritten_in_place_are_noticed(command_line, finished, tmp_path) -> None:
+    output, data = finished
+    moved = shutil.copytree(data, tmp_path / "moved")
+    command = (*TINY, f"dataset.root={moved}", f"output_dir={output}")
+    assert command_line(*command).code == 0
+    file = moved / "test" / "a" / "0.bmp"
+    file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
+    outcome = command_line(*command)
+    assert outcome.code == 1 and "(test pictures differ)" in outcome.err
+
+
+def test_an_unfinished_run_does_not_go_on_over_other_data(command_line, finished, tmp_path) -> None:
+    output = shutil.copytree(finished[0], tmp_path / "out")
+    (run,) = (output / "runs").iterdir()
+    (run / RESULTS).unlink()
+    other = make_folder(tmp_path / "own2", 1)
+    command = (*TINY, f"dataset.root={other}", f"output_dir={output}")
+    outcome = command_line(*command)
+    assert outcome.code == 1 and "was trained on other data" in outcome.err
+    assert not (run / RESULTS).exists()
+    assert command_line(*command, "rerun=true").code == 0
+    assert "finished already" in command_line(*command).out
+
+
+def test_evaluation_refuses_other_data_too(command_line, finished, tmp_path) -> None:
+    data = shutil.copytree(finished[1], tmp_path / "own")
+    output = tmp_path / "out"
+    assert command_line(*TINY, f"dataset.root={data}", f"output_dir={output}").code == 0
+    (run,) = (output / "runs").iterdir()
+    assert command_line("mode=eval", f"run={run}", "device=cpu", "workers=0").code == 0
+    shutil.rmtree(data)
+    make_folder(data, 1)
+    outcome = command_line("mode=eval", f"run={run}", "device=cpu", "workers=0")
+    assert outcome.code == 1 and "was trained on other data" in outcome.err
+
+
+def test_data_that_are_gone_are_said_and_the_result_stays(command_line, finished, tmp_path) -> None:
+    output, _ = finished
+    outcome = command_line(*TINY, f"dataset.root={tmp_path / 'gone'}", f"output_dir={output}")
+    assert outcome.code == 0 and "finished already" in outcome.out
+    assert "not compared with the data of the run, which can't be read: dataset.root=" in outcome.err
