@@ -236,6 +236,8 @@ class SequentialWithItsOwnForward(nn.Sequential, Attention):
 class BufferInGate(Excitation):
     """torch.fx gives buffers a node without a proxy."""
 
+    shift: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("shift", torch.full((CHANNELS,), 0.1))

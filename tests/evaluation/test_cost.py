@@ -16,6 +16,7 @@ from srp_exp.evaluation import cost as cost_module
 from srp_exp.evaluation.cost import Contender, compare_costs, cost, peak_memory, ratio, seconds_in_turns
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import RegionPool, apply_srp, srp_modules
+from srp_exp.srp.pool import Numbers
 from srp_exp.training.learner import autocast
 
 CPU = torch.device("cpu")
@@ -141,14 +142,14 @@ def test_a_costlier_network_shows(few_rounds, monkeypatch) -> None:
     model = timm.create_model("test_byobnet", num_classes=4)
     apply_srp(model, 0.5, example_input=torch.zeros(2, 3, 32, 32))
     (pool, *_) = srp_modules(model).values()
-    pooled = type(pool).__call__
+    pooled = type(pool).pool
 
-    def slow(self: RegionPool, x: Tensor) -> Tensor:
+    def slow(self: RegionPool, x: Tensor, numbers: Numbers) -> Tensor:
         time.sleep(0.05)
-        kept: Tensor = pooled(self, x)
+        kept: Tensor = pooled(self, x, numbers)
         return kept
 
-    monkeypatch.setattr(type(pool), "__call__", slow)
+    monkeypatch.setattr(type(pool), "pool", slow)
     summary = cost(subject_of(model))["summary"]
     assert summary["train_step_ratio"] > 3  # four modules wait for 50 ms each, in training only
     assert summary["eval_ratio"] < summary["train_step_ratio"] / 2
