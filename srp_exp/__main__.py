@@ -25,6 +25,8 @@ from srp_exp.runs.folder import RESULTS, failure_file
 from srp_exp.runs.lock import InUseError
 from srp_exp.training.distributed import launched_as
 
+# Before torch is imported: threads of OpenMP that spin while they wait would take the CPUs from other trainings.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 register()  # on import, since the processes that a launcher starts import `execute` and nothing else
 
 

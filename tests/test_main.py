@@ -113,6 +113,8 @@ import sys
 from srp_exp.__main__ import main
 main()
 assert "torch" not in sys.modules
+import os
+assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"  # set before torch is imported, which reads it then
 """
 """What takes seconds to import: without it composing and skipping take about one."""
 
