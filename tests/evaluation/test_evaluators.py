@@ -261,7 +261,7 @@ def test_a_function_that_is_not_there_is_one_line(name) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    check_evaluators(["gates", "my_package.mine"])
+    check_evaluators(["gates", "torch.mine"])
     with pytest.raises(ValueError, match="evaluators: there is no descriptor; did you mean descriptors?"):
         check_evaluators(["descriptor"])
 
