@@ -32,7 +32,8 @@ it takes, without dropout and stochastic depth, and these are checked:
 - evaluation: bit-identical before and after;
 - keys: the same state_dict keys and parameters before and after, and after removal;
 - trains: the modules are those found on the meta device; the training output differs from the plain network's, which
-  comes back bit by bit at scale 1; every parameter that had a gradient beyond rounding has one with SRP.
+  comes back bit by bit at scale 1, as do the gradient, the buffers and the next random number; every parameter that had
+  a gradient beyond rounding has one with SRP.
 
 Networks over 100 M parameters are converted on the meta device, which has no values: it shows the keys.
 """
@@ -42,7 +43,10 @@ Modules whose class is known as channel attention but has no average pooling tha
 BatNonLocalAttn pool with weights that the map decides, coordinate and strip attention along one axis.
 """
 CHECKS = {"evaluation": {"evaluation", "finite"}, "keys": {"keys", "removal"}}
-CHECKS["trains"] = {"same modules on meta", "output differs", "output at scale 1", "gradients"}
+CHECKS["trains"] = {
+    "same modules on meta", "output differs", "output at scale 1", "gradients at scale 1", "buffers at scale 1",
+    "gradients",
+}  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
 CACHE, DOCUMENT = ROOT / "outputs" / "architectures.jsonl", ROOT / "docs" / "architectures.md"
@@ -124,7 +128,7 @@ def _table(headings: list[str], lines: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
-def _one_thread(gibibytes: int = 8) -> None:
+def _one_thread(gibibytes: int = 16) -> None:
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (gibibytes * 2**30,) * 2)
 

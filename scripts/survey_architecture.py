@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from srp_exp.srp import apply_srp, find_attention, remove_srp, srp_modules
+from srp_exp.srp import apply_srp, find_attention, remove_srp, set_progress, srp_modules
 
 LARGEST = 100_000_000  # parameters of a network that is built with values
 SIDES = (64, 128)  # of images, before the size that the network names is tried
@@ -76,7 +76,7 @@ def _search(row: Row) -> None:
     row.with_values = row.parameters <= LARGEST
     row.shape = smallest_input(model)
     found = find_attention(model, torch.empty(row.shape, device="meta"))
-    modules = list(dict.fromkeys(pooling.module for pooling in found))
+    modules = list(dict.fromkeys(pooling.module for pooling in found.poolings if pooling.gates))
     row.attention = dict(Counter(type(model.get_submodule(module)).__name__ for module in modules))
     row.missed = _missed(model, modules)
     if modules and row.with_values:
@@ -115,23 +115,24 @@ def check(model: nn.Module, shape: tuple[int, ...], on_meta: list[str]) -> list[
     torch.manual_seed(0)
     _show_everything(model)
     images = torch.randn(shape)
-    output, trained, gradients = _evaluate(model, images), *_train(model, images)
+    output, plain = _evaluate(model, images), _train(model, images)
     keys, parameters = list(model.state_dict()), [name for name, _ in model.named_parameters()]
     records = apply_srp(model, 0.5, example_input=images)
-    new_output, new_trained, new_gradients = _evaluate(model, images), *_train(model, images)
+    new_output, with_srp = _evaluate(model, images), _train(model, images)
     same_keys = list(model.state_dict()) == keys and [name for name, _ in model.named_parameters()] == parameters
-    for pool in srp_modules(model).values():
-        pool.set_ramp(0)
-    whole = _train(model, images, backward=False)[0]
+    set_progress(model, 0)
+    whole = _train(model, images)
     remove_srp(model)
     checks = {
-        "finite": all(bool(t.isfinite().all()) for t in (output, trained, new_trained)),
+        "finite": all(bool(t.isfinite().all()) for t in (output, plain.output, with_srp.output)),
         "same modules on meta": [record.name for record in records] == on_meta,
         "evaluation": torch.equal(output, new_output),
         "keys": same_keys,
-        "output differs": not torch.equal(trained, new_trained),
-        "output at scale 1": torch.equal(trained, whole),
-        "gradients": _beyond_rounding(gradients) <= set(new_gradients),
+        "output differs": not torch.equal(plain.output, with_srp.output),
+        "output at scale 1": torch.equal(plain.output, whole.output),
+        "gradients at scale 1": _equal(plain.gradients, whole.gradients),
+        "buffers at scale 1": _equal(plain.buffers, whole.buffers) and plain.random == whole.random,
+        "gradients": plain.beyond_rounding() <= with_srp.nonzero(),
         "removal": not srp_modules(model) and list(model.state_dict()) == keys,
     }
     return [name for name, passed in checks.items() if not passed]
@@ -169,20 +170,40 @@ def _evaluate(model: nn.Module, images: Tensor) -> Tensor:
         return _output(model.eval(), images)
 
 
-def _beyond_rounding(gradients: dict[str, float]) -> set[str]:
-    """Names whose gradient isn't that of, say, a bias in front of a batch norm: zero but for rounding."""
-    return {name for name, size in gradients.items() if size > 1e-6 * max(gradients.values())}
+@dataclass
+class Step:
+    """What a training step gives: output, gradients and buffers by name, and the number that torch would draw next."""
+
+    output: Tensor
+    gradients: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    random: float
+
+    def nonzero(self) -> set[str]:
+        """Names whose gradient is finite and not zero."""
+        sizes = {name: float(gradient.abs().max()) for name, gradient in self.gradients.items()}
+        return {name for name, size in sizes.items() if size and math.isfinite(size)}
+
+    def beyond_rounding(self) -> set[str]:
+        """Names whose gradient isn't that of, say, a bias in front of a batch norm: zero but for rounding."""
+        sizes = {name: float(self.gradients[name].abs().max()) for name in self.nonzero()}
+        return {name for name, size in sizes.items() if size > 1e-6 * max(sizes.values())}
 
 
-def _train(model: nn.Module, images: Tensor, backward: bool = True) -> tuple[Tensor, dict[str, float]]:
-    """Output of a training step, and the largest number in each gradient that is finite and not zero, by name."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # evaluation must not see this step
+def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether all have the same bits, those of no number included."""
+    same = (torch.equal(one[name].nan_to_num(), other[name].nan_to_num()) for name in one)
+    return one.keys() == other.keys() and all(same)
+
+
+def _train(model: nn.Module, images: Tensor) -> Step:
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]  # evaluation must not see this step
     torch.manual_seed(1)
     model.train().zero_grad(set_to_none=True)
     output = _output(model, images)
-    if backward:
-        output.float().square().mean().backward()
-    for buffer, before in buffers:
-        buffer.copy_(before)
-    sizes = {n: float(p.grad.abs().max()) for n, p in model.named_parameters() if p.grad is not None}
-    return output.detach(), {name: size for name, size in sizes.items() if size and math.isfinite(size)}
+    output.float().square().mean().backward()
+    after = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for buffer, value in before:
+        buffer.copy_(value)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return Step(output.detach(), gradients, after, float(torch.rand(1)))

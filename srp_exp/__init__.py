@@ -3,7 +3,7 @@
 The library, which needs torch alone:
 
     from srp_exp import apply_srp
-    apply_srp(timm.create_model("seresnet50"), schedule=0.5)
+    apply_srp(timm.create_model("seresnet50"))
 
 and the experiments around it: `srp-exp --help`.
 """

@@ -41,6 +41,11 @@ class Precision(Enum):
     fp16 = "fp16"
 
 
+class PlacementName(Enum):
+    corner = "corner"
+    wrap = "wrap"
+
+
 class ShareName(Enum):
     sample = "sample"
     batch = "batch"
@@ -60,6 +65,7 @@ class SrpConfig:
     _target_: str = MISSING
     share: ShareName = ShareName.sample  # a region for every image, or one for the batch
     regions: int = within("[1, inf)", 1)  # squares pooled together
+    placement: PlacementName = PlacementName.corner  # inside the map, or around its edge: every position alike
     ramp_until: float | None = within("(0, 1]", None)  # part of the training after which the scale is full SRP's
 
 

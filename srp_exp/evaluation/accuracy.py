@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
+from srp_exp.srp.undisturbed import evaluation_mode
 from srp_exp.training.distributed import SINGLE, Processes
 
 
@@ -96,22 +97,20 @@ def evaluate(
     autocast: torch.autocast,
     processes: Processes = SINGLE,
 ) -> Evaluation:
-    """Evaluate `model` on every sample of `batches` in evaluation mode, and leave it in the mode it was in.
+    """Evaluate `model` on every sample of `batches` in evaluation mode; each of its modules is left in its own mode.
 
     Of several processes each passes its own batches, every N-th, and gets the evaluation of all. What was answered
     stays on the device until the end, N x classes float32: nothing waits for it before. Raises UserError where the
     answer to a sample isn't a number.
     """
     parts: list[tuple[Tensor, ...]] = []
-    training = model.training
-    model.eval()
-    for batch in batches:
-        with autocast:
-            logits = model(batch.images)
-        log_probabilities = F.log_softmax(logits.float(), dim=1)
-        losses = F.nll_loss(log_probabilities, batch.labels, reduction="none")
-        parts.append((batch.index, batch.labels, log_probabilities.exp(), losses))
-    model.train(training)
+    with evaluation_mode(model):
+        for batch in batches:
+            with autocast:
+                logits = model(batch.images)
+            log_probabilities = F.log_softmax(logits.float(), dim=1)
+            losses = F.nll_loss(log_probabilities, batch.labels, reduction="none")
+            parts.append((batch.index, batch.labels, log_probabilities.exp(), losses))
     rounds = itertools.zip_longest(*processes.gather(_on_cpu(parts)))
     in_order = [part for of_ranks in rounds for part in of_ranks if part is not None]
     evaluation = Evaluation(class_names, *(torch.cat(column) for column in zip(*in_order, strict=True)))

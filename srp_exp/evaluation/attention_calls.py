@@ -1,28 +1,26 @@
 """What passes through the channel attention of a network on real images: the pooled maps and the gates.
 
-No attention type is named, as in srp_exp.srp.find, which finds the poolings: the module's torch.fx graph is run
-beside the module, and the values of its nodes are read. With SRP or without, the plain network is looked at, in
+No attention type is named, as in srp_exp.srp.find, which tells in which calls a forward pools its map and multiplies
+it: there the values are read while the network runs. With SRP or without, the plain network is looked at, in
 evaluation mode.
 """
 
 import copy
-import inspect
 import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_map
+from torch import Tensor, nn
 
 from srp_exp.errors import UserError
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import find_attention, remove_srp
-from srp_exp.srp.pooling import MULTIPLY, Pooling
-from srp_exp.srp.trace import ancestors, descendants
+from srp_exp.srp.calls import CountedCalls, pick
+from srp_exp.srp.findings import Gate
+from srp_exp.srp.record import copies
 
 Pool = Callable[[Tensor], Tensor]
 """Pools a map (B, ..., H, W) to (B, ..., 1, 1)."""
@@ -85,90 +83,65 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _watch(model: nn.Module, example: Tensor, observe: Callable[[str, AttentionCall], None]) -> list[str]:
     """Let every attention module of `model` tell `observe` of its calls, from now on; returns the names."""
-    poolings = find_attention(model, example)
-    if not poolings:
-        raise UserError(f"{type(model).__name__} has no channel attention with average pooling that could be measured")
+    poolings = [pooling for pooling in find_attention(model, example, training=False).poolings if pooling.gates]
+    unseen = [pooling.module for pooling in poolings if pooling.gate is None]
+    if not poolings or unseen:
+        what = f"{unseen[0]}: its product isn't a call of a torch function" if unseen else type(model).__name__
+        raise UserError(f"{what} has no channel attention with average pooling that could be measured")
     names, seen = [], Counter[str]()
     for pooling in poolings:
         seen[pooling.module] += 1
         number = seen[pooling.module]
         names.append(pooling.module if number == 1 else f"{pooling.module}#{number}")
-        _watch_pooling(model.get_submodule(pooling.module), pooling, names[-1], observe)
+        assert pooling.gate is not None
+        _watch_gate(model.get_submodule(pooling.gate.home), pooling.gate, names[-1], observe)
     return names
 
 
-def _watch_pooling(
-    module: nn.Module, pooling: Pooling, name: str, observe: Callable[[str, AttentionCall], None]
-) -> None:
+def _watch_gate(module: nn.Module, gate: Gate, name: str, observe: Callable[[str, AttentionCall], None]) -> None:
     own_forward = module.forward
-    signature = inspect.signature(own_forward)
 
-    @wraps(own_forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        inputs = copies((args, kwargs))  # modules may work in place
 
-        def run(pool: Pool | None = None) -> "_Reader":
-            inputs = tree_map(lambda a: a.clone() if isinstance(a, Tensor) else a, dict(bound.arguments))
-            return _Reader(module, pooling, inputs, pool)  # on copies: modules may work in place
+        def gate_with(pool: Pool) -> Tensor:
+            with _Reading(gate, pool) as again:
+                again_args, again_kwargs = copies(inputs)
+                own_forward(*again_args, **again_kwargs)
+            return again.gate
 
-        reader = run()
-        observe(name, AttentionCall(reader.feature_map, reader.gate, lambda pool: run(pool).gate))
-        output = own_forward(*args, **kwargs)
-        _check_same(name, reader.result, output)
+        with _Reading(gate) as reading:
+            output = own_forward(*args, **kwargs)
+        observe(name, AttentionCall(reading.feature_map, reading.gate, gate_with))
         return output
 
     module.forward = forward
 
 
-def _check_same(name: str, traced: Any, output: Any) -> None:
-    """The graph is that of training: raise ValueError where it doesn't compute what the module does in evaluation."""
-    if isinstance(output, Tensor) and not torch.allclose(traced, output, rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise UserError(f"{name}: computes otherwise in training than in evaluation, so it can't be measured")
+class _Reading(CountedCalls):
+    """Reads the pooled map and the gate of a forward, which may be given another `pool`."""
 
-
-class _Reader(fx.Interpreter):
-    """Runs the graph of a pooling, with another `pool` if one is given, and keeps the pooled map, gate and result.
-
-    The gate is the first thing computed from the pooled value that multiplies the map, or a map of its size that
-    belongs to it; where the module multiplies nothing itself, it is the module's output, as its parent multiplies.
-    """
-
-    def __init__(self, module: nn.Module, pooling: Pooling, inputs: dict[str, Any], pool: Pool | None) -> None:
-        super().__init__(module, graph=pooling.graph)
+    def __init__(self, gate: Gate, pool: Pool | None = None) -> None:
+        super().__init__((gate.call.function, gate.place.map_call.function, gate.place.mean_call.function))
         self.feature_map, self.gate = torch.empty(0), torch.empty(0)
-        self._pooling, self._pool = pooling, pool
-        self._computed = {pooling.pooled} | descendants(pooling.pooled)
-        start = pooling.feature_map
-        self._related = ({start} | ancestors(start) | descendants(start)) - self._computed
-        self._has_gate = False
-        placeholders = pooling.graph.find_nodes(op="placeholder")
-        self.result = self.run(*[inputs[str(node.target)] for node in placeholders])
+        self._gate, self._pool = gate, pool
 
-    def run_node(self, n: fx.Node) -> Any:
-        if not self._has_gate and (gate := self._gate_of(n)) is not None:
-            self._keep_gate(gate)
-        value = super().run_node(n)
-        if n is self._pooling.feature_map:
-            self.feature_map = value.clone()  # before anything works on it in place
-        if n is self._pooling.pooled and self._pool is not None:
-            value = self._pool(self.feature_map).reshape(value.shape)
-        return value
+    def __enter__(self) -> "_Reading":
+        super().__enter__()
+        return self
 
-    def _gate_of(self, node: fx.Node) -> fx.Node | None:
-        """The input of `node` that gates the map; of the output the one that was computed from the pooled value."""
-        sources = [n for n in node.all_input_nodes if n in self._computed]
-        if not sources:
-            return None
-        if node.op == "output":
-            return sources[-1]
-        maps = [self.env[n] for n in node.all_input_nodes if n in self._related]
-        sized = [m for m in maps if isinstance(m, Tensor) and m.dim() >= 4]
-        gates = node.target in MULTIPLY and any(m.shape[-2:] == self.feature_map.shape[-2:] for m in sized)
-        return sources[0] if gates else None
+    def on_call(self, func: Any, number: int, args: Any, kwargs: Any) -> Any:
+        place, product = self._gate.place, self._gate.call
+        if place.map_call.is_it(func, number):
+            self.feature_map = pick(args, kwargs, place.path).detach().clone()
+        if product.is_it(func, number):
+            self.gate = self._values(pick(args, kwargs, self._gate.path).detach())
+        if place.mean_call.is_it(func, number) and self._pool is not None:
+            return self._pool(self.feature_map).reshape(self.feature_map.shape[0], *place.shape)
+        return func(*args, **kwargs)
 
-    def _keep_gate(self, node: fx.Node) -> None:
-        gate = self.env[node]
-        spread = gate.dim() >= 4 and self.feature_map.dim() >= 4
-        self.gate = (gate.mean((-2, -1)) if spread else gate.clone()).flatten(1)
-        self._has_gate = True
+    def _values(self, factor: Tensor) -> Tensor:
+        """The gate (B, G) of a factor (B, ...), which may be spread over the map."""
+        batch, channels = self.feature_map.shape[0], self.feature_map.shape[1:-2].numel()
+        gate = factor.mean((-2, -1)) if factor.numel() > batch * channels else factor.clone()
+        return (1 / gate if self._gate.divides else gate).flatten(1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from srp_exp.evaluation.attention_calls import AttentionCall, measure_attention
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.seeding import derive
-from srp_exp.srp import StochasticRegionPool2d
+from srp_exp.srp import RegionPool
 
 SCALE = 0.5
 """Scale of the regions that gates are measured with: the same for all runs, so that they can be compared."""
@@ -28,7 +28,7 @@ class GateMeasure:
         self._images = 0
         self._sum = self._squares = torch.zeros(())  # by gate, (G,)
         self._over_channels, self._gap = 0.0, 0.0
-        self._regions = StochasticRegionPool2d(SCALE).train()
+        self._regions = RegionPool(SCALE)
 
     def add(self, call: AttentionCall, labels: Tensor) -> None:
         gate = call.gate.double()

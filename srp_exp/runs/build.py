@@ -20,10 +20,12 @@ from srp_exp.datasets.other_test import other_test
 from srp_exp.errors import UserError
 from srp_exp.runs.data import remember_digests
 from srp_exp.seeding import derive
-from srp_exp.srp import SrpRecord, apply_srp, find_attention
+from srp_exp.srp import SrpRecords, apply_srp, find_attention
+from srp_exp.srp.findings import summary
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.learner import Learner, StepSettings, check_parts
+from srp_exp.training.logs import LOG
 from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
 
@@ -82,7 +84,7 @@ def build_data(config: DictConfig, device: torch.device, processes: Processes = 
     return Data(dataset, splits, placement)
 
 
-def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, list[SrpRecord]]:
+def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, SrpRecords]:
     """The network, initialised from the seed, with SRP where it is chosen, and the records of apply_srp.
 
     Raises ValueError where the network, the attention and SRP don't go together.
@@ -101,8 +103,8 @@ def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> t
     )
     example = torch.zeros(2, dataset.channels, *dataset.image_size)
     if attention._target_ is None:
-        _check_native(attention.average_pooling, config.backbone.name, bool(find_attention(model, example)))
-    records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else []
+        _check_native(attention.average_pooling, config.backbone.name, _has_attention(model, example))
+    records = _apply_srp(config.srp, model, example) if config.srp._target_ is not None else SrpRecords([], [])
     return model.to(device).to(memory_format=_memory_format(config)), records
 
 
@@ -152,9 +154,17 @@ def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:
     return mix
 
 
-def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> list[SrpRecord]:
-    schedule = instantiate(_arguments(srp, without=("name", "share", "regions", "ramp_until")))
-    return apply_srp(model, schedule, share=srp.share, regions=srp.regions, example_input=example)
+def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> SrpRecords:
+    schedule = instantiate(_arguments(srp, without=("name", "share", "regions", "placement", "ramp_until")))
+    settings = {"share": srp.share, "regions": srp.regions, "placement": srp.placement}
+    records = apply_srp(model, schedule, **settings, example_input=example)
+    for line in summary(records.left_out):
+        LOG.info("SRP leaves out %s", line)
+    return records
+
+
+def _has_attention(model: nn.Module, example: torch.Tensor) -> bool:
+    return any(pooling.gates for pooling in find_attention(model, example).poolings)
 
 
 def _check_native(wanted: bool, backbone: str, has_attention: bool) -> None:

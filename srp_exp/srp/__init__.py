@@ -1,25 +1,36 @@
 """Stochastic Region Pooling: regions, schedules, and their injection into any network."""
 
 from srp_exp.srp.find import find_attention
-from srp_exp.srp.inject import SrpRecord, apply_srp, remove_srp, srp_modules
-from srp_exp.srp.region import StochasticRegionPool2d, region_side
+from srp_exp.srp.findings import Findings, LeftOut, Pooling
+from srp_exp.srp.inject import SrpRecord, SrpRecords, apply_srp, remove_srp
+from srp_exp.srp.pool import Draws, RegionPool
+from srp_exp.srp.region import region_side
 from srp_exp.srp.schedule import Cosine, Depth, Fixed, Linear, Schedule, Stages, ramp
+from srp_exp.srp.steer import fix_regions, read_regions, set_progress, srp_modules
 from srp_exp.srp.where import Where
 
 __all__ = [
     "Cosine",
     "Depth",
+    "Draws",
+    "Findings",
     "Fixed",
+    "LeftOut",
     "Linear",
+    "Pooling",
+    "RegionPool",
     "Schedule",
     "SrpRecord",
+    "SrpRecords",
     "Stages",
-    "StochasticRegionPool2d",
     "Where",
     "apply_srp",
     "find_attention",
+    "fix_regions",
     "ramp",
+    "read_regions",
     "region_side",
     "remove_srp",
+    "set_progress",
     "srp_modules",
 ]

@@ -1,20 +1,22 @@
-"""Find the channel attention of a network: modules whose pooled value gates the map that it was pooled from.
+"""Find the channel attention of a network: where the mean of a map over height and width gates this map.
 
-No attention type is named: srp_exp.srp.pooling looks at each module's values. Where a module only computes the gate,
-its parent is seen to multiply with it. The pooling in front of a classifier multiplies nothing, so it is never found.
+No attention type is named, and nothing is rewritten: the network runs on random images, in float64, and values tell
+(srp_exp.srp.record). A gate is a factor of the map that was computed from its mean and changes when a constant is added
+to the map, which tells it from a norm. The pooling in front of a classifier multiplies nothing, so it is never found.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
-from srp_exp.srp.pooling import Inputs, Pooling, trace_poolings
-from srp_exp.srp.trace import to_meta
-from srp_exp.srp.where import Where, choose
+from srp_exp.errors import UserError
+from srp_exp.srp.findings import Findings
+from srp_exp.srp.record import FACTORS
+from srp_exp.srp.search import Search
+from srp_exp.srp.undisturbed import evaluation_mode, undisturbed
 
 LOOKED_FOR = (
     "a module that averages a map (B, C, H, W) over H and W, in any spelling, and multiplies the map by something "
@@ -22,111 +24,68 @@ LOOKED_FOR = (
 )
 
 
-def find_attention(model: nn.Module, example_input: Tensor, where: Where | None = None) -> list[Pooling]:
-    """Return the poolings of the channel attention modules of `model`, in the order in which they run.
+def find_attention(model: nn.Module, example_input: Tensor | None = None, training: bool = True) -> Findings:
+    """Find the poolings of the channel attention modules of `model`.
 
-    `example_input` (B, C, H, W) is run through the model once, in evaluation mode: no parameter, statistic or random
-    state changes. `where` chooses among the modules: see srp_exp.srp.where. A model on the meta device will do.
+    `example_input` (B, C, H, W) shows the size of the images; by default that which a timm model names, or one that the
+    model takes. `training`: whether to tell the calls of a training step or of evaluation, where a forward branches.
+    The model runs on random images and ends as it began: attributes, parameters, statistics, random states. A model on
+    the meta device will do.
+
+    Raises:
+        ValueError: the model can't be run on such images.
     """
-    training = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # a norm of timm counts the batch while traced
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            model.eval()
-            calls = _record_calls(model, example_input)
-            if where is None:  # nothing gates a map without a product: most modules needn't be traced
-                calls = {name: call for name, call in calls.items() if call.multiplies or calls[call.caller].multiplies}
-            device = torch.device("cpu") if example_input.is_meta else example_input.device
-            return choose(model, _find(model, calls, device), where)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+    errors: list[str] = []
+    for example in [example_input] if example_input is not None else _examples(model):
+        if _has_no_product(model, example):
+            return Findings()
+        for dtype in (torch.float64, torch.float32):  # some code of a network's own takes float32 alone
+            try:
+                with undisturbed(model, dtype):
+                    return Search(model, example, dtype, training).findings()
+            except Exception as error:  # whatever a foreign forward raises here
+                errors.append((str(error).splitlines() or [type(error).__name__])[0])
+                shape = tuple(example.shape)
+    raise UserError(
+        f"{type(model).__name__} can't be run on images {shape} ({errors[0][:120]}): pass example_input, a batch of "
+        f"the size that it takes"
+    )
 
 
-@dataclass
-class _Call:
-    """First call of a module: its arguments on the meta device, the module that made it, whether it multiplies maps."""
+def _examples(model: nn.Module) -> Iterator[Tensor]:
+    """Empty images of the size that a timm model names, then of usual sizes; channels as the first convolution has."""
+    named = getattr(model, "pretrained_cfg", {}).get("input_size")
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels
+    reference = next(model.parameters(), torch.empty(0))
+    for side in (224, 32, 28, 64, 96, 128, 256, 299, 384, 512):
+        shape = (channels, side, side) if named is None else (channels, *named[1:])
+        yield torch.empty(2, *shape, device=reference.device, dtype=reference.dtype)
+        named = None
 
-    inputs: Inputs
-    caller: str
-    multiplies: bool = False
 
+class _Products(TorchDispatchMode):
+    """Notes whether two tensors (B, ...) that depend on the batch are multiplied, as a map and its gate are."""
 
-class _MapProducts(TorchDispatchMode):
-    """Notes, in the calls, where two tensors (B, ..., H, W) are multiplied, as a map and its gate are."""
-
-    def __init__(self, calls: dict[str, _Call], running: list[str]) -> None:
-        super().__init__()
-        self.calls, self.running = calls, running
+    seen = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in (torch.ops.aten.mul, torch.ops.aten.mul_):
-            batches = [factor.shape[0] for factor in args if isinstance(factor, Tensor) and factor.dim() >= 4]
-            self.calls[self.running[-1]].multiplies |= len(batches) == 2 and batches[0] == batches[1]
+        start = FACTORS.get(func.overloadpacket)
+        factors: Any = () if start is None else args[start : start + 2]
+        if len(factors) == 2 and all(isinstance(factor, Tensor) and factor.dim() >= 3 for factor in factors):
+            one, other = factors
+            spread = one.shape != other.shape or 0 in one.stride() or 0 in other.stride()
+            self.seen |= one.shape[0] == other.shape[0] and (spread or one.dim() >= 4)
         return func(*args, **(kwargs or {}))
 
 
-def _record_calls(model: nn.Module, example_input: Tensor) -> dict[str, _Call]:
-    """The calls of every module not of torch.nn in one run of the model, by name, in their order."""
-    calls: dict[str, _Call] = {}
-    running: list[str] = []
-    handles = []
-
-    def hook(name: str, module: nn.Module) -> None:
-        def begin(_: nn.Module, *call: Any) -> None:
-            calls.setdefault(name, _Call(tree_map(to_meta, call), running[-1] if running else name))
-            running.append(name)
-
-        def end(*_: Any) -> None:
-            running.pop()
-
-        handles.append(module.register_forward_pre_hook(begin, with_kwargs=True))
-        handles.append(module.register_forward_hook(end))
-
-    for name, module in model.named_modules():
-        if not name or not type(module).__module__.startswith("torch.nn."):
-            hook(name, module)
+def _has_no_product(model: nn.Module, example: Tensor) -> bool:
+    """Whether a model on the meta device multiplies no map: it needn't be searched then, which takes real values."""
+    if not example.is_meta:
+        return False
     try:
-        with _MapProducts(calls, running):
-            model(example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls
-
-
-def _find(model: nn.Module, calls: dict[str, _Call], device: torch.device) -> list[Pooling]:
-    gating: dict[str, list[Pooling]] = {}
-    others: dict[str, list[Pooling]] = {}  # their result may leave the module: its parent may gate with it
-    joined: set[str] = set()  # modules of `others` whose result comes back to its map
-    for name in sorted(calls, key=lambda name: -len(name.split(".")) if name else 0):  # children before parents
-        tracer = trace_poolings(model.get_submodule(name), calls[name].inputs, device)
-        if tracer is None:
-            continue
-        for feature_map, pooled in tracer.poolings:
-            pooling = tracer.describe(name, feature_map, pooled)
-            if pooled.op == "call_module":  # a child that does nothing but pool: this module is the attention
-                others.pop(_path(name, pooled), None)
-            (gating if tracer.gates(pooled, feature_map) else others).setdefault(name, []).append(pooling)
-            if tracer.joins(pooled, feature_map):
-                joined.add(name)
-        for node in tracer.graph.find_nodes(op="call_module"):
-            child = _path(name, node)
-            if child not in others or not node.args or not isinstance(node.args[0], fx.Node):
-                continue
-            if tracer.gates(node, node.args[0]):
-                gating.setdefault(child, []).extend(others.pop(child))
-            elif tracer.joins(node, node.args[0]):
-                joined.add(child)
-        tracer.forget()
-    for name in joined:
-        gating.setdefault(name, []).extend(replace(pooling, gates=False) for pooling in others.get(name, []))
-    return [pooling for name in calls for pooling in gating.get(name, [])]
-
-
-def _path(parent: str, call: fx.Node) -> str:
-    """Path in the model of the child of `parent` that the node `call` calls."""
-    return f"{parent}.{call.target}" if parent else str(call.target)
+        with torch.no_grad(), evaluation_mode(model), _Products() as products:
+            model(example)
+    except Exception:  # it may need values
+        return False
+    return not products.seen

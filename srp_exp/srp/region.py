@@ -1,4 +1,4 @@
-"""Random regions of a feature map, and the average pooling over them.
+"""Random regions of a feature map, and the mean over them.
 
 Source: Stochastic Region Pooling (Luo, Wen, Hu, Dai, Xu; arXiv:1904.09853). The descriptor of a training step is
 the mean over a random region R of the map instead of over the whole map:
@@ -8,21 +8,26 @@ the mean over a random region R of the map instead of over the whole map:
 Differs from the publication: none known; docs/method.md lists what its summary leaves open and what we chose.
 """
 
-import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from srp_exp.errors import UserError
 
 Share: TypeAlias = Literal["sample", "batch"]
 SHARES: tuple[Share, ...] = ("sample", "batch")
-Side: TypeAlias = int | Tensor
-"""A side length in positions: a Python int, or a 0-dim int64 tensor where it may change without recompilation."""
+Placement: TypeAlias = Literal["corner", "wrap"]
+PLACEMENTS: tuple[Placement, ...] = ("corner", "wrap")
+Size: TypeAlias = tuple[int, int]
+"""(height, width) in positions."""
 
 _UNITS = 10**9
 """Scales are counted in billionths, so that a decimal such as 0.3 is exact and halves round up as written."""
+_INTEGERS = {8: torch.int64, 4: torch.int32, 2: torch.int16}
 
 
 def check_scale(scale: float, where: str = "scale") -> float:
@@ -32,135 +37,144 @@ def check_scale(scale: float, where: str = "scale") -> float:
     return float(scale)
 
 
+def in_units(scale: float) -> int:
+    """`scale` in billionths."""
+    return round(scale * _UNITS)
+
+
 def region_side(scale: float, map_side: int) -> int:
     """Side of a region in positions: max(1, floor(scale * map_side + 0.5)), a half rounding up."""
-    return int(_side_from_units(round(scale * _UNITS), map_side))
+    return max(1, (in_units(scale) * map_side + _UNITS // 2) // _UNITS)
 
 
-def _side_from_units(units: Side, map_side: int) -> Side:
-    side = (units * map_side + _UNITS // 2) // _UNITS
-    return side.clamp(min=1) if isinstance(side, Tensor) else max(1, side)
+def traced_side(units: Tensor, map_side: int) -> Tensor:
+    """`region_side` of a scale in billionths, 0-d int64, that may change without recompilation."""
+    return ((units * map_side + _UNITS // 2) // _UNITS).clamp(min=1)
 
 
-def draw_offsets(shape: tuple[int, ...], range_: Side, device: torch.device) -> Tensor:
-    """Draw offsets uniformly from {0, ..., range_ - 1} as an int64 tensor of `shape`, from the device's default RNG.
+def corner_range(placement: Placement, side: Any, map_side: int) -> Any:
+    """How many corners a region has along an axis: those that keep it inside the map, or all where it wraps around."""
+    return map_side if placement == "wrap" else map_side - side + 1
 
-    A float32 uniform number u <= 1 - 2**-24 never rounds u * range_ up to range_, so no offset falls outside.
+
+@dataclass(frozen=True)
+class Masks:
+    """Where the regions of one module lie: `inside` (N, 1, H, W) integers, all bits set in a region and none elsewhere.
+
+    `coverage` (N, 1, H, W), of the map's type, is minus the number of regions that cover a position.
     """
-    return (torch.rand(shape, device=device, dtype=torch.float32) * range_).to(torch.int64)
+
+    inside: Tensor
+    coverage: Tensor
 
 
-def region_coverage(
-    top: Tensor, left: Tensor, region: tuple[Side, Side], map_size: tuple[int, int], dtype: torch.dtype
-) -> Tensor:
-    """How many of k regions cover each position of a map: whole numbers (N, 1, H, W) of `dtype`.
+class MaskPlan:
+    """Makes the masks of several modules at once, from uniform numbers (2, L, N, k, 1, 1) for L modules and k regions.
 
-    `top` and `left` (N, k) are the regions' upper left corners, `region` their (h, w), `map_size` the map's (H, W).
+    A number u in [0, 1) is the corner floor(u * R) of the R possible ones: a float32 u <= 1 - 2**-24 never rounds u * R
+    up to R, so no region falls outside. Runs of modules with maps of equal size share their operations.
     """
-    (height, width), (map_height, map_width) = region, map_size
-    rows = torch.arange(map_height, device=top.device)
-    columns = torch.arange(map_width, device=left.device)
-    in_rows = ((rows >= top[..., None]) & (rows < top[..., None] + height)).to(dtype)  # (N, k, H)
-    in_columns = ((columns >= left[..., None]) & (columns < left[..., None] + width)).to(dtype)  # (N, k, W)
-    inside = in_rows[..., :, None] * in_columns[..., None, :]  # (N, k, H, W), in floats: ten times faster than in bools
-    return inside if inside.shape[1] == 1 else inside.sum(1, keepdim=True)
+
+    def __init__(self, maps: Sequence[Size], regions: Sequence[Size], placement: Placement, device: torch.device):
+        axes = [list(axis) for axis in zip(*maps, strict=True)], [list(axis) for axis in zip(*regions, strict=True)]
+        ranges = [
+            [corner_range(placement, side, map_side) for side, map_side in zip(sides, map_sides, strict=True)]
+            for map_sides, sides in zip(*axes, strict=True)
+        ]
+        self._ranges = torch.tensor(ranges, dtype=torch.float32, device=device).view(2, -1, 1, 1, 1, 1)
+        self._axes = []
+        for map_sides, sides, shape in zip(*axes, ((-1, 1), (1, -1)), strict=True):
+            positions = torch.arange(max(map_sides), dtype=torch.int32, device=device).view(shape)
+            of_modules = [
+                torch.tensor(n, dtype=torch.int32, device=device).view(-1, 1, 1, 1, 1) for n in (map_sides, sides)
+            ]
+            self._axes.append((positions, *of_modules))
+        self._groups = [(size, len(list(run))) for size, run in groupby(maps)]
+
+    def masks(self, numbers: Tensor, dtype: torch.dtype) -> list[Masks]:
+        """The masks of each module for maps of `dtype`."""
+        corners = (numbers * self._ranges).to(torch.int32).unbind(0)
+        lengths = [length for _, length in self._groups]
+        # A negative number has its sign bit set, so a shift by 31 sets all of its bits: no comparison is needed.
+        rows, columns = (
+            ((((positions - corner) % map_side) - side) >> 31).split(lengths)
+            for corner, (positions, map_side, side) in zip(corners, self._axes, strict=True)
+        )
+        masks = []
+        for (height, width), in_rows, in_columns in zip([size for size, _ in self._groups], rows, columns, strict=True):
+            inside = _first(in_rows, height, -2) & _first(in_columns, width, -1)  # (L', N, k, H, W)
+            if inside.shape[2] > 1:
+                inside = inside.sum(2, keepdim=True, dtype=torch.int32)
+            coverage = inside.to(dtype)
+            inside = (inside.sign() if numbers.shape[3] > 1 else inside).to(_INTEGERS[dtype.itemsize])
+            masks += [Masks(*both) for both in zip(inside.unbind(0), coverage.unbind(0), strict=True)]
+        return masks
 
 
-def region_mean(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
-    """Mean of x (..., H, W) over regions, (..., 1, 1): the mean of x * coverage over the whole map, times `factor`.
+def _first(values: Tensor, length: int, axis: int) -> Tensor:
+    return values if values.shape[axis] == length else values.narrow(axis, 0, length)
 
-    `coverage` broadcasts against x; `factor` is H*W / (k*h*w). With one region, the whole map, both are exactly 1, and
-    the result and its gradient have the bits of global average pooling.
+
+def region_mean(x: Tensor, masks: Masks, region: Size, regions: int) -> Tensor:
+    """Mean of x (N, ..., H, W) over the k = `regions` regions, of (h, w) = `region` each: (N, ..., 1, 1).
+
+    What lies outside of them doesn't count, be it infinite; a position that is covered twice counts twice.
     """
-    if torch.compiler.is_compiling():  # which fuses the product into the mean, and the passes of the gradient
-        return _mean(x, coverage, factor)
-    mean: Tensor = _RegionMean.apply(x, coverage, factor)
+    shape = (masks.inside.shape[0], *[1] * (x.dim() - 3), *x.shape[-2:])
+    inside, coverage = (mask if x.dim() == 4 else mask.view(shape) for mask in (masks.inside, masks.coverage))
+    mean: Tensor = _RegionMean.apply(x, inside, coverage, regions, regions * region[0] * region[1])
     return mean
 
 
-def _mean(x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
-    # In half, the mean of a small region over the whole map may underflow until the factor brings it back.
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return ((x * coverage).mean((-2, -1), keepdim=True, dtype=dtype) * factor).to(x.dtype)
-
-
 class _RegionMean(torch.autograd.Function):
-    """The formula of `region_mean` with the gradient written in one pass over the map, as that of `mean` is.
+    """The mean over regions, with the gradient in one pass over the map, where that of a plain mean takes two.
 
-    Autograd's own would spread the gradient over the map first and multiply it after, in a second pass.
+    Bits are cleared, since a product with zero keeps infinity and NaN, and `where` is several times slower on a CPU.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, coverage: Tensor, factor: float | Tensor) -> Tensor:
-        ctx.factor, ctx.positions = factor, x.shape[-2] * x.shape[-1]
+    def forward(x: Tensor, inside: Tensor, coverage: Tensor, regions: int, positions: int) -> Tensor:
+        masked = (x.view(inside.dtype) & inside).view(x.dtype)
+        factor = x.shape[-2] * x.shape[-1] / positions
+        if regions > 1:
+            masked, factor = masked * coverage, -factor
+        return scaled_mean(masked, factor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, _, coverage, _, ctx.positions = inputs
         ctx.save_for_backward(coverage)
-        shared = coverage.numel() == ctx.positions
-        if not (shared and x.is_contiguous() and x.dtype == coverage.dtype in (torch.float32, torch.float64)):
-            return _mean(x, coverage, factor)
-        # One region for all: a matrix times a vector, which reads the map once and makes no product as large as it.
-        sums = x.view(-1, coverage.numel()) @ coverage.view(-1)
-        return sums.view(*x.shape[:-2], 1, 1) * (factor / coverage.numel())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (coverage,) = ctx.saved_tensors
-        return gradients[0] / (ctx.positions / ctx.factor) * coverage, None, None  # in half, g * factor may overflow
+        return gradients[0] * (-1 / ctx.positions) * coverage, None, None, None, None
 
 
-class StochasticRegionPool2d(nn.Module):
-    """Average pooling of a map (B, C, H, W), or (B, P, C, H, W), over random regions in training, over all of it else.
+def scaled_mean(x: Tensor, factor: float | Tensor) -> Tensor:
+    """Mean of x (..., H, W) times `factor`: (..., 1, 1) of its type; in half nothing under- or overflows between."""
+    if x.dtype.itemsize >= 4:
+        return x.mean((-2, -1), keepdim=True) * factor
+    return (x.mean((-2, -1), keepdim=True, dtype=torch.float32) * factor).to(x.dtype)
 
-    The output is (B, C, 1, 1), or (B, P, C, 1, 1), as that of nn.AdaptiveAvgPool2d(1). It draws from torch's default
-    RNG, in evaluation never.
 
-    Args:
-        scale: side of the region over the side of the map, in (0, 1]; 1 is the whole map.
-        share: "sample" draws for every image, "batch" once for the whole batch.
-        regions: number of regions, >= 1, whose positions are pooled together; one that is covered twice counts twice.
-    """
-
-    scale_units: Tensor
-
-    def __init__(self, scale: float = 1.0, share: Share = "sample", regions: int = 1) -> None:
-        super().__init__()
-        if share not in SHARES:
-            raise UserError(f"share={share!r} is not one of {', '.join(SHARES)}")
-        if regions < 1:
-            raise UserError(f"regions={regions} is below 1: at least one region is pooled")
-        self.share = share
-        self.regions = operator.index(regions)
-        self.final_scale = check_scale(scale)
-        self.scale = self.final_scale
-        # Compiled code reads the scale from this tensor, since a number would be compiled in. Integers survive
-        # model.half(); the buffer isn't persistent, so the state_dict is that of the plain model.
-        self.register_buffer("scale_units", torch.tensor(round(scale * _UNITS)), persistent=False)
-
-    def set_ramp(self, ramp: float) -> None:
-        """Move the scale to 1 - (1 - final_scale) * ramp, with `ramp` in [0, 1]; no recompilation follows."""
-        self.scale = 1 - (1 - self.final_scale) * ramp
-        self.scale_units.fill_(round(self.scale * _UNITS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x.mean((-2, -1), keepdim=True)
-        height, width = x.shape[-2:]
-        units = self.scale_units if torch.compiler.is_compiling() else round(self.scale * _UNITS)
-        region = (_side_from_units(units, height), _side_from_units(units, width))
-        if not torch.compiler.is_compiling() and region == (height, width):
-            return x.mean((-2, -1), keepdim=True)
-        top, left = self.draw(x.shape[0], (height, width), region, x.device)
-        coverage = region_coverage(top, left, region, (height, width), x.dtype)
-        coverage = coverage.view(coverage.shape[0], *[1] * (x.dim() - 3), height, width)
-        return region_mean(x, coverage, height * width / (self.regions * region[0] * region[1]))
-
-    def draw(
-        self, batch: int, map_size: tuple[int, int], region: tuple[Side, Side], device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """Draw the upper left corners (top, left), each int64 (N, k), N = `batch`, or 1 where the batch shares."""
-        shape = (batch if self.share == "sample" else 1, self.regions)
-        top = draw_offsets(shape, map_size[0] - region[0] + 1, device)
-        left = draw_offsets(shape, map_size[1] - region[1] + 1, device)
-        return top, left
-
-    def extra_repr(self) -> str:
-        return f"scale={self.scale:.4g}, share={self.share}, regions={self.regions}"
+def traced_region_mean(x: Tensor, numbers: Tensor, region: tuple[Any, Any], placement: Placement) -> Tensor:
+    """`region_mean` for a compiler, which fuses its parts: `numbers` (2, N, k, 1, 1), sides ints or 0-d tensors."""
+    axes = []
+    for corner_number, side, map_side, shape in zip(numbers, region, x.shape[-2:], ((-1, 1), (1, -1)), strict=True):
+        corner = (corner_number * corner_range(placement, side, map_side)).to(torch.int64)
+        positions = torch.arange(map_side, device=x.device).view(shape)
+        axes.append((positions - corner) % map_side < side)
+    coverage = (axes[0] & axes[1]).sum(1)  # (N, H, W)
+    coverage = coverage.view(coverage.shape[0], *[1] * (x.dim() - 3), *x.shape[-2:])
+    positions_pooled = numbers.shape[2] * region[0] * region[1]
+    factor = (
+        x.shape[-2]
+        * x.shape[-1]
+        / (positions_pooled.to(torch.float64) if isinstance(positions_pooled, Tensor) else positions_pooled)
+    )
+    if isinstance(factor, Tensor):
+        factor = factor.to(torch.promote_types(x.dtype, torch.float32))
+    return scaled_mean(torch.where(coverage > 0, x, 0) * coverage.to(x.dtype), factor)

@@ -6,6 +6,7 @@ page decides about light and dark; markers and dashes tell the series apart with
 
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -36,6 +37,9 @@ WIDTH, HEIGHT = 4.6, 3.5
 
 ASIDE = 0.015
 """Part of x by which a series is moved aside, so that error bars don't hide each other."""
+
+LABEL = 58
+"""Characters in a line of a label in a forest plot."""
 
 MOST_BANDS = 4
 """More learning curves in a panel are drawn without their bands."""
@@ -154,11 +158,13 @@ def draw_forest(rows: Sequence[Difference], smallest: float, unit: Unit, x_label
 
 
 def _draw_forest(rows: Sequence[Difference], smallest: float, unit: Unit, x_label: str) -> "Figure":
-    figure, axes = _axes(0.8 + 0.45 * len(rows))
-    places = [-float(number) for number in range(len(rows))]
+    labels = [textwrap.fill(row.label, LABEL) for row in rows]
+    heights = [1 + 0.4 * label.count("\n") for label in labels]
+    places = [-sum(heights[: number + 1]) for number in range(len(rows))]
+    figure, axes = _axes(0.8 + 0.45 * sum(heights))
     axes.axvspan(-smallest * unit.factor, smallest * unit.factor, color=INK, alpha=0.1, linewidth=0)
     axes.axvline(0, color=INK, linewidth=1)
-    for y, row in zip(places, rows, strict=True):
+    for y, row, label in zip(places, rows, labels, strict=True):
         mean, (low, high) = row.mean, row.interval or (row.mean, row.mean)
         errors = [[(mean - low) * unit.factor], [(high - mean) * unit.factor]]
         look: dict[str, Any] = {"color": INK, "markersize": 7 if row.bold else 5, "linewidth": 2 if row.bold else 1.2}
@@ -166,8 +172,9 @@ def _draw_forest(rows: Sequence[Difference], smallest: float, unit: Unit, x_labe
         seeds = [difference * unit.factor for difference in row.seeds]
         axes.plot(seeds, [y - 0.18] * len(seeds), "o", color=COLOURS[0], markersize=4, alpha=0.7)
         weight = "bold" if row.bold else "normal"
-        axes.text(0.01, y + 0.2, row.label, transform=axes.get_yaxis_transform(), fontsize=8, weight=weight)
-    axes.set(xlabel=x_label, yticks=[], ylim=(places[-1] - 0.5, 0.6))
+        text = axes.text(0.01, y + 0.2, label, transform=axes.get_yaxis_transform(), fontsize=8, weight=weight)
+        text.set_in_layout(False)  # else the axes make room for it beside them
+    axes.set(xlabel=x_label, yticks=[], ylim=(places[-1] - 0.5, 0))
     axes.spines["left"].set_visible(False)
     return figure
 

@@ -110,7 +110,9 @@ def results_table(results: StudyResults) -> Table:
 
 def entries_table(results: StudyResults) -> Table:
     """Every entry with its statistics, one a row; published numbers in a column of their own."""
-    unit, bests, names = unit_of_study(results), best(results), (METHOD, *axes(results))
+    unit, bests = unit_of_study(results), best(results)
+    varied = [axis for axis in axes(results) if len({dict(entry.cell)[axis] for entry in results.entries}) > 1]
+    names = (METHOD, *varied)  # the caption of the results says the others
     any_published = any(published(results, entry) for entry in results.entries)
     header = (*names, unit.name, "sd", "n", "95 % interval", "parameters", *(["published"] if any_published else []))
     rows, notes = [], list[str]()

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.seeding import derive
-from srp_exp.srp import ramp, srp_modules
+from srp_exp.srp import set_progress
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.mixing import Mix
 
@@ -129,8 +129,7 @@ class Learner:
 
     def _set_ramp(self, step: int) -> None:
         if self.settings.ramp_until is not None:
-            for region in srp_modules(self.model).values():
-                region.set_ramp(ramp(step / self.settings.total_steps, self.settings.ramp_until))
+            set_progress(self.model, step / self.settings.total_steps, self.settings.ramp_until)
 
     def _update_weights(self, watch: bool) -> None:
         clip_norm = self.settings.clip_norm

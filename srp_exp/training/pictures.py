@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import draw_bounding_boxes, make_grid
 
-from srp_exp.srp import SrpRecord, region_side, srp_modules
+from srp_exp.srp import SrpRecord, srp_modules
+from srp_exp.srp.pool import Numbers
 
 COLOURS = ("red", "yellow", "cyan")
 SIDE = 128
@@ -41,11 +42,18 @@ def _enlarge(image: Tensor) -> Tensor:
     return F.interpolate(rgb[None], size=(SIDE, SIDE), mode="nearest")[0]
 
 
-def _boxes(model: nn.Module, record: SrpRecord, batch: int) -> Tensor:
-    """Boxes (batch, k, 4) as left, top, right, bottom in pixels of the picture."""
-    region = srp_modules(model)[record.name]
-    height, width = (region_side(region.scale, side) for side in record.map_size)
-    top, left = region.draw(batch, record.map_size, (height, width), torch.device("cpu"))
-    corners = torch.stack([left, top, left + width, top + height], dim=-1).expand(batch, -1, -1)
-    sides = torch.tensor([record.map_size[1], record.map_size[0]] * 2)
-    return (corners * SIDE / sides).round().clamp(max=SIDE - 1)
+def _boxes(model: nn.Module, record: SrpRecord, batch: int) -> list[Tensor]:
+    """For each image boxes (n, 4) as left, top, right, bottom in pixels of the picture; parts, where a region wraps."""
+    pool = srp_modules(model)[record.name]
+    height, width = record.map_size
+    shape = (batch if pool.draws.share == "sample" else 1, pool.draws.regions)
+    corners = pool.corners(
+        Numbers(torch.rand(2, 1, *shape, 1, 1), 0, True, pool.region(record.map_size)), record.map_size
+    )
+    regions = torch.cat([corners, corners + torch.tensor(pool.region(record.map_size))], -1).expand(batch, -1, -1)
+    limits = torch.tensor([height, width, height, width])
+    around = [torch.tensor([down, right] * 2) * limits for down in (0, -1) for right in (0, -1)]
+    parts = torch.cat([(regions + shift).clamp(min=0).minimum(limits) for shift in around], 1)
+    boxes = (parts * SIDE / limits).round().clamp(max=SIDE - 1)[..., [1, 0, 3, 2]]
+    inside = ((parts[..., 2] > parts[..., 0]) & (parts[..., 3] > parts[..., 1])).unbind(0)
+    return [image[shown] for image, shown in zip(boxes.unbind(0), inside, strict=True)]

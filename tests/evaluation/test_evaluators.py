@@ -54,6 +54,11 @@ class WithDropout(nn.Module):
         return x * F.dropout(x.mean((2, 3), keepdim=True), 0.5, self.training)
 
 
+class GatedByItsMean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.mean((2, 3), keepdim=True)
+
+
 class Recorder:
     """A measure that keeps what it is given."""
 
@@ -197,9 +202,42 @@ def test_a_network_without_attention_is_refused(subject) -> None:
         descriptors(subject(nn.Identity()))
 
 
-def test_attention_that_differs_in_training_is_refused(subject) -> None:
-    with pytest.raises(ValueError, match="attention: computes otherwise in training"):
-        gates(subject(WithDropout()))
+def test_attention_that_differs_in_training_is_measured_as_it_is_evaluated(subject) -> None:
+    a = subject(WithDropout())
+    plain = subject(GatedByItsMean())
+    plain.model.load_state_dict(a.model.state_dict())
+    assert gates(a) == gates(plain)
+
+
+class Logits(nn.Module):
+    """An attention whose parent makes the gate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+class SigmoidOfChild(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.child = Logits()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.child(x).sigmoid()
+
+
+class Divides(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (1 + (-x.mean((2, 3), keepdim=True)).exp())
+
+
+def test_the_gate_is_what_multiplies_the_map_wherever_it_is_computed(subject) -> None:
+    a, b = subject(SigmoidOfChild()), subject(Divides())
+    b.model.load_state_dict(a.model.state_dict())
+    (measured,), (divided,) = gates(a)["modules"].values(), gates(b)["modules"].values()
+    maps = torch.cat([a.model.stem(batch.images).detach() for batch in a.batches()])
+    expected = maps.mean((2, 3)).sigmoid().mean().item()
+    assert measured["mean"] == pytest.approx(expected, rel=1e-5)
+    assert divided["mean"] == pytest.approx(expected, rel=1e-5)
 
 
 # --- Names and files ------------------------------------------------------------------------------
@@ -223,7 +261,7 @@ def test_a_function_that_is_not_there_is_one_line(name) -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
-    check_evaluators(["gates", "my_package.mine"])
+    check_evaluators(["gates", "torch.mine"])
     with pytest.raises(ValueError, match="evaluators: there is no descriptor; did you mean descriptors?"):
         check_evaluators(["descriptor"])
 

@@ -10,8 +10,8 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from srp_exp.srp import Linear, StochasticRegionPool2d, apply_srp, region_side, srp_modules
-from srp_exp.srp.region import SHARES, Share, region_mean
+from srp_exp.srp import Linear, apply_srp, fix_regions, read_regions, region_side, set_progress, srp_modules
+from srp_exp.srp.region import PLACEMENTS, SHARES, Placement, Share
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def small_net(share: Share = "sample", regions: int = 1) -> nn.Sequential:
+def small_net(share: Share = "sample", regions: int = 1, placement: Placement = "corner") -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -29,7 +29,7 @@ def small_net(share: Share = "sample", regions: int = 1) -> nn.Sequential:
         nn.Conv2d(8, 8, 3, stride=2, padding=1),
         SEModule(8, rd_channels=4),
     )
-    apply_srp(net, 0.4, share=share, regions=regions, example_input=images())
+    apply_srp(net, 0.4, share=share, regions=regions, placement=placement, example_input=images())
     return net.train()
 
 
@@ -76,19 +76,37 @@ def test_training_and_evaluation_are_one_graph_each() -> None:
     assert counter.frame_count == 2
 
 
+class Descriptor(nn.Module):
+    """The mean of a map, so that SRP's is the gate of the map itself, plus the map: its gradient tells the region."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("share", SHARES)
-def test_ramped_scale_gives_the_sides_of_the_formula(share: Share) -> None:
-    pool = StochasticRegionPool2d(0.1, share).train()
-    step, counter = compiled(pool, "aot_eager")
+def test_ramped_scale_gives_the_sides_of_the_formula(share: Share, placement: Placement) -> None:
+    net = Descriptor().train()
+    apply_srp(net, 0.1, share=share, placement=placement, example_input=torch.randn(2, 1, 13, 10))
+    step, counter = compiled(net, "aot_eager")
     for percent in range(0, 101, 5):
-        pool.set_ramp(percent / 100)
-        x = torch.zeros(1, 1, 13, 10, requires_grad=True)
-        (gradient,) = torch.autograd.grad(step(x).sum(), x)
-        inside = gradient[0, 0] != 0
+        set_ramp(net, percent / 100)
+        x = torch.zeros(1, 1, 13, 10)
+        x[..., 0, 0], x[..., 1, 1] = 1, -1  # the sum of the output is that of x, 0, times the mean: its gradient
+        x.requires_grad_()
+        output = step(x)
         scale = 1 - 0.9 * percent / 100
         height, width = region_side(scale, 13), region_side(scale, 10)
-        assert (int(inside.any(1).sum()), int(inside.any(0).sum())) == (height, width)
-        torch.testing.assert_close(gradient[0, 0][inside], torch.full((height * width,), 1 / (height * width)))
+        (top, left, *sides) = read_regions(net)[""][0, 0].tolist()
+        assert sides == [height, width]
+        rows, columns = ([(at + i) % size for i in range(n)] for at, n, size in ((top, height, 13), (left, width, 10)))
+        mean = x[0, 0][rows][:, columns].sum() / (height * width)
+        torch.testing.assert_close(output, x * mean)
+        (gradient,) = torch.autograd.grad((output * x.detach()).sum(), x)
+        expected = torch.full((13, 10), 0.0)
+        for row, column in itertools.product(rows, columns):
+            expected[row, column] = 2 / (height * width)  # the sum of the squares of x is 2
+        torch.testing.assert_close(gradient[0, 0], (expected + mean * x[0, 0]).detach())
     assert counter.frame_count == 1
 
 
@@ -98,10 +116,11 @@ def output_and_gradients(net: nn.Module, step: Callable[[Tensor], Tensor], x: Te
     return [output, *torch.autograd.grad(output.square().sum(), list(net.parameters()))]
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("regions", [1, 2])
 @pytest.mark.parametrize("share", SHARES)
-def test_compiled_step_equals_uncompiled_for_the_same_seed(share: Share, regions: int) -> None:
-    net = small_net(share, regions)
+def test_compiled_step_equals_uncompiled_for_the_same_seed(share: Share, regions: int, placement: Placement) -> None:
+    net = small_net(share, regions, placement)
     step, _ = compiled(net, "aot_eager")
     for ramp in (0.0, 0.4, 1.0):
         set_ramp(net, ramp)
@@ -120,19 +139,91 @@ def test_inductor_equals_uncompiled_for_the_same_seed() -> None:
             torch.testing.assert_close(output_and_gradients(attention, step, x), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("backend", "drawn"), [("aot_eager", 3), ("aot_eager", 1), ("inductor", 3)], ids=["sample", "batch", "inductor"]
-)
-def test_compiled_mean_has_the_gradient_of_the_uncompiled(backend: str, drawn: int) -> None:
-    """Compiled code leaves to autograd what uncompiled code has written out."""
+@pytest.mark.parametrize("ramped", [False, True])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_float64_is_exact(placement: Placement, ramped: bool) -> None:
+    """No intermediate value is a float32: the errors are those of float64."""
+    net = small_net(regions=2, placement=placement).double()
+    x = images().double()
+    if ramped:
+        set_progress(net, 0.7)
+    step, _ = compiled(net, "aot_eager")
+    expected = output_and_gradients(net, net, x)
+    torch.testing.assert_close(output_and_gradients(net, step, x), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("regions", [1, 2])
+def test_infinity_outside_of_the_regions_stays_outside(regions: int, dtype: torch.dtype, value: float) -> None:
+    net = nn.Sequential(Descriptor()).train()
+    x = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    apply_srp(net, 0.4, regions=regions, example_input=images())
+    step, _ = compiled(net, "aot_eager")
+    net(x)
+    drawn = read_regions(net)
+    fix_regions(net, drawn)
+    inside = torch.zeros(2, 1, 9, 8, dtype=torch.bool)
+    for image, corners in zip(inside, drawn["0"].tolist(), strict=True):
+        for top, left, height, width in corners:
+            image[:, top : top + height, left : left + width] = True
+    clean = step(x)
+    dirty = step(torch.where(inside, x, value))
+    assert torch.equal(dirty[inside.expand_as(x)], clean[inside.expand_as(x)])
+    torch.testing.assert_close(clean, net(x))
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_regions_are_read_and_fixed(share: Share) -> None:
+    net = small_net(share)
+    step, counter = compiled(net, "aot_eager")
+    torch.manual_seed(2)
+    first = step(images())
+    drawn = read_regions(net)
+    torch.manual_seed(2)
+    net(images())
+    assert all(torch.equal(drawn[name], one) for name, one in read_regions(net).items())
+    assert not torch.equal(step(images()), first)
+    fix_regions(net, drawn)
+    for _ in range(2):
+        state = torch.get_rng_state()
+        assert torch.equal(step(images()), first)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(torch.equal(read_regions(net)[name], one) for name, one in drawn.items())
+    fix_regions(net, None)
+    assert not torch.equal(step(images()), first)
+    assert counter.frame_count <= 2
+
+
+def test_other_settings_after_compilation_are_seen() -> None:
+    """Scale 1 that is compiled in is not kept for a schedule that comes later, nor the other way round."""
+    net = small_net()
+    step, _ = compiled(net, "aot_eager")
+    step(images())
+    for progress in (0.0, 1.0, 0.5):
+        set_progress(net, progress)
+        torch.manual_seed(4)
+        expected = net(images())
+        torch.manual_seed(4)
+        torch.testing.assert_close(step(images()), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the compiler's own
+def test_blocks_compiled_one_by_one() -> None:
+    """As large networks are compiled: blocks of one class share a graph, and each pools its own regions."""
     torch.manual_seed(0)
-    x, upstream = torch.randn(3, 4, 6, 5, requires_grad=True), torch.randn(3, 4, 1, 1)
-    coverage, factor = torch.randint(0, 3, (drawn, 1, 6, 5)), torch.tensor(30 / 18)
-    results = []
-    for mean in (region_mean, torch.compile(region_mean, backend=backend, fullgraph=True)):
-        pooled = mean(x, coverage, factor)
-        results.append([pooled, *torch.autograd.grad(pooled, x, upstream)])
-    torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-7)
+    net = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), SEModule(3, rd_channels=2)) for _ in range(4)))
+    apply_srp(net, 0.4, example_input=images())
+    net.train()
+    torch.manual_seed(4)
+    expected = [net(images()) for _ in range(3)]
+    regions = read_regions(net)
+    for block in net:
+        block.compile(backend="aot_eager", fullgraph=True)
+    torch.manual_seed(4)
+    for output in expected:
+        torch.testing.assert_close(net(images()), output, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(read_regions(net)[name], one) for name, one in regions.items())
 
 
 def test_seresnet50_compiles_to_as_many_graphs_as_without() -> None:

@@ -2,11 +2,14 @@
 
 import copy
 import functools
+import io
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -32,13 +35,15 @@ from srp_exp.srp import (
     Schedule,
     SrpRecord,
     Stages,
-    StochasticRegionPool2d,
     apply_srp,
+    fix_regions,
+    read_regions,
     region_side,
     remove_srp,
+    set_progress,
     srp_modules,
 )
-from srp_exp.srp.region import SHARES, Share
+from srp_exp.srp.region import PLACEMENTS, SHARES, Placement, Share
 
 AttentionFactory = Callable[[int], nn.Module]
 
@@ -85,11 +90,18 @@ def images(batch: int = 3, height: int = 12, width: int = 10) -> Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def tiny_with_srp(scale: Schedule | float = 0.5, share: Share = "sample", regions: int = 1) -> TinyNet:
+def tiny_with_srp(
+    scale: Schedule | float = 0.5, share: Share = "sample", regions: int = 1, placement: Placement = "corner"
+) -> TinyNet:
     torch.manual_seed(0)
     net = TinyNet(LAYERS["se"]).train()
-    apply_srp(net, scale, share=share, regions=regions, example_input=images())
+    apply_srp(net, scale, share=share, regions=regions, placement=placement, example_input=images())
     return net
+
+
+def set_share(net: nn.Module, share: Share) -> None:
+    for pool in srp_modules(net).values():
+        pool.draws.share = share
 
 
 def build(name: str) -> nn.Module:
@@ -138,17 +150,20 @@ def training_step(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor |
 
 
 class TestNetworks:
-    def test_every_attention_module_has_a_pool_and_nothing_else_changes(self, pair: Pair) -> None:
+    def test_every_attention_module_has_srp_and_nothing_else_changes(self, pair: Pair) -> None:
         assert len(pair.records) == pair.count
-        pools = srp_modules(pair.with_srp)
-        assert sorted(pools) == sorted(record.name for record in pair.records)
-        modules = dict(pair.with_srp.named_modules())
-        new = {name: module for name, module in modules.items() if name not in dict(pair.plain.named_modules())}
-        assert new == {f"{name}.srp_pool": pool for name, pool in pools.items()}
-        assert {type(pool) for pool in pools.values()} == {StochasticRegionPool2d}
-        for name, module in pair.plain.named_modules():
+        assert sorted(srp_modules(pair.with_srp)) == sorted(record.name for record in pair.records)
+        assert len({id(pool.draws) for pool in srp_modules(pair.with_srp).values()}) == 1
+        plain, with_srp = pair.plain, pair.with_srp
+        assert [name for name, _ in with_srp.named_modules()] == [name for name, _ in plain.named_modules()]
+        assert [name for name, _ in with_srp.named_buffers()] == [name for name, _ in plain.named_buffers()]
+        modules = dict(with_srp.named_modules())
+        for name, module in plain.named_modules():
             assert isinstance(modules[name], type(module))
             assert type(modules[name]).__name__ == type(module).__name__
+            assert len(modules[name]._forward_pre_hooks) == (name == "")
+            new = set(vars(modules[name])) - set(vars(module))
+            assert new == ({"_srp"} if name in srp_modules(with_srp) else set())
 
     def test_evaluation_is_bit_identical_and_draws_nothing(self, pair: Pair) -> None:
         plain, with_srp = pair.plain.eval(), pair.with_srp.eval()
@@ -166,13 +181,15 @@ class TestNetworks:
         assert [n for n, _ in pair.with_srp.named_parameters()] == [n for n, _ in pair.plain.named_parameters()]
         copy.deepcopy(pair.plain).load_state_dict(with_srp, strict=True)
 
-    def test_training_at_scale_one_is_that_of_the_plain_network_bit_for_bit(self, pair: Pair) -> None:
+    @pytest.mark.parametrize("scale", [1.0, 0.999])
+    def test_training_at_scale_one_is_that_of_the_plain_network_bit_for_bit(self, pair: Pair, scale: float) -> None:
+        """So it is at a scale whose regions round to the whole map."""
         expected, expected_grads = training_step(pair.plain, pair.images)
         net = copy.deepcopy(pair.with_srp)
+        for pool in srp_modules(net).values():
+            pool.scale = scale
         for share in SHARES:
-            for pool in srp_modules(net).values():
-                pool.set_ramp(0)
-                pool.share = share
+            set_share(net, share)
             output, grads = training_step(net, pair.images)
             assert torch.equal(output, expected)
             for name, grad in expected_grads.items():
@@ -182,8 +199,7 @@ class TestNetworks:
     def test_training_pools_regions_and_every_parameter_still_learns(self, pair: Pair, share: Share) -> None:
         expected, expected_grads = training_step(pair.plain, pair.images)
         net = copy.deepcopy(pair.with_srp)
-        for pool in srp_modules(net).values():
-            pool.share = share
+        set_share(net, share)
         output, grads = training_step(net, pair.images)
         assert not torch.allclose(output, expected, rtol=1e-4)
         for name, expected_grad in expected_grads.items():
@@ -195,6 +211,7 @@ class TestNetworks:
 
     def test_removal_restores_everything(self, pair: Pair) -> None:
         net = copy.deepcopy(pair.with_srp)
+        training_step(net, pair.images)
         remove_srp(net)
         plain = pair.plain
         assert repr(net) == repr(plain)
@@ -203,7 +220,8 @@ class TestNetworks:
         for (name, module), (plain_name, plain_module) in zip(net.named_modules(), plain.named_modules(), strict=True):
             assert name == plain_name
             assert type(module) is type(plain_module)
-            assert not hasattr(module, "srp_pool")
+            assert set(vars(module)) == set(vars(plain_module))
+            assert not module._forward_pre_hooks
         assert torch.equal(training_step(net, pair.images)[0], training_step(plain, pair.images)[0])
 
 
@@ -217,11 +235,12 @@ class SlowSE:
 
     def __call__(self, x: Tensor, corners: list[list[tuple[int, int]]], region: tuple[int, int]) -> Tensor:
         output = torch.empty_like(x)
+        height, width = x.shape[2:]
         for b in range(x.shape[0]):
             descriptor = []
             for c in range(x.shape[1]):
                 values = [
-                    x[b, c, row, column].item()
+                    x[b, c, row % height, column % width].item()
                     for top, left in corners[b]
                     for row in range(top, top + region[0])
                     for column in range(left, left + region[1])
@@ -254,22 +273,22 @@ class HardCodedPool(nn.Module):
 class TestAgainstASlowLoop:
     @pytest.mark.parametrize("regions", [1, 2])
     @pytest.mark.parametrize("share", SHARES)
+    @pytest.mark.parametrize("placement", PLACEMENTS)
     @pytest.mark.parametrize("layer", [SEModule(8, rd_channels=4), HardCodedPool()], ids=["timm", "hard-coded"])
-    def test_training_output(self, layer: nn.Module, share: Share, regions: int) -> None:
+    def test_training_output(self, layer: nn.Module, placement: Placement, share: Share, regions: int) -> None:
         torch.manual_seed(0)
         for parameter in layer.parameters():
             nn.init.normal_(parameter)
         net = nn.Sequential(copy.deepcopy(layer))
         height, width = (8, 8) if isinstance(layer, HardCodedPool) else (9, 6)
         x = torch.randn(4, 8, height, width)
-        apply_srp(net, 0.5, share=share, regions=regions, example_input=x)
+        apply_srp(net, 0.5, share=share, regions=regions, placement=placement, example_input=x)
         sides = (region_side(0.5, height), region_side(0.5, width))
-        pool = srp_modules(net)["0"]
-        torch.manual_seed(7)
         output = net.train()(x)
-        torch.manual_seed(7)
-        top, left = (t.expand(4, regions).tolist() for t in pool.draw(4, (height, width), sides, x.device))
-        corners = [list(zip(t, c, strict=True)) for t, c in zip(top, left, strict=True)]
+        drawn = read_regions(net)["0"]
+        assert drawn.shape == (4 if share == "sample" else 1, regions, 4)
+        assert drawn[..., 2:].unique(dim=0).flatten().tolist()[:2] == list(sides)
+        corners = [[(t, c) for t, c, _, _ in of_image] for of_image in drawn.expand(4, regions, 4).tolist()]
         expected = SlowSE(layer)(x, corners, sides)
         torch.testing.assert_close(output, expected)
         assert not torch.allclose(output, layer(x), rtol=1e-2)
@@ -318,7 +337,7 @@ class TestRecords:
         pools = srp_modules(net)
         assert list(pools) == [record.name for record in records]
         assert [pool.scale for pool in pools.values()] == [0.9, 0.9, 0.6, 0.3]
-        assert {(pool.share, pool.regions) for pool in pools.values()} == {("batch", 2)}
+        assert {(pool.draws.share, pool.draws.regions) for pool in pools.values()} == {("batch", 2)}
 
     def test_default_example_is_of_the_size_that_timm_names(self) -> None:
         net = timm.create_model("mobilenetv3_small_050")
@@ -336,6 +355,7 @@ class TestRecords:
         [
             ({"regions": 0}, "regions=0 is below 1"),
             ({"share": "channel"}, "share='channel' is not one of sample, batch"),
+            ({"placement": "centre"}, "placement='centre' is not one of corner, wrap"),
             ({"schedule": Stages([0.5, 0.5])}, "scales=[0.5, 0.5] has 2 values"),
             ({"schedule": lambda depth: 1.0 if depth.index < 3 else 2.0}, "scale=2.0 is not in (0, 1]"),
         ],
@@ -368,7 +388,7 @@ class TestRefusals:
         assert "SE, ESE, ECA" in message
         assert "\n" not in message
 
-    def test_another_branch_than_the_one_traced(self) -> None:
+    def test_another_branch_runs_as_it_is_written(self) -> None:
         class Branching(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 gate = x.mean((2, 3), keepdim=True).sigmoid()
@@ -378,10 +398,81 @@ class TestRefusals:
 
         net = nn.Sequential(Branching()).train()
         apply_srp(net, 0.5, example_input=images(2, 8, 8))
+        for side, times in ((9, 2), (5, 1)):
+            x = images(2, side, side)
+            output = net(x)
+            crops = [x[b, :, t : t + h, c : c + w] for b, [[t, c, h, w]] in enumerate(read_regions(net)["0"].tolist())]
+            gate = torch.stack([crop.mean((1, 2)) for crop in crops]).sigmoid()[..., None, None]
+            torch.testing.assert_close(output, x * gate * times)
+        x = images(2, 5, 5)
+        assert torch.equal(net.eval()(x), x * x.mean((2, 3), keepdim=True).sigmoid())
+
+    def test_branch_that_pools_another_map_is_refused(self) -> None:
+        class Branching(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                if x.shape[2] < 6:
+                    x = x * x[:, :1].mean((2, 3), keepdim=True)
+                return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+        net = nn.Sequential(Branching()).train()
+        apply_srp(net, 0.5, example_input=images(2, 8, 8))
         net(images(2, 9, 9))
-        with pytest.raises(AssertionError, match="Branching takes another branch for this input"):
+        with pytest.raises(RuntimeError, match=r"^Branching: SRP meets another call[^\n]*apply_srp again$"):
             net(images(2, 5, 5))
         net.eval()(images(2, 5, 5))
+
+    def test_model_that_cannot_run_is_refused_in_one_line(self) -> None:
+        net = nn.Sequential(nn.Conv2d(3, 4, 1), SEModule(4), nn.Flatten(), nn.Linear(99, 2)).train()
+        before = {name: dict(vars(module)) for name, module in net.named_modules()}
+        for given in ({}, {"example_input": images()}):
+            with pytest.raises(ValueError, match=r"^Sequential can't be run on images [^\n]*pass example_input[^\n]*$"):
+                apply_srp(net, 0.5, **given)
+        assert {name: dict(vars(module)) for name, module in net.named_modules()} == before
+
+
+class TestDefaults:
+    """What apply_srp does on its own."""
+
+    def test_schedule_is_linear_over_the_depth(self) -> None:
+        net = StagedNet()
+        assert apply_srp(net) == apply_srp(StagedNet(), Linear(1.0, 0.5))
+        assert {(p.draws.share, p.draws.regions, p.draws.placement) for p in srp_modules(net).values()} == {
+            ("sample", 1, "corner")
+        }
+
+    @pytest.mark.parametrize("schedule", [np.float32(0.5), np.float64(0.5), np.float16(0.5), torch.tensor(0.5).item()])
+    def test_number_of_numpy(self, schedule: float) -> None:
+        records = apply_srp(StagedNet(), schedule)
+        assert [(record.scale, type(record.scale)) for record in records] == [(0.5, float)] * 4
+
+    def test_integer_one_is_the_whole_map(self) -> None:
+        for one in (1, np.int64(1)):
+            assert [record.scale for record in apply_srp(StagedNet(), one)] == [1.0] * 4
+
+    @pytest.mark.parametrize("schedule", [0, 2, np.float32(1.5), math.nan])
+    def test_number_out_of_range(self, schedule: float) -> None:
+        with pytest.raises(ValueError, match=r"^scale=[^\n]* is not in \(0, 1\]"):
+            apply_srp(StagedNet(), schedule)
+
+    @pytest.mark.parametrize("schedule", ["linear", [0.5, 0.4], (1.0, 0.5)])
+    def test_what_is_no_schedule(self, schedule: object) -> None:
+        net = StagedNet()
+        with pytest.raises((ValueError, TypeError), match=r"^[^\n]*schedule[^\n]*$"):
+            apply_srp(net, schedule)  # type: ignore[arg-type]
+        assert srp_modules(net) == {}
+
+    def test_gray_images(self) -> None:
+        net = timm.create_model("mobilenetv3_small_050", in_chans=1)
+        assert [record.map_size[0] for record in apply_srp(net)] == [56] + [14] * 5 + [7] * 3
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_network_for_images_of_32_pixels(self, channels: int) -> None:
+        net = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, 2, 1), SEModule(8), nn.Flatten(), nn.Linear(8 * 16 * 16, 5)
+        ).train()
+        (record,) = apply_srp(net, 0.5)
+        assert (record.name, record.map_size) == ("1", (16, 16))
+        assert net(torch.randn(2, channels, 32, 32)).shape == (2, 5)
 
 
 class TestBehaviour:
@@ -425,9 +516,11 @@ class TestBehaviour:
 
     @pytest.mark.parametrize("share", SHARES)
     def test_half_network(self, share: Share) -> None:
-        net = tiny_with_srp(share=share).bfloat16()
+        net = tiny_with_srp(0.123456789, share=share)  # neither half nor bfloat16 holds it
+        set_progress(net, 1)
+        net.bfloat16()
         assert net(images().bfloat16()).dtype == torch.bfloat16
-        assert [pool.scale_units.item() for pool in srp_modules(net).values()] == [500_000_000] * 2
+        assert [pool.scale for pool in srp_modules(net).values()] == pytest.approx([0.123456789] * 2, 1e-14)
 
     @pytest.mark.parametrize("use_buffers", [False, True])
     def test_exponential_moving_average(self, use_buffers: bool) -> None:
@@ -443,14 +536,13 @@ class TestBehaviour:
         plain.load_state_dict(ema.module.state_dict(), strict=True)
         assert torch.equal(ema.eval()(images()), plain(images()))
         averaged = srp_modules(ema.module)
-        assert [pool.scale_units.item() for pool in averaged.values()] == [500_000_000] * 2
-        assert all(averaged[name] is not pool for name, pool in srp_modules(net).items())
+        assert [pool.scale for pool in averaged.values()] == [0.5] * 2
+        assert all(averaged[name].draws is not pool.draws for name, pool in srp_modules(net).items())
 
     def test_deepcopy_trains_on_its_own(self) -> None:
         net = tiny_with_srp()
         twin = copy.deepcopy(net)
-        for pool in srp_modules(twin).values():
-            pool.set_ramp(0)
+        set_progress(twin, 0)
         assert [pool.scale for pool in srp_modules(net).values()] == [0.5, 0.5]
         torch.manual_seed(1)
         expected = net(images())
@@ -469,3 +561,127 @@ class TestBehaviour:
         plain = TinyNet(LAYERS["se"]).eval()
         plain.load_state_dict(net.state_dict(), strict=True)
         assert torch.equal(net.eval()(images()), plain(images()))
+
+    def test_passes_differ_and_a_seed_repeats_them(self) -> None:
+        net = tiny_with_srp()
+        torch.manual_seed(3)
+        first, second = net(images()), net(images())
+        torch.manual_seed(3)
+        assert torch.equal(net(images()), first)
+        assert torch.equal(net(images()), second)
+        assert not torch.equal(first, second)
+
+    def test_submodule_called_without_its_root_draws_anew_on_every_call(self) -> None:
+        net, x = tiny_with_srp(), torch.randn(3, 16, 12, 10)
+        outputs = [net.attention1(x)]
+        net(images())
+        outputs += [net.attention1(x), net.attention1(x)]
+        net.eval()(images())
+        net.train()
+        outputs += [net.attention1(x)]
+        for index, one in enumerate(outputs):
+            assert all(not torch.equal(one, other) for other in outputs[:index])
+
+
+class TestCopies:
+    @pytest.mark.parametrize("placement", PLACEMENTS)
+    def test_pickle_and_torch_save(self, placement: Placement) -> None:
+        net = tiny_with_srp(Linear(0.9, 0.4), "batch", 2, placement)
+        net(images())
+        file = io.BytesIO()
+        torch.save(net, file)
+        file.seek(0)
+        torch.manual_seed(1)
+        expected = net(images())
+        for loaded in (pickle.loads(pickle.dumps(net)), torch.load(file, weights_only=False), copy.deepcopy(net)):
+            pools = srp_modules(loaded)
+            assert [pool.scale for pool in pools.values()] == [0.9, 0.4]
+            assert len({id(pool.draws) for pool in pools.values()}) == 1
+            assert pools["attention1"].draws is not srp_modules(net)["attention1"].draws
+            assert isinstance(loaded.attention1, SEModule)
+            torch.manual_seed(1)
+            assert torch.equal(loaded(images()), expected)
+            first, second = loaded(images()), loaded(images())  # its own hook begins its passes
+            assert not torch.equal(first, second)
+            assert pools["attention1"].draws.numbers is not None
+            remove_srp(loaded)
+            assert type(loaded.attention1) is SEModule
+            assert srp_modules(net)
+
+    def test_fixed_regions_go_along(self) -> None:
+        net = tiny_with_srp()
+        net(images())
+        fix_regions(net, read_regions(net))
+        expected = net(images())
+        for loaded in (pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+            assert torch.equal(loaded(images()), expected)
+
+    def test_state_dict_of_the_optimizer_and_the_network_are_plain(self) -> None:
+        net = tiny_with_srp()
+        set_progress(net, 0.5)
+        net(images())
+        torch.load(self._saved(net.state_dict()), weights_only=True)
+
+    @staticmethod
+    def _saved(thing: object) -> io.BytesIO:
+        file = io.BytesIO()
+        torch.save(thing, file)
+        file.seek(0)
+        return file
+
+    def test_replicas_of_data_parallel_are_refused(self) -> None:
+        net = tiny_with_srp()
+        replica = net.attention1._replicate_for_data_parallel()
+        with pytest.raises(RuntimeError, match=r"^SRP [^\n]*use DistributedDataParallel, not DataParallel$"):
+            replica(torch.randn(2, 16, 12, 10))
+
+
+class TestTransforms:
+    """torch.func works through SRP."""
+
+    def test_grad_equals_backward(self) -> None:
+        net = tiny_with_srp()
+        parameters = {name: p.detach() for name, p in net.named_parameters()}
+
+        def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+            return torch.func.functional_call(net, parameters, (x,)).square().sum()
+
+        torch.manual_seed(1)
+        gradients = torch.func.grad(loss)(parameters, images())
+        torch.manual_seed(1)
+        net(images()).square().sum().backward()
+        for name, parameter in net.named_parameters():
+            torch.testing.assert_close(gradients[name], parameter.grad)
+        net(images()).sum().backward()  # and the network goes on as before
+
+    @pytest.mark.parametrize("regions", [1, 2])
+    @pytest.mark.parametrize("randomness", ["different", "same"])
+    def test_vmap_over_images(self, randomness: str, regions: int) -> None:
+        """Gradients of each sample: "same" gives all of them the regions of one."""
+        net = tiny_with_srp(regions=regions)
+        x = images(1).expand(4, -1, -1, -1)
+        outputs = torch.func.vmap(lambda image: net(image[None])[0], randomness=randomness)(x)
+        assert outputs.shape == (4, 5)
+        assert torch.allclose(outputs[0], outputs[1]) == (randomness == "same")
+        after = net(images())
+        assert after.shape == (3, 5)
+        assert read_regions(net)["attention1"].shape == (3, regions, 4)
+
+    def test_per_sample_gradients_with_shared_regions(self) -> None:
+        net = tiny_with_srp(share="batch")
+        net(images())
+        fix_regions(net, read_regions(net))
+        parameters = {name: p.detach() for name, p in net.named_parameters()}
+
+        def loss(parameters: dict[str, Tensor], image: Tensor) -> Tensor:
+            return torch.func.functional_call(net, parameters, (image[None],)).square().sum()
+
+        per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, images())
+        net(images()).square().sum().backward()
+        for name, parameter in net.named_parameters():
+            torch.testing.assert_close(per_sample[name].sum(0), parameter.grad, rtol=1e-4, atol=1e-5)
+
+    def test_vmap_that_allows_no_random_number_is_refused_in_one_line(self) -> None:
+        net = tiny_with_srp()
+        with pytest.raises(RuntimeError, match=r"^[^\n]*random[^\n]*$"):
+            torch.func.vmap(lambda image: net(image[None])[0])(images())

@@ -91,8 +91,10 @@ def test_segmentation(build: Callable[..., nn.Module]) -> None:
     plain = segmenter(build)
     model = copy.deepcopy(plain)
     records = apply_srp(model, 0.5, example_input=images())
-    assert [record.attention for record in records] == ["SqueezeExcitation"] * 8
-    assert all(record.name.startswith("backbone.") for record in records)  # neither head's pooling gates its own map
+    of_backbone = [record for record in records if record.name.startswith("backbone.")]
+    assert [record.attention for record in of_backbone] == ["SqueezeExcitation"] * 8
+    # LRASPP's head gates its map; DeepLab's is enlarged again, and multiplies nothing.
+    assert [r.attention for r in records if r not in of_backbone] == ["LRASPPHead"] * (type(plain).__name__ == "LRASPP")
     with torch.no_grad():
         assert same(model.eval()(images()), plain.eval()(images()))
     output = model.train()(images())["out"]

@@ -8,7 +8,8 @@ from timm.layers import EcaModule, SEModule
 from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
-from srp_exp.srp import Linear, Where, apply_srp, find_attention, srp_modules
+from srp_exp.srp import Linear, Where, apply_srp, find_attention, read_regions, srp_modules
+from srp_exp.srp.where import choose
 
 CHANNELS = 8
 
@@ -82,7 +83,7 @@ def images() -> Tensor:
 
 
 def chosen(net: nn.Module, where: Where | None) -> list[str]:
-    return [pooling.module for pooling in find_attention(net, images(), where)]
+    return [pooling.module for pooling in choose(net, find_attention(net, images()).poolings, where)]
 
 
 FIRST, SECOND, THIRD, FOURTH = (f"stages.{i}.attention" for i in range(4))
@@ -131,11 +132,12 @@ def test_module_that_does_not_multiply_is_taken_where_it_is_named(
     module, x = net.stages[4].attention, images()
     descriptors: list[Tensor] = []
     module.reduce.register_forward_pre_hook(lambda _, inputs: descriptors.append(inputs[0]))
-    torch.manual_seed(0)
     module(x)
-    torch.manual_seed(0)
-    top, left = (corner[:, 0].tolist() for corner in module.srp_pool.draw(2, (6, 5), (3, 3), x.device))
-    means = [x[b, :, top[b] : top[b] + 3, left[b] : left[b] + 3].mean((1, 2)) for b in range(2)]
+    drawn = read_regions(net)["stages.4.attention"]
+    assert drawn[:, 0, 2:].tolist() == [[3, 3], [3, 3]]
+    means = [
+        x[b, :, top : top + 3, left : left + 3].mean((1, 2)) for b, [[top, left, _, _]] in enumerate(drawn.tolist())
+    ]
     torch.testing.assert_close(descriptors[0], torch.stack(means))
     module.eval()(x)
     torch.testing.assert_close(descriptors[1], x.mean((2, 3)))

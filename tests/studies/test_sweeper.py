@@ -159,7 +159,7 @@ def test_a_wrong_grid_is_refused_before_anything_is_trained(wrong, parts, comman
         ("-m seed=range(200000)", ["seed=range(200000)", "more than 10,000 runs"]),
         ("-m seed=shuffle(range(3000000000))", ["more than 10,000 runs"]),
         ("-m seed=range(2000) recipe.lr=0.1,0.2,0.3,0.4,0.5,0.6", ["seed=range(2000) recipe.lr=", "10,000 runs"]),
-        ("study=demo seed=range(4000)", ["10,000 runs"]),  # three methods
+        ("study=demo seed=range(9999)", ["10,000 runs"]),  # of every method
         ("-m seed=range(0,10,0)", ["seed=range(0,10,0)", "zero"]),
         ("-m srp.last=interval(0.1,0.4)", ["srp.last=interval(0.1,0.4)", "hydra/sweeper=search"]),
         ("-m mode=train,eval", ["mode=train,eval", "one value"]),

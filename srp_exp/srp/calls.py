@@ -1,0 +1,71 @@
+"""Calls of torch functions in the forward of a module, named by their number, and one of them done otherwise.
+
+A forward is Python: nothing in it is rewritten. While it runs under a TorchFunctionMode, every call of a torch function
+is seen, in any spelling, and the one whose place was found before (srp_exp.srp.find) can be answered by something else.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+Path = tuple[Any, ...]
+"""Where a tensor is in a call: keys that lead to it from (args, kwargs)."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """The `number`-th call, from 1 on, of `function` in a forward; the `number_there`-th in its checkpointed part."""
+
+    function: Any
+    number: int
+    number_there: int | None = None
+
+    def is_it(self, function: Any, number: int) -> bool:
+        """Whether the `number`-th call of `function` is this."""
+        return function is self.function and number == self.number
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a forward pools: the call with the map at `path` among its arguments, and the call that gives its mean.
+
+    The two are mostly one. `shape` is that of the mean without the batch, such as (C, 1, 1).
+    """
+
+    map_call: Call
+    path: Path
+    mean_call: Call
+    shape: tuple[int, ...]
+
+
+def pick(args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> Any:
+    """What lies at `path` in the arguments of a call."""
+    value: Any = (args, kwargs)
+    for key in path:
+        value = value[key]
+    return value
+
+
+class CountedCalls(TorchFunctionMode):
+    """Counts the calls of some functions, and lets `on_call` answer them."""
+
+    def __init__(self, functions: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.functions = tuple(dict.fromkeys(functions))
+        self.counts = [0] * len(self.functions)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for index, function in enumerate(self.functions):
+            if func is function and self.is_active():
+                self.counts[index] += 1
+                return self.on_call(func, self.counts[index], args, kwargs)
+        return func(*args, **kwargs)
+
+    def is_active(self) -> bool:
+        """Whether the calls are of this forward, not of one below it that counts for itself."""
+        return True
+
+    def on_call(self, func: Any, number: int, args: Any, kwargs: Any) -> Any:
+        raise NotImplementedError

@@ -1,0 +1,426 @@
+"""Record one run of a module: the torch functions that it calls, values that hold the mean of a map, products of maps.
+
+Two modes watch the run. A TorchFunctionMode sees the calls that a forward makes, and numbers them, for these are what
+can be answered otherwise later. A TorchDispatchMode sees the operations below them, also those of TorchScript and of a
+torch.autograd.Function, so that no path from a value to another is missed. Values decide, not names of functions.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from srp_exp.srp.calls import Call, Path, Place, pick
+
+aten = torch.ops.aten
+FACTORS = {aten.mul: 0, aten.mul_: 0, aten.div: 0, aten.div_: 0, aten.addcmul: 1}
+"""Products, and where their factors begin among the arguments."""
+_FILLED = {"bernoulli_", "normal_", "uniform_", "fill_", "zero_", "random_", "exponential_", "bernoulli"}
+_CASTS = {torch.Tensor.float: torch.Tensor.double, torch.Tensor.half: torch.Tensor.double}
+_CASTS[torch.Tensor.bfloat16] = torch.Tensor.double
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Of a mean, relative to the largest deviation from it in the map, by the type of the run."""
+
+
+class Node:
+    """A value. `before` has a bit for each value that it was computed from; `data`: it depends on the input."""
+
+    __slots__ = ("before", "data", "frame", "index", "mean", "shape", "spread", "squares")
+
+    def __init__(self, index: int, before: int, data: bool, shape: torch.Size, frame: "Frame | None") -> None:
+        self.index, self.before, self.data, self.shape, self.frame = index, before, data, shape, frame
+        self.mean: Tensor | None = None  # of a map that a function was called with, over H and W, flattened
+        self.squares: list[Tensor] = []  # of a map that is multiplied: the means of its square and centred square
+        self.spread = 0.0
+
+    def comes_from(self, other: "Node") -> bool:
+        return self is other or bool(self.before >> other.index & 1)
+
+    def is_related_to(self, other: "Node") -> bool:
+        return self.comes_from(other) or other.comes_from(self)
+
+
+@dataclass(eq=False)
+class Frame:
+    """A call of a module, in the call of another one; `args` and `kwargs` are copies of its own from before it ran."""
+
+    module: nn.Module
+    name: str
+    outer: "Frame | None"
+    args: Any = ()
+    kwargs: Any = None
+    only_pools: bool = False
+    """Whether its result is a mean that was taken in it."""
+
+    def chain(self) -> "list[Frame]":
+        """This and the frames around it, innermost first."""
+        return [self, *(self.outer.chain() if self.outer else [])]
+
+    def common(self, other: "Frame") -> "Frame":
+        """The innermost frame around both."""
+        around = other.chain()
+        return next(frame for frame in self.chain() if frame in around)
+
+
+@dataclass(eq=False)
+class FunctionCall:
+    function: Any
+    frame: Frame
+    tensors: list[tuple[Path, Node]]
+    checkpointed: Any
+    """Python's frame of the checkpointed part of the forward that the call is made in, or None."""
+
+
+@dataclass(eq=False)
+class Mean:
+    """A value that holds the mean of a map; `call` is None where no call of a torch function in Python made it."""
+
+    map: Node
+    value: Node
+    call: FunctionCall | None
+    frame: Frame
+
+
+@dataclass(eq=False)
+class Product:
+    """A map times a factor. `number` counts the products of the run."""
+
+    number: int
+    map: Node
+    factor: Node
+    call: FunctionCall | None
+    frame: Frame
+    is_smaller: bool
+    divides: bool
+    value: Tensor | None = None
+    """Of the factor, where the run keeps it."""
+
+
+class Run:
+    """What happened in a run: `frames`, `calls`, `means` and `products`, in their order."""
+
+    def __init__(self, names: dict[nn.Module, str], dtype: torch.dtype, keep: bool = False) -> None:
+        self.frames: list[Frame] = []
+        self.calls: list[FunctionCall] = []
+        self.means: list[Mean] = []
+        self.products: list[Product] = []
+        self.nodes: list[Node] = []
+        self.is_random = False
+        self._names, self._dtype, self._keep = names, dtype, keep
+        self._of: Any = WeakTensorKeyDictionary()
+        self._maps: dict[int, list[Node]] = {}
+        self._frame: Frame | None = None
+        self._call: FunctionCall | None = None
+        self._shift: tuple[Call, Path, float] | None = None
+        self._shift_count = 0
+
+    def record(self, module: nn.Module, args: Any, kwargs: Any, shift: tuple[Call, Path, float] | None = None) -> "Run":
+        """Call `module`; with `shift` (call, path, c) add c times its spread to the map there, in place, before it."""
+        self._shift = shift
+        for _, tensor in _tensors((args, kwargs)):
+            self._new(tensor, 0, True)
+        with torch.no_grad(), _watched_modules(self), _Operations(self), _Functions(self):
+            module(*args, **kwargs)
+        return self
+
+    def owner(self, mean: Mean) -> Frame:
+        """The frame of the module that pools: the innermost that isn't of torch.nn and does more than to pool."""
+        assert mean.call is not None
+        for frame in mean.frame.chain():
+            does_more = not frame.only_pools and not is_of_torch(frame.module)
+            if (does_more or frame.outer is None) and self.map_argument(mean, frame) is not None:
+                return frame
+        return self.frames[0]
+
+    def map_argument(self, mean: Mean, frame: Frame) -> tuple[FunctionCall, Path] | None:
+        """The last call in `frame`, up to that which gives the mean, with the map among its arguments, and where."""
+        assert mean.call is not None
+        for call in reversed(self.calls[: self.calls.index(mean.call) + 1]):
+            if frame in call.frame.chain():
+                for path, node in call.tensors:
+                    if node is mean.map:
+                        return call, path
+        return None
+
+    def place(self, mean: Mean, frame: Frame) -> Place:
+        """Where `frame` pools."""
+        found = self.map_argument(mean, frame)
+        assert found is not None and mean.call is not None
+        return Place(self.number(found[0], frame), found[1], self.number(mean.call, frame), tuple(mean.value.shape[1:]))
+
+    def number(self, call: FunctionCall, frame: Frame) -> Call:
+        """The place of `call` among the calls of its function in `frame`."""
+        alike = [c for c in self.calls if c.function is call.function and frame in c.frame.chain()]
+        number = alike.index(call) + 1
+        if call.checkpointed is None:
+            return Call(call.function, number)
+        there = [c for c in alike if c.checkpointed == call.checkpointed]
+        return Call(call.function, number, there.index(call) + 1)
+
+    def find_call(self, call: Call, frame: Frame) -> FunctionCall | None:
+        alike = [c for c in self.calls if c.function is call.function and frame in c.frame.chain()]
+        return alike[call.number - 1] if len(alike) >= call.number else None
+
+    # The rest is for the modes.
+
+    def enter_module(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if module not in self._names:
+            return call(module, *args, **kwargs)
+        frame = Frame(module, self._names[module], self._frame)
+        if not is_of_torch(module):
+            with unseen():
+                frame.args, frame.kwargs = copies((args, kwargs))
+        self.frames.append(frame)
+        self._frame = frame
+        try:
+            result = call(module, *args, **kwargs)
+        finally:
+            self._frame = frame.outer
+        with unseen():
+            frame.only_pools = self._is_mean(result, frame)
+        return result
+
+    def _is_mean(self, result: Any, frame: Frame) -> bool:
+        means = [mean for mean in self.means if frame in mean.frame.chain()] if isinstance(result, Tensor) else []
+        return any(self._node(result).comes_from(mean.value) and self._holds_mean(result, mean.map) for mean in means)
+
+    def call_function(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self._dtype == torch.float64:
+            func = _CASTS.get(func, func)
+            args, kwargs = tree_map(_exact_type, (args, kwargs))
+        if self._frame is None or self._call is not None or func.__name__ == "__get__":  # a property has no identity
+            return func(*args, **kwargs)
+        with unseen():
+            tensors = [(path, self._node(tensor)) for path, tensor in _tensors((args, kwargs))]
+            call = FunctionCall(func, self._frame, tensors, _checkpointed_part())
+            self.calls.append(call)
+            self._shift_map(func, args, kwargs)
+            for path, node in tensors:
+                self._see_map(pick(args, kwargs, path), node)
+        self._call = call
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._call = None
+
+    def _shift_map(self, func: Any, args: Any, kwargs: Any) -> None:
+        if self._shift is not None and func is self._shift[0].function:
+            self._shift_count += 1
+            if self._shift_count == self._shift[0].number:
+                map_ = pick(args, kwargs, self._shift[1])
+                map_ += self._shift[2] * map_.std()
+
+    def run_operation(self, func: Any, args: Any, kwargs: Any) -> Any:
+        inputs = [(tensor, self._node(tensor)) for _, tensor in _tensors((args, kwargs))]
+        if self._call is None:  # of TorchScript, say
+            for tensor, node in inputs:
+                self._see_map(tensor, node)
+        product = self._product(func, args) if self._frame is not None else None
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        parents = [] if name.startswith("new_") or name.endswith("_like") or name in _FILLED else [n for _, n in inputs]
+        before = 0
+        for parent in parents:
+            before |= parent.before | 1 << parent.index
+        for _, tensor in _tensors(result):
+            node = self._new(tensor, before, any(parent.data for parent in parents))
+            if func._schema.is_mutable and tensor._base is not None:
+                self._of[tensor._base] = node
+            if self._frame is not None:
+                self._see_mean(tensor, node)
+        if product is not None:
+            self.products.append(product)
+        return result
+
+    def _new(self, tensor: Tensor, before: int, data: bool) -> Node:
+        node = Node(len(self.nodes), before, data, tensor.shape, self._frame)
+        self.nodes.append(node)
+        self._of[tensor] = node
+        return node
+
+    def _node(self, tensor: Tensor) -> Node:
+        node: Node | None = self._of.get(tensor)
+        if node is None:
+            node = self._new(tensor, 0, False)
+        base: Node | None = None if tensor._base is None else self._of.get(tensor._base)
+        if base is not None and base.index > node.index:  # the memory of the view was written to
+            before = node.before | base.before | 1 << node.index | 1 << base.index
+            node = self._new(tensor, before, node.data or base.data)
+        return node
+
+    def _see_map(self, tensor: Tensor, node: Node) -> None:
+        if node.mean is not None or not is_map(tensor):
+            return
+        mean = tensor.mean((-2, -1), keepdim=True)
+        node.spread = float((tensor - mean).abs().amax())
+        node.mean = mean.flatten()
+        if node.data and 0 < node.spread < float("inf"):
+            self._maps.setdefault(mean.numel(), []).append(node)
+
+    def _see_mean(self, tensor: Tensor, node: Node) -> None:
+        if not tensor.is_floating_point() or tensor.dim() < 1 or tensor.numel() == 0:
+            return
+        before = [mean.map for mean in self.means if node.comes_from(mean.value)]
+        if any(self._holds_mean(tensor, map_) for map_ in before):
+            return  # a view of one that was seen
+        for map_ in reversed(self._maps.get(tensor.numel(), [])):
+            if node.before >> map_.index & 1 and self._holds_mean(tensor, map_):
+                assert self._frame is not None
+                self.means.append(Mean(map_, node, self._call, self._frame))
+                return
+
+    def _holds_mean(self, tensor: Tensor, map_: Node) -> bool:
+        """Whether `tensor`, of any shape that begins with the batch, holds the mean of the map."""
+        if map_.mean is None or tensor.numel() != map_.mean.numel() or map_.shape[0] != tensor.shape[0]:
+            return False
+        return _close(tensor.flatten(), map_.mean, _TOLERANCES[self._dtype] * map_.spread)
+
+    def _product(self, func: Any, args: Any) -> Product | None:
+        """The product that `func` makes of a map and something that depends on the input, if it is one."""
+        start = FACTORS.get(func.overloadpacket)
+        factors: Any = () if start is None else args[start : start + 2]
+        if len(factors) != 2 or not all(isinstance(factor, Tensor) and factor.dim() >= 3 for factor in factors):
+            return None
+        divides = func.overloadpacket in (aten.div, aten.div_)
+        pairs = [factors] if divides else [factors, factors[::-1]]
+        shape = torch.broadcast_shapes(*(factor.shape for factor in factors))
+        chosen: Product | None = None
+        for map_, factor in pairs:
+            node, by = self._node(map_), self._node(factor)
+            if map_.shape != shape or not by.data or not node.data or factor.shape[0] != shape[0]:
+                continue
+            smaller = any(
+                size == 1 or stride == 0 for size, stride in zip(factor.shape[1:], factor.stride()[1:], strict=True)
+            )
+            smaller &= factor.shape != map_.shape or 0 in factor.stride()
+            assert self._frame is not None
+            new = Product(len(self.products), node, by, self._call, self._frame, smaller, divides)
+            if chosen is None or self._is_gate(new) > self._is_gate(chosen):
+                chosen = new
+                if not node.squares and is_map(map_):
+                    centred = map_ - map_.mean((-2, -1), keepdim=True)
+                    node.squares = [m.square().mean((-2, -1)).flatten() for m in (map_, centred)]
+                new.value = factor.detach().clone() if self._keep else None
+        return chosen
+
+    def _is_gate(self, product: Product) -> tuple[bool, bool]:
+        return any(gates(mean, product) for mean in self.means), product.is_smaller
+
+
+def gates(mean: Mean, product: Product) -> bool:
+    """Whether the factor comes from the mean, and the map that it multiplies doesn't but belongs to the pooled one."""
+    return (
+        product.factor.comes_from(mean.value)
+        and not product.map.comes_from(mean.value)
+        and product.map.is_related_to(mean.map)
+        and (product.map.shape[-2:] == mean.map.shape[-2:] or product.map.shape.numel() == mean.map.shape.numel())
+    )
+
+
+def pools_square(mean: Mean, product: Product) -> bool:
+    """Whether what was pooled is the square of the map that is multiplied, centred or not: a norm does so."""
+    pooled = mean.map.mean
+    return pooled is not None and any(
+        pooled.shape == square.shape and _close(pooled, square, 1e-6 * float(square.abs().amax()))
+        for square in product.map.squares
+    )
+
+
+def is_of_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
+
+
+def is_map(value: Any) -> bool:
+    """Whether `value` is a float tensor (N, ..., H, W), with H and W above 1: (N, C, 1, H*W) has no regions."""
+    is_tensor = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
+    return is_tensor and value.dim() >= 4 and min(value.shape[-2:]) > 1
+
+
+def copies(values: Any) -> Any:
+    """`values`, with tensors cloned, in the containers that they are in."""
+    return tree_map(lambda value: value.detach().clone() if isinstance(value, Tensor) else value, values)
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return bool((one - other).abs().amax() <= tolerance)
+
+
+def _tensors(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """The tensors in tuples, lists and dictionaries, each with the keys that lead to it."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _tensors(inner, (*path, key))
+    elif isinstance(value, tuple | list):
+        for index, inner in enumerate(value):
+            yield from _tensors(inner, (*path, index))
+
+
+def _exact_type(value: Any) -> Any:
+    """float64 for every lower type: rounding would blur what is looked for."""
+    if value in (torch.float32, torch.float16, torch.bfloat16) if isinstance(value, torch.dtype) else False:
+        return torch.float64
+    if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64:
+        return value.double()
+    return value
+
+
+def _checkpointed_part() -> Any:
+    """Python's frame of the innermost torch.utils.checkpoint that it is in."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            return frame
+        if frame.f_code is Run.record.__code__:
+            return None
+        frame = frame.f_back
+    return None
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """What is done here is not recorded."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():
+        yield
+
+
+class _Functions(TorchFunctionMode):
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._run.call_function(func, args, kwargs or {})
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunction():
+            return self._run.run_operation(func, args, kwargs or {})
+
+
+@contextmanager
+def _watched_modules(run: Run) -> Iterator[None]:
+    own_call = nn.Module.__call__
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return run.enter_module(module, own_call, args, kwargs)
+
+    nn.Module.__call__ = call  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.__call__ = own_call  # type: ignore[method-assign]

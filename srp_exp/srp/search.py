@@ -1,0 +1,225 @@
+"""The search for channel attention in one model: runs of it, and runs of its modules, under record."""
+
+import random
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srp_exp.srp.calls import Place
+from srp_exp.srp.findings import Findings, Gate, LeftOut, Pooling
+from srp_exp.srp.record import Frame, Mean, Product, Run, copies, gates, is_of_torch, pools_square
+
+_SMALLEST = 4
+"""Side of a map below which poolings can't be told from local ones, or from no pooling: the images are enlarged."""
+_LARGE_ENOUGH, _LARGEST = 128, 256
+"""Side of images from which on networks have no such small maps, and to which about smaller ones are enlarged."""
+_SEEDS = 4
+_SHIFTS = {torch.float64: (1.0, -1.0, 8.0, -8.0, 1e3, -1e3), torch.float32: (1.0, -1.0, 8.0, -8.0)}
+"""Constants that are added to a map, over its standard deviation: large ones wake a ReLU in the gate."""
+_UNCHANGED = 1e-6
+"""Change of a gate, relative to its largest value, that is rounding in float64; 1e-3 in float32."""
+
+UNREACHABLE = "pools in TorchScript or in a torch.autograd.Function, whose calls can't be reached"
+NORM = "a norm: what multiplies the map stays the same when a constant is added to it"
+SQUARE = "pools the square of the map that it multiplies, as a norm does"
+OTHER = "what multiplies the map isn't computed from its mean over H and W"
+CHANGING = "pools by another call from run to run"
+
+
+class Search:
+    """Searches `model`, which has stand-ins of `dtype` for its parameters (srp_exp.srp.undisturbed)."""
+
+    def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype, training: bool) -> None:
+        self.model, self.dtype, self.example, self.training = model, dtype, example, training
+        self.names = {module: name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
+        self.found: dict[tuple[str, Place], Pooling] = {}
+        self.left_out: dict[tuple[str, str], LeftOut] = {}
+        self._verified: set[str] = set()
+
+    def findings(self) -> Findings:
+        self.model.eval()
+        first = self._run_model(self.example.shape)
+        for run in [self._enlarged(first), *(self._run_model(self.example.shape, s) for s in _more_seeds(first))]:
+            self._look_at(run)
+        order = {frame.name: index for index, frame in reversed(list(enumerate(first.frames)))}
+        poolings = sorted(self.found.values(), key=lambda pooling: order.get(pooling.module, len(order)))
+        return Findings([_with_size(pooling, first) for pooling in poolings], list(self.left_out.values()))
+
+    def _run_model(self, shape: tuple[int, ...], seed: int = 0) -> Run:
+        # Of two images: with one, a mean over the batch too would be that of the map.
+        size, device = (2, *shape[1:]), self.example.device
+        device = torch.device("cpu") if device.type == "meta" else device
+        generator = torch.Generator().manual_seed(1)
+        images = torch.randn(size, generator=generator, dtype=self.dtype).to(device)
+        if not self.example.is_floating_point():
+            images = self.example[:2]
+        return self._record(self.model, (images,), {}, seed)
+
+    def _enlarged(self, first: Run) -> Run:
+        """A run on larger images, where maps are too small to see what pools them and the network takes such."""
+        sides = [min(product.map.shape[-2:]) for product in first.products if len(product.map.shape) >= 4]
+        height, width = self.example.shape[-2:]
+        smallest = min(sides, default=_SMALLEST)
+        times = min(-(-_SMALLEST // smallest), -(-_LARGEST // min(height, width)))
+        if times < 2 or min(height, width) >= _LARGE_ENOUGH:
+            return first
+        try:
+            return self._run_model((*self.example.shape[:-2], height * times, width * (times + 1)))
+        except Exception:  # a network for images of one size: its small maps have to do
+            return first
+
+    def _record(
+        self, module: nn.Module, args: Any, kwargs: Any, seed: int, shift: Any = None, keep: bool = False
+    ) -> Run:
+        torch.manual_seed(seed)
+        random.seed(seed)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed(seed)
+        before = _random_states()
+        run = Run(self.names, self.dtype, keep).record(module, args, kwargs, shift)
+        run.is_random = before != _random_states()
+        return run
+
+    def _look_at(self, run: Run) -> None:
+        for mean in run.means:
+            product = next((product for product in run.products if gates(mean, product)), None)
+            joint = _joint(run, mean) if product is None else product.frame
+            if joint is None:
+                continue
+            if mean.call is None:
+                if product is not None:
+                    self._leave_out(mean.frame, UNREACHABLE)
+                continue
+            owner = run.owner(mean)
+            home = owner.common(joint)
+            if home.name not in self._verified or product is None:
+                self._verified.add(home.name)
+                self._verify(home, owner)
+        for product in run.products:
+            is_map = len(product.map.shape) >= 4 and min(product.map.shape[-2:]) > 1
+            if product.is_smaller and is_map and not any(gates(mean, product) for mean in run.means):
+                self._leave_out(product.frame, OTHER)
+
+    def _verify(self, home: Frame, owner: Frame) -> None:
+        """Run the module of `home` alone, as it will run, and take what pools in it and gates its map."""
+        between = owner.chain()[: owner.chain().index(home) + 1]
+        training = {frame.module: frame.module.training for frame in between}
+        for module in training:
+            module.training = self.training
+        try:
+            runs = [self._run_again(home, 0)]
+            runs += [self._run_again(home, seed) for seed in _more_seeds(runs[0])]
+            for seed, run in enumerate(runs):
+                for mean in run.means:
+                    self._take(home, seed, run, mean, [other for other in runs if other is not run])
+        except Exception as error:  # of a foreign forward
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            self._leave_out(owner, f"its forward can't be run again: {reason}")
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+
+    def _run_again(self, home: Frame, seed: int, shift: Any = None) -> Run:
+        args, kwargs = copies((home.args, home.kwargs))
+        return self._record(home.module, args, kwargs, seed, shift, keep=True)
+
+    def _take(self, home: Frame, seed: int, run: Run, mean: Mean, others: list[Run]) -> None:
+        product = next((product for product in run.products if gates(mean, product)), None)
+        joint = _joint(run, mean) if product is None else product.frame
+        if mean.call is None or joint is None:
+            return
+        owner = run.owner(mean)
+        if owner.common(joint) is not run.frames[0]:
+            return  # a module in it, which is looked at by itself
+        place = run.place(mean, owner)
+        if any(_is_other_call(other, owner.name, place) for other in others):
+            self._leave_out(owner, CHANGING)
+            return
+        if product is not None and pools_square(mean, product):
+            self._leave_out(owner, SQUARE)
+            return
+        if product is not None and not self._changes(home, seed, run, mean, product):
+            self._leave_out(owner, NORM)
+            return
+        height, width = mean.map.shape[-2:]
+        kind, gate = type(owner.module).__name__, None if product is None else _gate(home, run, mean, product)
+        new = Pooling(owner.name, kind, place, (height, width), product is not None, gate)
+        if product is not None or (owner.name, place) not in self.found:
+            self.found[owner.name, place] = new
+
+    def _changes(self, home: Frame, seed: int, run: Run, mean: Mean, product: Product) -> bool:
+        """Whether the factor of `product` changes when a constant is added to the map."""
+        place = run.place(mean, run.frames[0])
+        assert product.value is not None
+        tolerance = (_UNCHANGED if self.dtype == torch.float64 else 1e-3) * float(product.value.abs().amax())
+        for shift in _SHIFTS[self.dtype]:
+            shifted = self._run_again(home, seed, (place.map_call, place.path, shift))
+            if len(shifted.products) <= product.number:
+                return True  # another branch
+            value = shifted.products[product.number].value
+            if value is None or value.shape != product.value.shape:
+                return True
+            if bool((value - product.value).abs().amax() > tolerance):
+                return True
+        return False
+
+    def _leave_out(self, frame: Frame, reason: str) -> None:
+        own = next((f for f in frame.chain() if not is_of_torch(f.module)), frame)
+        self.left_out.setdefault((own.name, reason), LeftOut(own.name, type(own.module).__name__, reason))
+
+
+def _more_seeds(run: Run) -> range:
+    """Of further runs, where this one depends on random numbers."""
+    return range(1, _SEEDS) if run.is_random else range(0)
+
+
+def _random_states() -> list[Any]:
+    states: list[Any] = [torch.get_rng_state().numpy().tobytes(), random.getstate()]
+    if "numpy" in sys.modules:
+        state = sys.modules["numpy"].random.get_state()
+        states += [state[1].tobytes(), state[2:]]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states += [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
+    return states
+
+
+def _joint(run: Run, mean: Mean) -> Frame | None:
+    """Where something computed from the mean is a map of the size of its map again, if it is."""
+    size = mean.map.shape[-2:]
+    later = run.nodes[mean.value.index + 1 :]
+    maps = (n for n in later if len(n.shape) >= 4 and n.shape[-2:] == size and n.comes_from(mean.value))
+    return next((node.frame for node in maps if node.frame is not None), None)
+
+
+def _is_other_call(run: Run, module: str, place: Place) -> bool:
+    """Whether the call at `place` is made in `run`, and gives no mean there."""
+    for frame in run.frames:
+        if frame.name == module:
+            call = run.find_call(place.mean_call, frame)
+            return call is not None and not any(mean.call is call for mean in run.means)
+    return False
+
+
+def _gate(home: Frame, run: Run, mean: Mean, product: Product) -> Gate | None:
+    if product.call is None:
+        return None
+    path = next((path for path, node in product.call.tensors if node.comes_from(mean.value)), None)
+    if path is None:
+        return None
+    root = run.frames[0]
+    return Gate(home.name, run.number(product.call, root), path, run.place(mean, root), product.divides)
+
+
+def _with_size(pooling: Pooling, run: Run) -> Pooling:
+    """The pooling with the size of its map in `run`, where that makes the same call."""
+    for frame in run.frames:
+        if frame.name == pooling.module:
+            call = run.find_call(pooling.place.map_call, frame)
+            shapes = [node.shape for path, node in call.tensors if path == pooling.place.path] if call else []
+            if shapes and len(shapes[0]) >= 4:
+                return replace(pooling, map_size=(shapes[0][-2], shapes[0][-1]))
+            break
+    return pooling

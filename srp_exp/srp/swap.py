@@ -1,0 +1,185 @@
+"""A module whose own forward runs, in training with its global pooling answered by that over random regions.
+
+Its class is exchanged for a subclass that knows where the forward pools (srp_exp.srp.calls). Evaluation, and training
+at scale 1, are the class's own forward. Object, children, parameters, keys and attributes stay as they are.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
+
+from srp_exp.srp.calls import Call, CountedCalls, Place, pick
+from srp_exp.srp.pool import RegionPool, in_backward
+
+
+@dataclass(eq=False)
+class Srp:
+    """What a module with SRP needs: its pool, where it pools, and a forward that was an attribute of its own."""
+
+    pool: RegionPool
+    places: tuple[Place, ...]
+    own_forward: Callable[..., Any] | None = None
+    types: dict[Any, torch.dtype] = field(default_factory=dict)
+    """Of the means that the forward makes, by what it depends on."""
+
+
+class WithSrp:
+    """Base of the classes that `put_into` makes; the other is the module's own class."""
+
+    _srp: Srp
+    training: bool
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        srp = self._srp
+        own_forward: Any = super().forward if srp.own_forward is None else srp.own_forward  # type: ignore[misc]
+        draws, scale = srp.pool.draws, srp.pool.scale
+        if torch.compiler.is_compiling():
+            scale = srp.pool.final_scale  # the present one may change without recompilation
+        outer = draws.active
+        if not self.training or (scale == 1 and not in_backward()):
+            if outer is None:
+                return own_forward(*args, **kwargs)
+            draws.active = srp  # the calls of this forward aren't those of the module around it
+            try:
+                return own_forward(*args, **kwargs)
+            finally:
+                draws.active = outer
+        if getattr(self, "_is_replica", False):
+            raise RuntimeError(
+                "SRP draws the regions of a process at once: use DistributedDataParallel, not DataParallel"
+            )
+        draws.active = srp
+        try:
+            with _Swap(srp, type(self).__name__):
+                return own_forward(*args, **kwargs)
+        finally:
+            draws.active = outer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _new, (_own_class(type(self)),), self.__getstate__()
+
+
+def put_into(module: nn.Module, pool: RegionPool, places: tuple[Place, ...]) -> None:
+    """Give `module` SRP, in place."""
+    module.__dict__["_srp"] = Srp(pool, places, module.__dict__.pop("forward", None))
+    own_class: Any = type(module)
+    module.__class__ = _with_srp(own_class)
+
+
+def take_out_of(module: nn.Module) -> None:
+    """Make `module` the plain one again, in place."""
+    srp = module.__dict__.pop("_srp")
+    if srp.own_forward is not None:
+        module.__dict__["forward"] = srp.own_forward
+    module.__class__ = _own_class(type(module))
+
+
+def _own_class(kind: type) -> Any:
+    bases = kind.__mro__  # other code may have put a class of its own on top
+    return bases[bases.index(WithSrp) + 1]
+
+
+@cache
+def _with_srp(own_class: Any) -> Any:
+    names = {"__doc__": own_class.__doc__, "__module__": own_class.__module__}
+    return type(own_class.__name__, (WithSrp, own_class), names)
+
+
+def _new(own_class: type) -> Any:
+    """A bare module, for pickle and copy."""
+    kind = _with_srp(own_class)
+    return object.__new__(kind)
+
+
+class _Swap(CountedCalls):
+    """Answers the calls at the places of a module with SRP."""
+
+    def __init__(self, srp: Srp, name: str, again: bool = False) -> None:
+        calls = [call for place in srp.places for call in (place.map_call, place.mean_call)]
+        super().__init__(tuple(call.function for call in calls))
+        self._srp, self._name, self._again = srp, name, again
+        self._maps: list[Tensor | None] = [None] * len(srp.places)
+
+    def is_active(self) -> bool:
+        return self._again or self._srp.pool.draws.active is self._srp
+
+    def on_call(self, func: Any, number: int, args: Any, kwargs: Any) -> Any:
+        for index, place in enumerate(self._srp.places):
+            if self._is(place.map_call, func, number):
+                self._maps[index] = pick(args, kwargs, place.path)
+        for index, place in enumerate(self._srp.places):
+            if self._is(place.mean_call, func, number):
+                map_ = self._map(index, place)
+                numbers = self._srp.pool.numbers(map_)
+                if numbers is None:
+                    break
+                if place.mean_call.number_there is not None and not self._again and not torch.compiler.is_compiling():
+                    _follow_checkpoint(self._srp, self._name)
+                shape = (map_.shape[0], *place.shape)
+                pooled = self._srp.pool.pool(map_, numbers)
+                pooled = pooled if pooled.shape == shape else pooled.reshape(shape)
+                return pooled.to(self._type(map_, func, args, kwargs))
+        return func(*args, **kwargs)
+
+    def _is(self, call: Call, func: Any, number: int) -> bool:
+        return func is call.function and number == (call.number_there if self._again else call.number)
+
+    def _map(self, index: int, place: Place) -> Tensor:
+        map_, channels = self._maps[index], torch.Size(place.shape).numel()
+        if map_ is None or map_.dim() < 4 or map_.shape[1:-2].numel() != channels:
+            raise RuntimeError(
+                f"{self._name}: SRP meets another call than that which it was put in for; the forward takes another "
+                f"branch now: call remove_srp and apply_srp again"
+            )
+        return map_
+
+    def _type(self, map_: Tensor, func: Any, args: Any, kwargs: Any) -> torch.dtype:
+        """The type that the plain call gives: autocast or an argument may change it. It is called once to see."""
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs).dtype  # type: ignore[no-any-return]  # the compiler drops what nobody uses
+        device, autocast = map_.device.type, None
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            autocast = torch.get_autocast_dtype(device)
+        key = (func, map_.dtype, autocast, kwargs.get("dtype"))
+        if key not in self._srp.types:
+            with torch.no_grad():
+                self._srp.types[key] = func(*args, **kwargs).dtype
+        return self._srp.types[key]
+
+
+def _follow_checkpoint(srp: Srp, name: str) -> None:
+    """Let the checkpointed part of a forward that is running pool over the same regions when it is computed again."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code is not WithSrp.forward.__code__:
+        if frame.f_code is CheckpointFunction.forward.__code__:
+            context = frame.f_locals["ctx"]
+            context.run_function = _again(context.run_function, srp, name)
+            return
+        frame = frame.f_back
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    for cell in getattr(hooks and hooks[0], "__closure__", None) or ():
+        if hasattr(cell.cell_contents, "recompute_fn"):
+            part = cell.cell_contents
+            part.recompute_fn = _again(part.recompute_fn, srp, name)
+            return
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"{name}: SRP can't follow the checkpoint(...) in its forward in this version of torch")
+
+
+def _again(function: Callable[..., Any], srp: Srp, name: str) -> Callable[..., Any]:
+    def compute_again(*args: Any, **kwargs: Any) -> Any:
+        with _Swap(srp, name, again=True):
+            return function(*args, **kwargs)
+
+    return function if getattr(function, "follows_srp", None) is srp else _marked(compute_again, srp)
+
+
+def _marked(function: Any, srp: Srp) -> Any:
+    function.follows_srp = srp
+    return function

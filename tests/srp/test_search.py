@@ -1,0 +1,140 @@
+"""How fine the search for attention tells a mean from what is nearly one, and a gate from a norm."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from srp_exp.srp import Findings, apply_srp, find_attention, read_regions
+
+CHANNELS = 6
+
+
+def maps(batch: int = 2, height: int = 6, width: int = 5) -> Tensor:
+    return torch.randn(batch, CHANNELS, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def found(module: nn.Module) -> Findings:
+    torch.manual_seed(0)
+    return find_attention(nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), module), maps())
+
+
+class Gate(nn.Module):
+    """A gate from the descriptor that a subclass takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(CHANNELS, CHANNELS)
+
+    def descriptor(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc(self.descriptor(x)).sigmoid()[:, :, None, None]
+
+
+class Float32Only(Gate):
+    """As code of its own that takes no other type: the search runs it in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            raise TypeError("float32 alone")
+        return super().forward(x)
+
+
+class Weighted(Gate):
+    """A weighted mean, whose weights are `off` from those of the plain one: a learned pooling that began as a mean."""
+
+    off = 1e-3
+
+    def descriptor(self, x: Tensor) -> Tensor:
+        weight = torch.ones(x.shape[-2:], dtype=x.dtype) / x.shape[-2:].numel()
+        weight[0, 0], weight[-1, -1] = weight[0, 0] + self.off, weight[-1, -1] - self.off
+        return (x * weight).sum((2, 3))
+
+
+class WeightedLess(Weighted):
+    off = 1e-6
+
+
+class WeightedFloat32Only(Float32Only, Weighted):
+    pass
+
+
+class AlmostConstant(Gate):
+    """A gate that hardly moves, as one that begins with a small gain does."""
+
+    gain = 1e-2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + self.gain * self.fc(x.mean((2, 3))).tanh())[:, :, None, None]
+
+
+class HardlyMoving(AlmostConstant):
+    gain = 1e-4
+
+
+class HardlyMovingFloat32Only(Float32Only, AlmostConstant):
+    pass
+
+
+class RootMeanSquare(nn.Module):
+    """Changes with a constant that is added to the map, and is a norm for all that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x.square().mean((2, 3), keepdim=True) + 1e-5).rsqrt()
+
+
+class Foreign(Gate):
+    """The mean of one map gates another one that is computed from the same image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(CHANNELS, CHANNELS, 1), nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) * self.fc(self.other(x).mean((2, 3))).sigmoid()[:, :, None, None]
+
+
+class SecondMean(Gate):
+    """Three means are taken, each by the same function; the second one gates."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = x.flip(1).mean((2, 3))
+        gate = self.fc(x.mean((2, 3))).sigmoid()
+        after = x.flip(2)[:, :3].mean((2, 3))
+        return x * gate[:, :, None, None] + 0 * (before.sum() + after.sum())
+
+
+@pytest.mark.parametrize("module", [Weighted, WeightedLess, WeightedFloat32Only])
+def test_what_is_nearly_the_mean_is_not_taken_for_it(module: type[Gate]) -> None:
+    findings = found(module())
+    assert [pooling.module for pooling in findings.poolings if pooling.gates] == []
+    assert any("isn't computed from its mean" in left_out.reason for left_out in findings.left_out)
+
+
+@pytest.mark.parametrize("module", [Gate, Float32Only, AlmostConstant, HardlyMoving, HardlyMovingFloat32Only])
+def test_gates_that_hardly_move_are_found(module: type[Gate]) -> None:
+    assert [pooling.module for pooling in found(module()).poolings if pooling.gates] == ["1"]
+
+
+@pytest.mark.parametrize(("module", "reason"), [(RootMeanSquare, "square"), (Foreign, "isn't computed from its mean")])
+def test_what_is_left_out_is_named_with_its_reason(module: type[nn.Module], reason: str) -> None:
+    findings = found(module())
+    assert [pooling.module for pooling in findings.poolings if pooling.gates] == []
+    (left_out,) = findings.left_out
+    assert (left_out.name, left_out.kind) == ("1", module.__name__)
+    assert reason in left_out.reason
+
+
+def test_the_call_that_gates_is_the_one_that_is_answered() -> None:
+    torch.manual_seed(0)
+    module = SecondMean()
+    net = nn.Sequential(module).train()
+    (record,) = apply_srp(net, 0.5, example_input=maps())
+    assert record.name == "0"
+    x, seen = maps(4), []
+    module.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(x)
+    corners = read_regions(net)["0"].tolist()
+    expected = [x[b, :, t : t + h, c : c + w].mean((1, 2)) for b, [[t, c, h, w]] in enumerate(corners)]
+    torch.testing.assert_close(seen[0], torch.stack(expected))
