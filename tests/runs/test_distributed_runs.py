@@ -49,18 +49,18 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from srp_exp.__main__ import main
-from srp_exp.srp.region import StochasticRegionPool2d
+from srp_exp.srp.pool import Draws
 from srp_exp.training.learner import Learner
 
 torch.set_num_threads(1)
 rank, folder = int(os.environ["RANK"]), Path(os.environ["OBSERVATIONS"])
-step, draw = Learner.train_step, StochasticRegionPool2d.draw
+step, draw = Learner.train_step, Draws._draw
 drawn = []
 
 def observed_draw(self, *args):
-    corners = draw(self, *args)
-    drawn.append([corner.flatten().tolist() for corner in corners])
-    return corners
+    numbers = draw(self, *args)
+    drawn.append(numbers.flatten().tolist())
+    return numbers
 
 def observed_step(self, batch, *args, **kwargs):
     drawn.clear()
@@ -72,7 +72,7 @@ def observed_step(self, batch, *args, **kwargs):
         file.write(json.dumps(line) + "\\n")
     exec(os.environ.get("ACT", ""), {"step": number, "rank": rank, "os": os, "signal": signal})
 
-StochasticRegionPool2d.draw, Learner.train_step = observed_draw, observed_step
+Draws._draw, Learner.train_step = observed_draw, observed_step
 exec(os.environ.get("BEFORE", ""), {"rank": rank})
 main()
 """
@@ -306,7 +306,8 @@ if rank == 1:
 def test_a_rank_that_finds_another_checkpoint_is_an_error_on_both(place, before, said, tmp_path) -> None:
     command = (*TINY, *NO_BATCH_NORM, "checkpoint.every_steps=4", "seed=6", f"output_dir={tmp_path}")
     process = start_two(place, *command, program="observed", ACT="if step == 10: os.kill(os.getpid(), signal.SIGTERM)")
-    end(process)
+    printed = end(process)
+    assert (tmp_path / "runs").is_dir(), printed
     folder = the_run(tmp_path)
     assert len(list((folder / "checkpoints").glob("step-*.pt"))) == 2
     process = start_two(place, *command, program="observed", BEFORE=before)
