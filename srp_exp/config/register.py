@@ -87,4 +87,5 @@ def register() -> None:
     OmegaConf.register_new_resolver("folder_name", lambda root: Path(root).expanduser().absolute().name, replace=True)
     OmegaConf.register_new_resolver("from_weights", preprocessing.from_weights, replace=True)
     OmegaConf.register_new_resolver("eval_resize", preprocessing.eval_resize, replace=True)
+    OmegaConf.register_new_resolver("fitting_warmup", lambda own, epochs: min(own, epochs / 2), replace=True)
     OmegaConf.register_new_resolver("scaled_lr", lambda lr, size, per: lr * size / per, replace=True)

@@ -72,7 +72,8 @@ class LrScheduleConfig:
 
 @dataclass
 class WarmedUpConfig(LrScheduleConfig):
-    warmup_epochs: float = within("[0, inf)", "${recipe.warmup_epochs}")  # rising in a straight line from 0
+    # Rising in a straight line from 0: the recipe's, or half of the training where that is shorter.
+    warmup_epochs: float = within("[0, inf)", "${fitting_warmup:${recipe.warmup_epochs},${recipe.epochs}}")
 
 
 @dataclass

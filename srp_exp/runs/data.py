@@ -68,6 +68,7 @@ def known_digests(dataset: DictConfig) -> Digests | None:
 
 def _file(dataset: DictConfig) -> Path:
     plain: Any = OmegaConf.to_container(dataset, resolve=True, enum_to_str=True)
-    key = json.dumps([os.getcwd(), plain], sort_keys=True)  # noqa: PTH109  as a place may be relative
+    reads_files = plain.keys() & {"root", "own"}  # whose places may be relative
+    key = json.dumps([os.getcwd() if reads_files else "", plain], sort_keys=True)  # noqa: PTH109
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
     return cache_folder(plain.get("cache_dir")) / "digests" / f"{name}.json"

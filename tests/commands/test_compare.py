@@ -134,6 +134,7 @@ def test_a_run_that_has_all_its_measures_is_skipped_without_torch(copies, tmp_pa
         f"import sys; sys.argv = ['srp-exp', *{arguments!r}]; from srp_exp.__main__ import main; main(); "
         "assert 'torch' not in sys.modules"
     )
+    python("-c", code, folder=tmp_path)  # finds out, in this user's cache, what the data are
     done = python("-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "finished already" in done.stdout

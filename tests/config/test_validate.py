@@ -65,8 +65,8 @@ def test_the_last_valid_value_is_accepted(compose, overrides) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("recipe.warmup_epochs=10", "leaves nothing"),
-        ("recipe.warmup_epochs=11", "leaves nothing"),
+        ("lr_schedule.warmup_epochs=10", "leaves nothing"),
+        ("lr_schedule.warmup_epochs=11", "leaves nothing"),
         ("recipe.accumulate_steps=256", "does not divide"),
         ("recipe.selection=best", "validation part"),
         ("attention=none", "average pooling"),
@@ -75,6 +75,14 @@ def test_the_last_valid_value_is_accepted(compose, overrides) -> None:
 def test_the_first_invalid_value_is_refused(compose, override, words) -> None:
     with pytest.raises(ValueError, match=words):
         validate(compose(override))
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(10, 1.0), (2, 1.0), (1, 0.5)])
+def test_the_recipes_warm_up_is_shortened_to_fit(compose, epochs, warmup) -> None:
+    config = compose("recipe=quick", f"recipe.epochs={epochs}")
+    validate(config)
+    assert config.recipe.warmup_epochs == 1
+    assert config.lr_schedule.warmup_epochs == warmup
 
 
 def test_every_number_of_a_list_is_checked(compose) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,11 +114,16 @@ def config_of(part):
 # --- Every file ----------------------------------------------------------------------------------
 
 
+def sets_the_data(file: str) -> bool:
+    """Whether a study has settings of its own data set, which another set may not take."""
+    return re.search(r"^dataset:", (CONF_DIR / f"{file}.yaml").read_text(), re.MULTILINE) is not None
+
+
 def tiny(compose, file: str) -> DictConfig:
     """A configuration with one file of conf/, and the smallest that there is of all else."""
     group, name = file.split("/")
     overrides = [f"{group}={name}"]
-    if group != "dataset":
+    if group != "dataset" and not sets_the_data(file):
         overrides += ["dataset=synthetic", "dataset.train_size=10", "dataset.test_size=10"]
         overrides += ["dataset.image_size=[32,32]", "dataset.num_classes=4"]
     if file == "backbone/timm":
