@@ -78,8 +78,10 @@ def explain(error: BaseException) -> str:
 
 
 def shortened(line: str) -> str:
-    """One line of at most LONGEST characters; of a longer one beginning and end."""
+    """One line of at most LONGEST characters; a longer one loses the beginnings of long paths, then its middle."""
     line = " ".join(line.split())
+    if len(line) > LONGEST:
+        line = re.sub(r"(?<!\S)(\w*=)?/\S{50,}(?=/\S)", r"\1...", line)
     half = LONGEST // 2 - 3
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 

@@ -92,7 +92,8 @@ def plain_values(config: DictConfig) -> dict[str, Any]:
     0.30000000000000004, trains and is named as what is written, 0.3.
     """
     keys = [str(key) for key in config if key not in ("hydra", "study")]
-    return {key: _rounded(_plain(config, key)) for key in keys}
+    plain = {key: _rounded(_plain(config, key)) for key in sorted(keys, key=lambda key: key != "recipe")}
+    return {key: plain[key] for key in keys}  # the recipe came first, as others take their values from it: errors name it
 
 
 def _plain(config: DictConfig, key: str) -> Any:

@@ -79,7 +79,7 @@ WRONG = {
     "attention=gc": ["srp=scheduled", "attention=gc", "ceca", "srp=gap"],
     "recipe.selection=best": ["recipe.selection=best", "dataset.val_fraction"],
     "recipe.accumulate_steps=3": ["recipe.accumulate_steps=3", "recipe.batch_size=128"],
-    "recipe.warmup_epochs=10": ["warmup_epochs=10.0", "recipe.epochs=10"],
+    "lr_schedule.warmup_epochs=10": ["lr_schedule.warmup_epochs=10.0", "recipe.epochs=10"],
     "backbone=timm": ["backbone.model", "no value"],
     "run=somewhere": ["run", "mode=eval"],
     "checkpoint=file.pt": ["checkpoint", "mode=eval"],

@@ -64,12 +64,16 @@ def steps(
     mix: Mix | None = None,
     fakes: Callable[[], AbstractContextManager[Any]] = nullcontext,
     watching: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    before: int = 2,
 ) -> None:
-    """Three steps of the settings on tensors made in `fakes`; the second one, and those after it, while `watching`."""
+    """Steps of the settings on tensors made in `fakes`, within the ramp of SRP: after `before` ones two `watching`.
+
+    Regions are the whole map in the first two steps, and of one size, smaller than it, in the next four.
+    """
     precision, ema_decay, mixing, clip_norm, watch = settings
     model = network()
     step_settings = StepSettings(
-        0, 10, precision=precision, label_smoothing=0.1, accumulate_steps=2, clip_norm=clip_norm, ema_decay=ema_decay,
+        0, 20, precision=precision, label_smoothing=0.1, accumulate_steps=2, clip_norm=clip_norm, ema_decay=ema_decay,
         ramp_until=0.5,
     )  # fmt: skip
     made = SGD(model.parameters(), lr=0.1)
@@ -83,11 +87,12 @@ def steps(
         learner.lr_schedule = LambdaLR(learner.optimizer, lambda step: 0.5**step)
         images = torch.empty(BATCH, 3, 8, 8, device=device)
         labels = torch.empty(BATCH, dtype=torch.int64, device=device)
-        learner.train_step(Batch(images, labels, labels), watch=watch)
+        for _ in range(before):
+            learner.train_step(Batch(images, labels, labels), watch=watch)
         with watching():
             for _ in range(2):
                 learner.train_step(Batch(images, labels, labels), watch=watch)
-    assert learner.step == 3
+    assert learner.step == before + 2
 
 
 # Reads
@@ -163,11 +168,12 @@ def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_step_copies_nothing_to_the_device(accelerator: torch.device, precision: str) -> None:
+    """In a running training: the first steps with regions of a new size copy their sizes, a few numbers, once."""
     for settings in SETTINGS:
         if settings[0] == precision:
-            steps(accelerator, settings, "adamw", watching=no_copies)
+            steps(accelerator, settings, "adamw", watching=no_copies, before=4)
             if precision != "fp16":  # there is no fused SGD on the meta device
-                steps(accelerator, settings, "sgd", watching=no_copies)
+                steps(accelerator, settings, "sgd", watching=no_copies, before=4)
 
 
 @pytest.mark.parametrize(
