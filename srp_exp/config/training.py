@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig
 
 from srp_exp.config.fields import taken_over, within
 
@@ -74,6 +74,20 @@ class LrScheduleConfig:
 class WarmedUpConfig(LrScheduleConfig):
     # Rising in a straight line from 0: the recipe's, or half of the training where that is shorter.
     warmup_epochs: float = within("[0, inf)", "${fitting_warmup:${recipe.warmup_epochs},${recipe.epochs}}")
+
+
+def shortened_warmup(config: DictConfig) -> str | None:
+    """One line for the log where the recipe's warm-up didn't fit and was shortened; None where it is as the recipe says.
+
+    config: of a run, resolved to plain values.
+    """
+    own, taken = config.recipe.warmup_epochs, config.lr_schedule.get("warmup_epochs")
+    if taken is None or not taken == config.recipe.epochs / 2 < own:
+        return None
+    return (
+        f"recipe.warmup_epochs={own} is shortened to {taken}, half of recipe.epochs={config.recipe.epochs}; another: "
+        "lr_schedule.warmup_epochs=..."
+    )
 
 
 @dataclass

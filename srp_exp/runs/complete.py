@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.config.preprocessing import describe
+from srp_exp.config.training import shortened_warmup
 from srp_exp.datasets import TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
@@ -61,8 +62,8 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
             if processes.writes:
                 write_atomically(folder / CONFIG, OmegaConf.to_yaml(config).encode())
                 note_start(folder, device, processes.size)
-                if wanted := describe(config):
-                    LOG.info("%s", wanted)
+                for line in filter(None, (describe(config), shortened_warmup(config))):
+                    LOG.info("%s", line)
                 introduce = partial(_introduce, config=config, data=data, learner=learner, records=records)
                 reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
             try:

@@ -198,8 +198,8 @@ class Draws:
 
 
 def in_backward() -> bool:
-    """Whether autograd runs: a forward in it is one that is computed again."""
-    return torch._C._current_graph_task_id() != -1
+    """Whether autograd runs: a forward in it is one that is computed again. False in compiled code, which can't ask."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def _random_state(device: torch.device) -> bytes:

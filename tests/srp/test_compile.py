@@ -208,6 +208,14 @@ def test_other_settings_after_compilation_are_seen() -> None:
         torch.testing.assert_close(step(images()), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_scale_of_one_breaks_no_graph() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), SEModule(3, rd_channels=2))
+    apply_srp(net, 1.0, example_input=images())
+    net.train()
+    whole = torch.compile(net, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(whole(images()), net(images()), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the compiler's own
 def test_blocks_compiled_one_by_one() -> None:
     """As large networks are compiled: blocks of one class share a graph, and each pools its own regions."""
