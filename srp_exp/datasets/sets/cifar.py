@@ -112,7 +112,7 @@ def _verified_files(official: Any, root: Path) -> dict[str, bytes]:
         files = _read_archive(archive, official.base_folder)
     else:
         raise MissingFileError(
-            f"{root.resolve()}: neither {official.filename} nor {official.base_folder} is there; "
+            f"{official.filename}: not in {root.resolve()}, nor is its folder {official.base_folder}; "
             f"put one there (from {official.url}), or set dataset.download=true, or point data_root elsewhere"
         )
     for name, md5 in expected.items():
