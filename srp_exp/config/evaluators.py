@@ -26,6 +26,9 @@ MEASURES = {
     ),
     "responses": ("half_maximum_share", "participation_ratio", "silent_share"),
     "gates": ("mean", "variance_over_images", "variance_over_channels", "region_gap"),
+    "robustness": (
+        "clean_top1", "occluded_top1", "noise_top1", "blur_top1", "contrast_top1", "corrupted_top1",
+    ),
     "cost": ("parameters", "macs", "train_step_ratio", "eval_ratio", "memory_ratio"),
 }  # fmt: skip
 """What each measures, as its summary names it."""

@@ -1,15 +1,19 @@
-"""Build networks from the files of conf/backbone and conf/attention, without Hydra's composition."""
+"""Build networks from the choices of conf/backbone and conf/attention, without the entry point."""
 
+import copy
+import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from srp_exp.config import CONF_DIR
+from srp_exp.config.register import register
+
 TIMM = "srp_exp.backbones.timm_models.build"
 OTHER_SIZES = {  # every family at its smallest, for tests that need each family but no particular size
     "srp_exp.backbones.resnet.build": {"depth": 8, "bottleneck": False},
@@ -20,17 +24,28 @@ OTHER_SIZES = {  # every family at its smallest, for tests that need each family
 }
 
 
-def load(group: str, name: str) -> dict[str, Any]:
-    """One file of conf/<group>/ without its defaults list; interpolations stay as they stand."""
-    config = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+@functools.cache
+def composed(group: str, name: str) -> DictConfig:
+    register()
+    with initialize_config_dir(str(CONF_DIR), version_base=None):
+        chosen: DictConfig = compose("config", overrides=[f"{group}={name}"])[group]
+    return chosen
+
+
+def load(group: str, name: str, **values: Any) -> dict[str, Any]:
+    """What conf/<group>/<name>.yaml and the schema's defaults say, with ``values`` overridden; resolved."""
+    chosen = copy.deepcopy(composed(group, name))
+    chosen.update(values)
+    config = OmegaConf.to_container(chosen, resolve=True, enum_to_str=True)
     assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items() if key != "defaults"}
+    return {str(key): value for key, value in config.items()}
 
 
 def build(name: str, attention: str = "none", channels: int = 3, classes: int = 10, **values: Any) -> nn.Module:
     """The network of conf/backbone/<name>.yaml with ``values`` overridden, as the entry point builds it."""
-    backbone = load("backbone", name) | values
-    backbone.pop("name")
+    backbone = load("backbone", name, **values)
+    for key in ("name", "weights_sha256"):  # for the entry point, not for the network
+        backbone.pop(key, None)
     chosen = load("attention", attention)
     for key in ("name", "average_pooling"):  # for the entry point, not for the layer
         chosen.pop(key, None)
@@ -41,7 +56,7 @@ def build(name: str, attention: str = "none", channels: int = 3, classes: int = 
 
 
 def files(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
 
 
 @pytest.fixture(name="build")
@@ -56,7 +71,7 @@ def load_fixture() -> Callable[[str, str], dict[str, Any]]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise over the files, so that a new file is tested for free."""
-    targets = {name: OmegaConf.load(CONF / "backbone" / f"{name}.yaml")["_target_"] for name in files("backbone")}
+    targets = {name: composed("backbone", name)["_target_"] for name in files("backbone")}
     choices = {
         "small_backbone": [name for name, target in targets.items() if target != TIMM],
         "timm_backbone": [name for name, target in targets.items() if target == TIMM and name != "timm"],

@@ -12,7 +12,8 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srp_exp.config.evaluators import check_evaluators, not_measured
+from srp_exp.config.evaluators import EVALUATORS as TABLE
+from srp_exp.config.evaluators import MEASURES, check_evaluators, not_measured
 from srp_exp.evaluation.attention_calls import AttentionCall, measure_attention
 from srp_exp.evaluation.descriptors import descriptors
 from srp_exp.evaluation.evaluators import Subject, load_evaluator, measure
@@ -250,8 +251,14 @@ def undefined(subject: Subject) -> dict[str, Any]:
 
 def test_every_name_of_the_table_is_a_function() -> None:
     assert load_evaluator("gates") is gates
-    for name in ("descriptors", "responses", "gates", "cost"):
+    for name in TABLE:
         assert callable(load_evaluator(name))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_table_names_what_an_evaluator_measures(subject, monkeypatch, name) -> None:
+    monkeypatch.setattr("srp_exp.evaluation.cost._ROUNDS", 2)
+    assert set(MEASURES[name]) == set(load_evaluator(name)(subject(timm.layers.SqueezeExcite(8)))["summary"])
 
 
 @pytest.mark.parametrize("name", ["no_such_package.evaluator", "srp_exp.evaluation.gates.no_such_function"])

@@ -117,7 +117,7 @@ def test_damaged_results_stop_every_command_that_needs_them(command_line, runs, 
         ("provenance.json", "noise", "compare"),
         ("config.yaml", "a list", "runs"),
         ("config.yaml", "noise", "runs"),
-        ("config.yaml", "a folder", "compare"),
+        ("config.yaml", "a folder", "runs"),
         ("evaluation/test/predictions.parquet", "cut", "compare"),
         ("evaluation/test/predictions.parquet", "empty", "mode=compare"),
         ("evaluation/test/gates.json", "cut", "compare"),
@@ -132,8 +132,8 @@ def test_damaged_results_stop_every_command_that_needs_them(command_line, runs, 
 def test_the_damaged_file_is_named(command_line, runs, name, damage, command) -> None:
     DAMAGE[damage](runs[0] / name)
     if command in ("runs", "compare"):
-        folders = [str(run) for run in runs] if command == "compare" else []
-        line = run_report(command, *folders)
+        arguments = [*(str(run) for run in runs), "evaluators=[gates]"] if command == "compare" else []
+        line = run_report(command, *arguments)
     else:
         more = {
             "mode=eval": ("split=train",),

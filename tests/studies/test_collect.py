@@ -70,14 +70,14 @@ def test_runs_of_other_code_versions_or_devices_are_told(tmp_path) -> None:
 
 
 def test_a_metric_that_was_not_measured_is_told_with_the_remedy(tmp_path) -> None:
-    results = collected(tmp_path, "study.metric=gates.spread")
-    assert results.warnings == ("6 finished runs have no gates.spread: evaluators=[gates] measures it",)
+    results = collected(tmp_path, "study.metric=gates.region_gap")
+    assert results.warnings == ("6 finished runs have no gates.region_gap: evaluators=[gates] measures it",)
     assert all(entry.values == {} for entry in results.entries)
     for path in tmp_path.glob("runs/*/results.json"):
         (path.parent / "evaluation" / "test").mkdir(parents=True)
-        (path.parent / "evaluation" / "test" / "gates.json").write_text(json.dumps({"summary": {"spread": 2.0}}))
+        (path.parent / "evaluation" / "test" / "gates.json").write_text(json.dumps({"summary": {"region_gap": 2.0}}))
     config, grid = plan_study(
-        [*THREE, "dataset=synthetic", "seed=0,1", "study.metric=gates.spread", f"output_dir={tmp_path}"]
+        [*THREE, "dataset=synthetic", "seed=0,1", "study.metric=gates.region_gap", f"output_dir={tmp_path}"]
     )
     measured = collect(grid, config.study)
     assert measured.warnings == ()

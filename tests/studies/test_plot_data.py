@@ -24,7 +24,7 @@ def places(panels: Panels) -> dict[str, dict[str, list[tuple[float, float]]]]:
 @pytest.mark.parametrize("choice", ["fixed", "scheduled", "cosine", "stages", "ramped"])
 def test_the_mean_scale_is_that_of_the_schedule(compose: Any, choice: str) -> None:
     config = compose(f"srp={choice}").srp
-    arguments = {k: v for k, v in config.items() if k not in ("name", "share", "regions", "ramp_until")}
+    arguments = {k: v for k, v in config.items() if k not in ("name", "share", "regions", "placement", "ramp_until")}
     schedule = instantiate(arguments)
     scales = [schedule(Depth(index, 9, index // 3, 3)) for index in range(9)]
     assert mean_scale(config) == pytest.approx(statistics.mean(scales), rel=1e-12)

@@ -72,6 +72,6 @@ def test_reports_with_other_settings_lie_in_folders_of_their_own(tmp_path) -> No
     for changes in ((), ("recipe.lr=0.05",), ("recipe.lr=0.06",), ("seed=2",), ("study.metric=loss",)):
         outcome(tmp_path, *changes)
     assert len(list((tmp_path / "reports").iterdir())) == 5
-    for where in (("device=cpu",), ("num_workers=0",), ("dry=true",)):
+    for where in (("device=cpu",), ("workers=0",), ("dry=true",)):
         assert plan_study(["study=demo", *where])[1].variant == ""
     assert plan_study(["study=demo", "recipe.lr=0.05"])[1].variant == "-recipe.lr=0.05"

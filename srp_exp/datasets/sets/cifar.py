@@ -112,8 +112,8 @@ def _verified_files(official: Any, root: Path) -> dict[str, bytes]:
         files = _read_archive(archive, official.base_folder)
     else:
         raise MissingFileError(
-            f"{official.filename}: neither it nor its folder {official.base_folder} is in {root.resolve()}; "
-            f"put it there (from {official.url}), or set dataset.download=true, or point data_root elsewhere"
+            f"{official.filename}: not in {root.resolve()}, nor is its folder {official.base_folder}; "
+            f"put one there (from {official.url}), or set dataset.download=true, or point data_root elsewhere"
         )
     for name, md5 in expected.items():
         if name not in files:
