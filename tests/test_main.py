@@ -216,6 +216,30 @@ def test_the_log_tells_every_epoch(trained) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("overrides", "times"),
+    [
+        (("recipe.epochs=1",), 1),
+        (("recipe.epochs=2",), 0),  # it fits just so
+        (("recipe.epochs=1", "lr_schedule=one_cycle"), 0),  # which has none
+    ],
+)
+def test_the_log_tells_once_that_the_warm_up_is_shortened(command_line, tmp_path, overrides, times) -> None:
+    with_warm_up = [override for override in TINY if "warmup" not in override]
+    outcome = command_line(*with_warm_up, "recipe=quick", *overrides, f"output_dir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    text = (the_run(tmp_path) / "run.log").read_text()
+    assert text.count("recipe.warmup_epochs=1.0 is shortened to 0.5, half of recipe.epochs=1; another: lr_s") == times
+    assert text.count("shortened") == times
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_training_of_few_epochs_needs_no_other_setting(command_line, tmp_path, epochs) -> None:
+    outcome = command_line(f"recipe.epochs={epochs}", "dry=true", f"output_dir={tmp_path}")
+    assert outcome.code == 0, outcome.err
+    assert "1 run: 1 new" in outcome.out
+
+
 # --- The same command again -----------------------------------------------------------------------
 
 

@@ -92,8 +92,9 @@ def plain_values(config: DictConfig) -> dict[str, Any]:
     0.30000000000000004, trains and is named as what is written, 0.3.
     """
     keys = [str(key) for key in config if key not in ("hydra", "study")]
-    plain = {key: _rounded(_plain(config, key)) for key in sorted(keys, key=lambda key: key != "recipe")}
-    return {key: plain[key] for key in keys}  # the recipe came first, as others take their values from it: errors name it
+    first = sorted(keys, key=lambda key: key != "recipe")  # others take their values from it, and an error names it
+    plain = {key: _rounded(_plain(config, key)) for key in first}
+    return {key: plain[key] for key in keys}
 
 
 def _plain(config: DictConfig, key: str) -> Any:

@@ -77,7 +77,7 @@ class WarmedUpConfig(LrScheduleConfig):
 
 
 def shortened_warmup(config: DictConfig) -> str | None:
-    """One line for the log where the recipe's warm-up didn't fit and was shortened; None where it is as the recipe says.
+    """One line for the log where the recipe's warm-up was shortened to fit; None where it is as the recipe says.
 
     config: of a run, resolved to plain values.
     """
