@@ -300,7 +300,7 @@ def one_bit(checkpoints: Path) -> Change:
     newest = max(checkpoints.glob("step-*.pt"))
     content = checkpoint_files.load(newest)
     weight = next(iter(content["learner"]["model"].values()))
-    weight.view(torch.int32).view(-1)[0] ^= 1 << 10
+    weight.view(torch.int32).as_strided((1,), (1,))[0] ^= 1 << 10  # in whatever layout the weight lies
     checkpoint_files.write(newest, content)
     return lambda: None
 

@@ -31,7 +31,10 @@ from pathlib import Path
 
 from kill_harness import IMPORTED_LATE, IN_MEMORY, Attempt, another_order, start
 
-GRID = ("study=demo", "seed=0,1", *IN_MEMORY, "backbone.depth=8", "recipe.epochs=2", "checkpoint.every_steps=4")
+GRID = (
+    "study=demo", "study.pilot=true", "seed=0,1", *IN_MEMORY, "backbone.depth=8", "recipe.epochs=2",
+    "checkpoint.every_steps=4",
+)  # fmt: skip
 RUNS = 6
 IMPORTED_BY_REPORTS = ("matplotlib.figure", "scipy.stats", "jinja2", "srp_exp.studies.report")
 BEGINNING = " INFO run "
@@ -80,8 +83,8 @@ def trainings(output_dir: Path) -> Counter[str]:
 
 def table_of(output_dir: Path) -> dict[str, str]:
     """The report of the study in text, without what the clock and the place of the folder decide."""
-    folder = output_dir / "reports" / "demo"
-    table = {name: (folder / name).read_text() for name in ("report.md", "table.tex", "table.csv")}
+    (folder,) = (output_dir / "reports").glob("demo*")
+    table = {name: (folder / name).read_text() for name in ("report.md", "tables.tex", "entries.csv")}
     with (folder / "runs.csv").open() as file:
         lines = list(csv.DictReader(file))
     for line in lines:
