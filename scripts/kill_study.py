@@ -32,7 +32,7 @@ from pathlib import Path
 from kill_harness import IMPORTED_LATE, IN_MEMORY, Attempt, another_order, start
 
 GRID = (
-    "study=demo", "study.pilot=true", "seed=0,1", *IN_MEMORY, "backbone.depth=8", "recipe.epochs=2",
+    "study=demo", "study.pilot=true", "seed=0,1,2", *IN_MEMORY, "backbone.depth=8", "recipe.epochs=2",
     "checkpoint.every_steps=4",
 )  # fmt: skip
 RUNS = 6
