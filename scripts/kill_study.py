@@ -84,7 +84,9 @@ def trainings(output_dir: Path) -> Counter[str]:
 def table_of(output_dir: Path) -> dict[str, str]:
     """The report of the study in text, without what the clock and the place of the folder decide."""
     (folder,) = (output_dir / "reports").glob("demo*")
-    table = {name: (folder / name).read_text() for name in ("report.md", "tables.tex", "entries.csv")}
+    names = ("report.md", "tables.tex", "entries.csv")
+    table = {name: (folder / name).read_text().replace(str(output_dir), "") for name in names}
+    table["report.md"] = table["report.md"].replace("'output_dir='", "output_dir=")  # quoted where a place has a space
     with (folder / "runs.csv").open() as file:
         lines = list(csv.DictReader(file))
     for line in lines:
