@@ -93,7 +93,8 @@ def test_a_disturbed_study_ends_with_the_table_of_an_undisturbed_one(cluster, tm
     caught(cluster, killed, runs[killed])
     kill(runs[killed])
     caught(cluster, told, runs[told])
-    cluster.command("scancel", "--signal=USR2", told)  # as SLURM does before the time limit
+    # The steps alone, as SLURM does before the time limit; asked for the job, scancel tells the requeued one again.
+    cluster.command("scancel", "--signal=USR2", f"{told}.0")
     wait_until(lambda: not cluster.jobs(), PATIENCE, lambda: f"{cluster.jobs()} {output(runs[told])}")
 
     printed = command(cluster, *study, "dry=true")
@@ -129,7 +130,7 @@ def test_the_tasks_of_a_job_train_together_and_go_on_together(cluster, tmp_path)
     command(cluster, *overrides, *SLURM, "hydra.launcher.tasks_per_node=2", "wait=false")
     ((job, run),) = runs_by_job(tmp_path).items()
     caught(cluster, job, run)
-    cluster.command("scancel", "--signal=USR2", job)
+    cluster.command("scancel", "--signal=USR2", f"{job}.0")
     wait_until(lambda: not cluster.jobs(), PATIENCE, lambda: output(run))
     results = json.loads((run / "results.json").read_text()) if (run / "results.json").exists() else None
     assert results is not None, output(run)
