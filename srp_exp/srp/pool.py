@@ -17,7 +17,6 @@ from srp_exp.srp.region import (
     PLACEMENTS,
     SHARES,
     MaskPlan,
-    Masks,
     Placement,
     Share,
     Size,
@@ -82,7 +81,7 @@ class Draws:
         self.taken: dict[int, Numbers] = {}
         """By the index of the module, what it took in the last pass."""
         self._unused = 0  # one bit for each module that has not taken its numbers in this pass
-        self._masks: list[Masks] = []
+        self._masks: list[Tensor] = []
         self._plan: tuple[Any, MaskPlan] | None = None
         self._kept: OrderedDict[tuple[int, bytes], Kept] = OrderedDict()
 
@@ -175,13 +174,13 @@ class Draws:
             torch.rand(kept.numbers.values.shape, device=x.device, dtype=torch.float32)
         return kept.numbers
 
-    def masks(self, pool: "RegionPool", x: Tensor, numbers: Numbers) -> Masks:
+    def masks(self, pool: "RegionPool", x: Tensor, numbers: Numbers) -> Tensor:
         """The masks of a module for its map x (N, ..., H, W): made with those of the others where all is as planned."""
         size = (x.shape[-2], x.shape[-1])
         if numbers.values is self.numbers and pool.map_size == size and numbers.region == pool.region(size):
             if not self._masks:
                 self._masks = self._planned(x.device).masks(numbers.values, x.dtype)
-            if self._masks[pool.index].coverage.dtype == x.dtype:
+            if self._masks[pool.index].dtype == x.dtype:
                 return self._masks[pool.index]
         else:
             pool.map_size = size  # planned so for the next pass
@@ -259,7 +258,7 @@ class RegionPool:
 
     def pool(self, x: Tensor, numbers: Numbers) -> Tensor:
         """Mean over the regions, (N, ..., 1, 1)."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return traced_region_mean(x, numbers.values[:, numbers.place], numbers.region, self.draws.placement)
         return region_mean(x, self.draws.masks(self, x, numbers), numbers.region, self.draws.regions)
 

@@ -14,7 +14,6 @@ from srp_exp.srp.pool import Numbers
 from srp_exp.srp.region import (
     PLACEMENTS,
     MaskPlan,
-    Masks,
     Placement,
     corner_range,
     in_units,
@@ -80,7 +79,7 @@ def numbers_of(corner_lists: list[list[Corner]], region: Size, map_size: Size, p
 
 def masks_of(
     corner_lists: list[list[Corner]], region: Size, map_size: Size, placement: Placement, dtype: torch.dtype
-) -> Masks:
+) -> Tensor:
     plan = MaskPlan([map_size], [region], placement, CPU)
     return plan.masks(numbers_of(corner_lists, region, map_size, placement), dtype)[0]
 
@@ -138,10 +137,8 @@ class TestEveryRegion:
         expected = torch.tensor([[slow_coverage(corners, region, size)] for corners in corner_lists])
         for dtype in DTYPES:
             masks = masks_of(corner_lists, region, size, placement, dtype)
-            assert masks.coverage.dtype == dtype
-            assert masks.inside.dtype.itemsize == dtype.itemsize
-            assert torch.equal(-masks.coverage, expected.to(dtype))  # (N, 1, H, W)
-            assert torch.equal(masks.inside, -(expected > 0).to(masks.inside.dtype))  # all bits are set, or none
+            assert masks.dtype == dtype
+            assert torch.equal(masks, expected.to(dtype))  # (N, 1, H, W)
         x = map_.expand(len(corner_lists), 1, *size)
         exact = torch.tensor([slow_mean(map_, corners, region) for corners in corner_lists], dtype=torch.float64)
         for means in both_means(x, corner_lists, region, placement).values():
@@ -189,7 +186,7 @@ class TestCoverage:
     @staticmethod
     def counts(corner_lists: list[list[Corner]], region: Size, map_size: Size, placement: Placement) -> list[list[int]]:
         masks = masks_of(corner_lists, region, map_size, placement, torch.float64)
-        return [[int(count) for count in row] for row in (-masks.coverage).sum((0, 1)).tolist()]
+        return [[int(count) for count in row] for row in masks.sum((0, 1)).tolist()]
 
 
 class TestMaskPlan:
@@ -204,7 +201,7 @@ class TestMaskPlan:
         pool = RegionPool(0.0001, Draws(placement=placement))
         for masks, (rows, _) in zip(planned, maps, strict=True):
             x = torch.arange(rows, dtype=torch.float64).view(1, 1, rows, 1)
-            assert masks.inside.flatten().nonzero().flatten().tolist() == [rows - 1]
+            assert masks.flatten().nonzero().flatten().tolist() == [rows - 1]
             assert traced_region_mean(x, numbers[:, 0], (1, 1), placement).item() == pytest.approx(rows - 1, 1e-12)
         for rows in (1, 3, 1000, 1024):
             taken = Numbers(numbers[:, :1], 0, True, (1, 1))
@@ -224,10 +221,9 @@ class TestMaskPlan:
         assert len(together) == len(maps)
         for index, (map_size, region) in enumerate(zip(maps, sizes, strict=True)):
             (alone,) = MaskPlan([map_size], [region], placement, CPU).masks(numbers[:, index : index + 1], dtype)
-            assert torch.equal(together[index].inside, alone.inside)
-            assert torch.equal(together[index].coverage, alone.coverage)
-            assert together[index].coverage.shape == (3, 1, *map_size)
-            assert int(alone.coverage.sum()) == -3 * regions * math.prod(region)
+            assert torch.equal(together[index], alone)
+            assert together[index].shape == (3, 1, *map_size)
+            assert int(alone.sum()) == 3 * regions * math.prod(region)
 
 
 NOT_FINITE = [math.inf, -math.inf, math.nan]
