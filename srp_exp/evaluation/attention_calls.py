@@ -20,7 +20,7 @@ from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import find_attention, remove_srp
 from srp_exp.srp.calls import CountedCalls, pick
 from srp_exp.srp.findings import Gate
-from srp_exp.srp.record import copies
+from srp_exp.srp.values import copies
 
 Pool = Callable[[Tensor], Tensor]
 """Pools a map (B, ..., H, W) to (B, ..., 1, 1)."""

@@ -8,7 +8,6 @@ torch.autograd.Function, so that no path from a value to another is missed. Valu
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +18,19 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from srp_exp.srp.calls import Call, Path, Place, pick
+from srp_exp.srp.values import (
+    Frame,
+    FunctionCall,
+    Mean,
+    Node,
+    Product,
+    close,
+    copies,
+    gates,
+    is_map,
+    is_of_torch,
+    tensors_in,
+)
 
 aten = torch.ops.aten
 FACTORS = {aten.mul: 0, aten.mul_: 0, aten.div: 0, aten.div_: 0, aten.addcmul: 1}
@@ -28,80 +40,6 @@ _CASTS = {torch.Tensor.float: torch.Tensor.double, torch.Tensor.half: torch.Tens
 _CASTS[torch.Tensor.bfloat16] = torch.Tensor.double
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Of a mean, relative to the largest deviation from it in the map, by the type of the run."""
-
-
-class Node:
-    """A value. `before` has a bit for each value that it was computed from; `data`: it depends on the input."""
-
-    __slots__ = ("before", "data", "frame", "index", "mean", "shape", "spread", "squares")
-
-    def __init__(self, index: int, before: int, data: bool, shape: torch.Size, frame: "Frame | None") -> None:
-        self.index, self.before, self.data, self.shape, self.frame = index, before, data, shape, frame
-        self.mean: Tensor | None = None  # of a map that a function was called with, over H and W, flattened
-        self.squares: list[Tensor] = []  # of a map that is multiplied: the means of its square and centred square
-        self.spread = 0.0
-
-    def comes_from(self, other: "Node") -> bool:
-        return self is other or bool(self.before >> other.index & 1)
-
-    def is_related_to(self, other: "Node") -> bool:
-        return self.comes_from(other) or other.comes_from(self)
-
-
-@dataclass(eq=False)
-class Frame:
-    """A call of a module, in the call of another one; `args` and `kwargs` are copies of its own from before it ran."""
-
-    module: nn.Module
-    name: str
-    outer: "Frame | None"
-    args: Any = ()
-    kwargs: Any = None
-    only_pools: bool = False
-    """Whether its result is a mean that was taken in it."""
-
-    def chain(self) -> "list[Frame]":
-        """This and the frames around it, innermost first."""
-        return [self, *(self.outer.chain() if self.outer else [])]
-
-    def common(self, other: "Frame") -> "Frame":
-        """The innermost frame around both."""
-        around = other.chain()
-        return next(frame for frame in self.chain() if frame in around)
-
-
-@dataclass(eq=False)
-class FunctionCall:
-    function: Any
-    frame: Frame
-    tensors: list[tuple[Path, Node]]
-    checkpointed: Any
-    """Python's frame of the checkpointed part of the forward that the call is made in, or None."""
-
-
-@dataclass(eq=False)
-class Mean:
-    """A value that holds the mean of a map; `call` is None where no call of a torch function in Python made it."""
-
-    map: Node
-    value: Node
-    call: FunctionCall | None
-    frame: Frame
-
-
-@dataclass(eq=False)
-class Product:
-    """A map times a factor. `number` counts the products of the run."""
-
-    number: int
-    map: Node
-    factor: Node
-    call: FunctionCall | None
-    frame: Frame
-    is_smaller: bool
-    divides: bool
-    value: Tensor | None = None
-    """Of the factor, where the run keeps it."""
 
 
 class Run:
@@ -125,7 +63,7 @@ class Run:
     def record(self, module: nn.Module, args: Any, kwargs: Any, shift: tuple[Call, Path, float] | None = None) -> "Run":
         """Call `module`; with `shift` (call, path, c) add c times its spread to the map there, in place, before it."""
         self._shift = shift
-        for _, tensor in _tensors((args, kwargs)):
+        for _, tensor in tensors_in((args, kwargs)):
             self._new(tensor, 0, True)
         with torch.no_grad(), _watched_modules(self), _Operations(self), _Functions(self):
             module(*args, **kwargs)
@@ -158,7 +96,7 @@ class Run:
 
     def number(self, call: FunctionCall, frame: Frame) -> Call:
         """The place of `call` among the calls of its function in `frame`."""
-        alike = [c for c in self.calls if c.function is call.function and frame in c.frame.chain()]
+        alike = self._alike(call.function, frame)
         number = alike.index(call) + 1
         if call.checkpointed is None:
             return Call(call.function, number)
@@ -166,8 +104,12 @@ class Run:
         return Call(call.function, number, there.index(call) + 1)
 
     def find_call(self, call: Call, frame: Frame) -> FunctionCall | None:
-        alike = [c for c in self.calls if c.function is call.function and frame in c.frame.chain()]
+        """The call that `number` names so."""
+        alike = self._alike(call.function, frame)
         return alike[call.number - 1] if len(alike) >= call.number else None
+
+    def _alike(self, function: Any, frame: Frame) -> list[FunctionCall]:
+        return [call for call in self.calls if call.function is function and frame in call.frame.chain()]
 
     # The rest is for the modes.
 
@@ -199,7 +141,7 @@ class Run:
         if self._frame is None or self._call is not None or func.__name__ == "__get__":  # a property has no identity
             return func(*args, **kwargs)
         with unseen():
-            tensors = [(path, self._node(tensor)) for path, tensor in _tensors((args, kwargs))]
+            tensors = [(path, self._node(tensor)) for path, tensor in tensors_in((args, kwargs))]
             call = FunctionCall(func, self._frame, tensors, _checkpointed_part())
             self.calls.append(call)
             self._shift_map(func, args, kwargs)
@@ -219,7 +161,7 @@ class Run:
                 map_ += self._shift[2] * map_.std()
 
     def run_operation(self, func: Any, args: Any, kwargs: Any) -> Any:
-        inputs = [(tensor, self._node(tensor)) for _, tensor in _tensors((args, kwargs))]
+        inputs = [(tensor, self._node(tensor)) for _, tensor in tensors_in((args, kwargs))]
         if self._call is None:  # of TorchScript, say
             for tensor, node in inputs:
                 self._see_map(tensor, node)
@@ -230,7 +172,7 @@ class Run:
         before = 0
         for parent in parents:
             before |= parent.before | 1 << parent.index
-        for _, tensor in _tensors(result):
+        for _, tensor in tensors_in(result):
             node = self._new(tensor, before, any(parent.data for parent in parents))
             if func._schema.is_mutable and tensor._base is not None:
                 self._of[tensor._base] = node
@@ -281,7 +223,7 @@ class Run:
         """Whether `tensor`, of any shape that begins with the batch, holds the mean of the map."""
         if map_.mean is None or tensor.numel() != map_.mean.numel() or map_.shape[0] != tensor.shape[0]:
             return False
-        return _close(tensor.flatten(), map_.mean, _TOLERANCES[self._dtype] * map_.spread)
+        return close(tensor.flatten(), map_.mean, _TOLERANCES[self._dtype] * map_.spread)
 
     def _product(self, func: Any, args: Any) -> Product | None:
         """The product that `func` makes of a map and something that depends on the input, if it is one."""
@@ -313,56 +255,6 @@ class Run:
 
     def _is_gate(self, product: Product) -> tuple[bool, bool]:
         return any(gates(mean, product) for mean in self.means), product.is_smaller
-
-
-def gates(mean: Mean, product: Product) -> bool:
-    """Whether the factor comes from the mean, and the map that it multiplies doesn't but belongs to the pooled one."""
-    return (
-        product.factor.comes_from(mean.value)
-        and not product.map.comes_from(mean.value)
-        and product.map.is_related_to(mean.map)
-        and (product.map.shape[-2:] == mean.map.shape[-2:] or product.map.shape.numel() == mean.map.shape.numel())
-    )
-
-
-def pools_square(mean: Mean, product: Product) -> bool:
-    """Whether what was pooled is the square of the map that is multiplied, centred or not: a norm does so."""
-    pooled = mean.map.mean
-    return pooled is not None and any(
-        pooled.shape == square.shape and _close(pooled, square, 1e-6 * float(square.abs().amax()))
-        for square in product.map.squares
-    )
-
-
-def is_of_torch(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.")
-
-
-def is_map(value: Any) -> bool:
-    """Whether `value` is a float tensor (N, ..., H, W), with H and W above 1: (N, C, 1, H*W) has no regions."""
-    is_tensor = isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0
-    return is_tensor and value.dim() >= 4 and min(value.shape[-2:]) > 1
-
-
-def copies(values: Any) -> Any:
-    """`values`, with tensors cloned, in the containers that they are in."""
-    return tree_map(lambda value: value.detach().clone() if isinstance(value, Tensor) else value, values)
-
-
-def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    return bool((one - other).abs().amax() <= tolerance)
-
-
-def _tensors(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """The tensors in tuples, lists and dictionaries, each with the keys that lead to it."""
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _tensors(inner, (*path, key))
-    elif isinstance(value, tuple | list):
-        for index, inner in enumerate(value):
-            yield from _tensors(inner, (*path, index))
 
 
 def _exact_type(value: Any) -> Any:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from srp_exp.srp.calls import Place
 from srp_exp.srp.findings import Findings, Gate, LeftOut, Pooling
-from srp_exp.srp.record import Frame, Mean, Product, Run, copies, gates, is_of_torch, pools_square
+from srp_exp.srp.record import Run
+from srp_exp.srp.values import Frame, Mean, Product, copies, gates, is_of_torch, pools_square
 
 _SMALLEST = 4
 """Side of a map below which poolings can't be told from local ones, or from no pooling: the images are enlarged."""

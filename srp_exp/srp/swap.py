@@ -6,6 +6,7 @@ at scale 1, are the class's own forward. Object, children, parameters, keys and 
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -41,22 +42,17 @@ class WithSrp:
         draws, scale = srp.pool.draws, srp.pool.scale
         if torch.compiler.is_compiling():
             scale = srp.pool.final_scale  # the present one may change without recompilation
+        pools_whole = not self.training or (scale == 1 and not in_backward())
         outer = draws.active
-        if not self.training or (scale == 1 and not in_backward()):
-            if outer is None:
-                return own_forward(*args, **kwargs)
-            draws.active = srp  # the calls of this forward aren't those of the module around it
-            try:
-                return own_forward(*args, **kwargs)
-            finally:
-                draws.active = outer
-        if getattr(self, "_is_replica", False):
+        if pools_whole and outer is None:
+            return own_forward(*args, **kwargs)
+        if not pools_whole and getattr(self, "_is_replica", False):
             raise RuntimeError(
                 "SRP draws the regions of a process at once: use DistributedDataParallel, not DataParallel"
             )
-        draws.active = srp
+        draws.active = srp  # the calls of this forward aren't those of the module around it
         try:
-            with _Swap(srp, type(self).__name__):
+            with nullcontext() if pools_whole else _Swap(srp, type(self).__name__):
                 return own_forward(*args, **kwargs)
         finally:
             draws.active = outer
