@@ -121,11 +121,10 @@ class _RegionMean(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mask: Tensor, regions: int, positions: int) -> Tensor:
         ctx.save_for_backward(mask)
         ctx.positions, ctx.channels_last = positions, _is_channels_last(x)
-        if x.device.type == "cpu":
-            mean = _product(x, mask, 1 / positions)
-            return mean if math.isfinite(mean.sum()) else _product(_cleared(x, mask), mask, 1 / positions)
-        x = _cleared(x, mask)
-        return scaled_mean(x if regions == 1 else x * mask, x.shape[-2] * x.shape[-1] / positions)
+        if x.device.type != "cpu":
+            return cleared_mean(x, mask, regions, positions)
+        mean = _product(x, mask, 1 / positions)
+        return mean if math.isfinite(mean.sum()) else _product(_cleared(x, mask), mask, 1 / positions)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
@@ -134,6 +133,12 @@ class _RegionMean(torch.autograd.Function):
         if not ctx.channels_last:
             return of_mean * mask, None, None, None
         return (of_mean.movedim(1, -1) * mask.movedim(1, -1)).movedim(-1, 1), None, None, None  # laid out as the map is
+
+
+def cleared_mean(x: Tensor, mask: Tensor, regions: int, positions: int) -> Tensor:
+    """The mean that a GPU makes: no number of it has to come back, and no TF32 blurs it."""
+    x = _cleared(x, mask)
+    return scaled_mean(x if regions == 1 else x * mask, x.shape[-2] * x.shape[-1] / positions)
 
 
 def _cleared(x: Tensor, mask: Tensor) -> Tensor:

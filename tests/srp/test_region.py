@@ -15,6 +15,7 @@ from srp_exp.srp.region import (
     PLACEMENTS,
     MaskPlan,
     Placement,
+    cleared_mean,
     corner_range,
     in_units,
     region_mean,
@@ -84,15 +85,20 @@ def masks_of(
     return plan.masks(numbers_of(corner_lists, region, map_size, placement), dtype)[0]
 
 
-def both_means(
+def _of_dims(masks: Tensor, x: Tensor) -> Tensor:
+    return masks.view(len(masks), *[1] * (x.dim() - 3), *x.shape[-2:])
+
+
+def all_means(
     x: Tensor, corner_lists: list[list[Corner]], region: Size, placement: Placement
 ) -> dict[str, Callable[[], Tensor]]:
-    """The mean as an eager step makes it and as a compiled one does, of regions with these corners."""
+    """The mean as an eager step makes it, on a CPU and on a GPU, and a compiled one, of regions with these corners."""
     size = (x.shape[-2], x.shape[-1])
     numbers = numbers_of(corner_lists, region, size, placement)
     masks, count = masks_of(corner_lists, region, size, placement, x.dtype), len(corner_lists[0])
     return {
         "eager": lambda: region_mean(x, masks, region, count),
+        "eager on a GPU": lambda: cleared_mean(x, _of_dims(masks, x), count, count * math.prod(region)),
         "traced": lambda: traced_region_mean(x, numbers[:, 0], region, placement),
     }
 
@@ -141,7 +147,7 @@ class TestEveryRegion:
             assert torch.equal(masks, expected.to(dtype))  # (N, 1, H, W)
         x = map_.expand(len(corner_lists), 1, *size)
         exact = torch.tensor([slow_mean(map_, corners, region) for corners in corner_lists], dtype=torch.float64)
-        for means in both_means(x, corner_lists, region, placement).values():
+        for means in all_means(x, corner_lists, region, placement).values():
             assert means().shape == (len(corner_lists), 1, 1, 1)
             torch.testing.assert_close(means().flatten(), exact, rtol=1e-12, atol=1e-14)
 
@@ -245,13 +251,13 @@ class TestNotFinite:
         results = []
         for outside in (0.0, value):
             x = torch.where(coverage > 0, finite, outside).requires_grad_()
-            for name, mean in both_means(x, corner_lists, (2, 3), placement).items():
+            for name, mean in all_means(x, corner_lists, (2, 3), placement).items():
                 pooled = mean()
                 (gradient,) = torch.autograd.grad(pooled.sum(), x)
                 results.append((name, pooled, gradient))
                 assert pooled.isfinite().all(), name
                 assert gradient.isfinite().all() and not gradient[(coverage == 0).expand_as(x)].any(), name
-        for (name, *expected), (_, *actual) in zip(results[:2], results[2:], strict=True):
+        for (name, *expected), (_, *actual) in zip(results[:3], results[3:], strict=True):
             assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True)), name
 
     @pytest.mark.parametrize("value", NOT_FINITE)
@@ -260,7 +266,7 @@ class TestNotFinite:
     def test_inside_is_not_hidden(self, dtype: torch.dtype, regions: int, value: float) -> None:
         x = torch.ones(1, 2, 5, 6, dtype=dtype)
         x[0, 1, 1, 2] = value
-        for name, mean in both_means(x, [[(0, 0), (0, 1)][:regions]], (2, 3), "corner").items():
+        for name, mean in all_means(x, [[(0, 0), (0, 1)][:regions]], (2, 3), "corner").items():
             expected = torch.tensor([[1.0, value]], dtype=dtype)
             torch.testing.assert_close(mean().flatten(1), expected, equal_nan=True, msg=name)
 
@@ -284,7 +290,7 @@ class TestGradient:
         upstream = torch.randn(*x_shape[:-2], 1, 1, dtype=torch.float64)
         plain = (x * coverage).sum((-2, -1), keepdim=True) / (6 * regions)
         (expected,) = torch.autograd.grad(plain, x, upstream)
-        for name, mean in both_means(x, corners, (2, 3), placement).items():
+        for name, mean in all_means(x, corners, (2, 3), placement).items():
             pooled = mean()
             (gradient,) = torch.autograd.grad(pooled, x, upstream)
             torch.testing.assert_close(pooled, plain, rtol=1e-13, atol=1e-15, msg=name)
@@ -297,7 +303,7 @@ class TestPrecision:
         """What lies outside the region has no influence, what lies inside is not rounded: as float32 takes it."""
         x = torch.randn(3, 4, 6, 5).to(dtype)
         corners = [[(0, 0)], [(2, 1)], [(3, 2)]]
-        for name, mean in both_means(x, corners, (3, 3), "corner").items():
+        for name, mean in all_means(x, corners, (3, 3), "corner").items():
             crops = [x[b, :, t : t + 3, c : c + 3].double().mean((1, 2)) for b, [(t, c)] in enumerate(corners)]
             expected = torch.stack(crops)[..., None, None]
             error = (mean().double() - expected).abs()
