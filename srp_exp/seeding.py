@@ -6,6 +6,7 @@ repeat the draw, so a resumed run goes on with the same numbers.
 """
 
 import hashlib
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,8 +25,7 @@ def derive(seed: int, purpose: str, *indices: int) -> int:
 
     Returns an integer in [0, 2**63). Raises ValueError where seed or an index is outside [0, 2**64).
     """
-    digest = hashlib.sha256(purpose.encode()).digest()
-    words = [*_words(seed, purpose), *np.frombuffer(digest[:16], dtype="<u4").tolist()]
+    words = [*_words(seed, purpose), *_purpose_words(purpose)]
     for index in indices:
         words += _words(index, purpose)
     state = np.random.SeedSequence(words).generate_state(1, np.uint64)
@@ -38,6 +38,11 @@ def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:
     torch's CPU generator (a Mersenne Twister) keeps the low 32 bits of its seed.
     """
     return torch.Generator().manual_seed(derive(seed, purpose, *indices))
+
+
+@cache
+def _purpose_words(purpose: str) -> tuple[int, ...]:
+    return tuple(np.frombuffer(hashlib.sha256(purpose.encode()).digest()[:16], dtype="<u4").tolist())
 
 
 def _words(value: int, purpose: str) -> tuple[int, int]:

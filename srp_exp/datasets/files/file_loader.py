@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import shared_cache
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from srp_exp.datasets.batches import (
     Batch,
@@ -145,7 +145,9 @@ class _Images(Dataset[Tensor | Exception]):
         except (ValueError, OSError) as error:
             return error
         # In memory they are H, W, C, as the decoders and the resizing leave them: stacked so, whole lines are copied.
-        return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+        # torch's own function stacks them in the memory that a worker shares, where torch.stack leaves that a copy.
+        batch: Tensor = default_collate([image.permute(1, 2, 0) for image in images])
+        return batch.permute(0, 3, 1, 2)
 
     def _image(self, epoch: int, position: int) -> Tensor:
         row = int(self._rows[position])

@@ -74,6 +74,20 @@ JPEGS = {
 }
 
 
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("more", [{}, {"exif": orientation(6)}, {"icc_profile": bytes(70_000)}, {"comment": b"a word"}])
+def test_the_size_in_the_header_is_that_of_the_pixels(kind, more) -> None:
+    """Whatever stands before it: a thumbnail has a size of its own, and a profile may take several segments."""
+    if more and kind == "multi-picture":
+        pytest.skip("Pillow writes these without")
+    image = Image.open(io.BytesIO(JPEGS[kind][0]))
+    encoded = JPEGS[kind][0] if not more else encode(image, "JPEG", progressive=kind == "progressive", **more)
+    encoded = encoded[:2] + b"\xff\xe1\x00\x20Exif\0\0" + encode(RGB[:9, :9], "JPEG")[:24] + encoded[2:]
+    picture = Picture(encoded, kind)
+    assert (picture.height, picture.width) == (HEIGHT, WIDTH)
+    assert picture.pixels(window_of(picture, None), HEIGHT, WIDTH).shape == (3, HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize("kind", LOSSLESS)
 def test_lossless_files_give_their_very_colours(kind) -> None:
     encoded, colours = LOSSLESS[kind]
