@@ -61,12 +61,17 @@ def main() -> None:
         lay_out(home, arguments.images, arguments.classes)
         first = started(home, cache)
         found = [started(home, cache) for _ in range(arguments.rounds)]
-    assert all(start["digests"] == first["digests"] for start in found)
-    shares = [start["digest"] / start["start"] for start in found]
-    low, median, high = statistics.quantiles(shares, n=4)
-    seconds = [statistics.median(start[name] for start in found) for name in ("digest", "start")]
-    print(f"{first['images']:,} training images: the first start takes {first['start']:.1f} s, the index being made")
-    print(f"digest {seconds[0]:.3f} s of a start of {seconds[1]:.2f} s: {median:.2%} ({low:.2%} - {high:.2%})")
+        assert all(start["digests"] == first["digests"] for start in found)
+        shares = [start["digest"] / start["start"] for start in found]
+        low, median, high = statistics.quantiles(shares, n=4)
+        seconds = [statistics.median(start[name] for start in found) for name in ("digest", "start")]
+        print(
+            f"{first['images']:,} training images: the first start takes {first['start']:.1f} s, the index being made"
+        )
+        print(
+            f"digest {seconds[0]:.3f} s of a start of {seconds[1]:.2f} s: {median:.2%} ({low:.2%} - {high:.2%})",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

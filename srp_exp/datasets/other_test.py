@@ -12,11 +12,11 @@ from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
 from srp_exp.datasets.sets.catalogue import first_few
+from srp_exp.datasets.sets.folder import ENDINGS
 from srp_exp.datasets.split import Split
 from srp_exp.errors import MissingFileError, UserError
 
 LOG = logging.getLogger("srp_exp")
-_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 _WNID = re.compile(r"n\d{8}")  # of ImageNet's classes, whose sorted order is that of the labels everywhere
 
 
@@ -35,7 +35,7 @@ def other_test(root: Path, dataset: DataSet) -> Split | FileSplit:
     paths, labels = [], []
     for label, folder in enumerate(folders):
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-            if not path.name.lower().endswith(_ENDINGS):
+            if not path.name.lower().endswith(ENDINGS):
                 raise UserError(f"test_root={root}: {path} is not named as a picture; take it out")
             paths.append(path.relative_to(root).as_posix())
             labels.append(label)

@@ -5,19 +5,18 @@ crosses to the device through pinned memory while the batch before it is compute
 sample looks like is a pure function of (seed, epoch, its position in the split), whatever the number of workers.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.batches import (
     Batch,
     Normalisation,
@@ -31,8 +30,17 @@ from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, seeded, window_of
 from srp_exp.seeding import derive
 
-if TYPE_CHECKING:
-    from srp_exp.datasets.files.file_set import FileSet
+
+class Pictures(Protocol):
+    """The facts of a data set that its batches need."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+    @property
+    def augmentation(self) -> FileAugmentation: ...
+
 
 _Request = tuple[int, list[int]]
 """An epoch, and the positions in the split of the samples of a batch."""
@@ -48,7 +56,7 @@ class FileBatchLoader:
     cannot share a batch evenly.
     """
 
-    def __init__(self, dataset: FileSet, split: FileSplit, *, batch_size: int, seed: int, placement: Placement):
+    def __init__(self, dataset: Pictures, split: FileSplit, *, batch_size: int, seed: int, placement: Placement):
         check_training_batch(len(split), batch_size, placement.world_size)
         self.batch_size = batch_size
         self.steps_per_epoch = len(split) // batch_size
@@ -72,7 +80,7 @@ class FileEvalLoader:
     Who gets which sample: `evaluation_rows`, which also says what is raised.
     """
 
-    def __init__(self, dataset: FileSet, split: FileSplit, *, batch_size: int, placement: Placement):
+    def __init__(self, dataset: Pictures, split: FileSplit, *, batch_size: int, placement: Placement):
         self._rows = evaluation_rows(len(split), batch_size, placement.rank, placement.world_size)
         self._reader = _Reader(dataset, split, EvalTransform(dataset.augmentation), None, placement)
 
@@ -88,7 +96,7 @@ class _Reader:
     """Turns rows of a split into batches on the device. seed: of the transform's draws; None: it draws nothing."""
 
     def __init__(
-        self, dataset: FileSet, split: FileSplit, transform: Transform, seed: int | None, placement: Placement
+        self, dataset: Pictures, split: FileSplit, transform: Transform, seed: int | None, placement: Placement
     ):
         self._device = torch.device(placement.device)
         self._labels, self._index = split.labels, split.index

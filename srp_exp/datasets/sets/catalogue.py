@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from srp_exp.datasets.files.source import FolderSource, ImageSource, StretchSource, encoded_texts
-from srp_exp.datasets.sets.remembered import Arrays
+from srp_exp.datasets.remembered import Arrays
 from srp_exp.datasets.split import held_out
 from srp_exp.errors import MissingFileError, UserError
 

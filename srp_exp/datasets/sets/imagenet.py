@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, first_few, listing
-from srp_exp.datasets.sets.class_folders import class_folders, list_pictures, loose_pictures
+from srp_exp.datasets.sets.folder import class_folders, list_pictures, loose_pictures
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.search import first_there
 from srp_exp.errors import UserError

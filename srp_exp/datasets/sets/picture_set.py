@@ -15,6 +15,7 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.measure import channel_statistics, find_corrupt, hold_in_memory
+from srp_exp.datasets.remembered import index_file, remembered
 from srp_exp.datasets.sets.catalogue import (
     Catalogue,
     Facts,
@@ -25,7 +26,6 @@ from srp_exp.datasets.sets.catalogue import (
     look_up_files,
 )
 from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
-from srp_exp.datasets.sets.remembered import index_file, remembered
 from srp_exp.datasets.sets.search import find_home
 from srp_exp.errors import MissingFileError
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from srp_exp.datasets.sets.remembered import index_file, remembered
+from srp_exp.datasets.remembered import index_file, remembered
 
 
 class Maker:
@@ -47,7 +47,7 @@ def test_a_cut_index_is_made_again(tmp_path):
 
 
 def test_an_index_that_cant_be_kept_is_said_and_used(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.sets.remembered.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.remembered.LOG.propagate", True)
     (tmp_path / "file").touch()
     file = tmp_path / "file" / "index.npz"  # below a file
     assert remembered(file, "settings", Maker())["labels"].tolist() == [1, 2, 3]
