@@ -9,6 +9,7 @@ dataset.root is taken. resize: write a copy with that shorter side in pixels, in
 Interrupted or killed, the same command goes on where it stopped.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import searched
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
@@ -64,13 +66,12 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Choices, DictConfig]:
     choices = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Choices), OmegaConf.from_dotlist(own)))
     assert isinstance(choices, Choices)
     others = [argument for argument in arguments if argument not in own]
-    if "--config-dir" in others:
-        at = others.index("--config-dir")
-        folder = Path(others[at + 1]).absolute()
-        others[at : at + 2] = [f"hydra.searchpath=[file://{folder}]"]
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--config-dir", "-cd")
+    chosen, others = options.parse_known_args(others)
     register()
     with initialize_config_dir(str(CONF_DIR), version_base=None):
-        config = compose("config", others)
+        config = compose("config", [*searched(chosen.config_dir), *others])
     validate(config)
     return choices, OmegaConf.create(plain_values(config))
 
@@ -94,14 +95,16 @@ def set_maker(dataset: DictConfig) -> MakeSet:
 
 def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
     dataset = config.dataset
-    name = getattr(get_class(dataset._target_), "set_name", None)
+    set_class: Any = get_class(dataset._target_)
+    name = getattr(set_class, "set_name", None)
     if name is None:
         raise UserError(f"dataset={dataset.name}: there is nothing to prepare; choose imagenet, cub200, cars or dogs")
     root = Path(dataset.root).expanduser().resolve()
     paths = choices.archive if isinstance(choices.archive, list) else [choices.archive]
     archives = tuple(Path(path).expanduser() for path in paths if path is not None)
     make_set = set_maker(dataset)
-    unpack(Preparation(name, root, archives, strict=dataset.get("verify", "strict") == "strict"), make_set, report)
+    strict = dataset.get("verify", "strict") == "strict"
+    unpack(Preparation(name, root, archives, strict, set_class.locate), make_set, report)
     made = make_set(root, None)
     sizes = f"{len(made.train):,} training and {len(made.test):,} test images of {made.num_classes} classes"
     report.say(f"{root}: {sizes}, checked")

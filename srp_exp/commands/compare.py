@@ -68,7 +68,7 @@ def execute(config: DictConfig) -> None:
         "mcnemar": _mcnemar(a, b),
         "modules": {name: [_measured(run, name).get("modules") for run in (a, b)] for name in config.evaluators},
     }
-    folder = Path(config.output_dir) / "reports" / f"compare-{a.name}-{b.name}"
+    folder = Path(config.output_dir).expanduser() / "reports" / f"compare-{a.name}-{b.name}"
     folder.mkdir(parents=True, exist_ok=True)
     table = _markdown(report)
     write_atomically(folder / f"{config.split}.json", json.dumps(report, indent=1).encode())

@@ -61,7 +61,7 @@ def execute(config: DictConfig) -> None:
         "choices": {name: dict(choice) for name, choice in choices.items()},
         "costs": {name: asdict(cost) for name, cost in costs.items()},
     }
-    path = Path(config.output_dir) / "reports" / "cost" / f"{name}.json"
+    path = Path(config.output_dir).expanduser() / "reports" / "cost" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(content, indent=1).encode())
     print(f"measured  {path}")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from srp_exp.config import CONF_DIR
-from srp_exp.config.command_line import check_overrides
+from srp_exp.config.command_line import check_overrides, searched
 from srp_exp.config.explain import nearest
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
@@ -53,7 +53,7 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
 def list_runs(arguments: list[str], console: Console) -> None:
     """List the runs of output_dir=outputs that fit all arguments: setting=value, or state=finished."""
     wanted = dict(_pair(argument) for argument in arguments)
-    parent = Path(wanted.pop("output_dir", "outputs")) / "runs"
+    parent = Path(wanted.pop("output_dir", "outputs")).expanduser() / "runs"
     runs = all_runs(parent)
     if not runs:
         raise UserError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
@@ -97,15 +97,6 @@ def _pair(argument: str) -> tuple[str, str]:
     return name, value
 
 
-def _searched(config_dir: str | None) -> list[str]:
-    """What lets Hydra search `config_dir` too; raises UserError where it isn't there."""
-    if config_dir is None:
-        return []
-    if not Path(config_dir).is_dir():
-        raise UserError(f"--config-dir={config_dir}: there is no such folder")
-    return [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
-
-
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit code 1."""
     parser = argparse.ArgumentParser(
@@ -120,7 +111,7 @@ def main() -> None:
         return
     console = terminal()
     try:
-        searched = _searched(options.config_dir)
+        of_folder = searched(options.config_dir)
         match arguments:
             case ["runs", *filters]:
                 list_runs(filters, console)
@@ -129,7 +120,7 @@ def main() -> None:
             case [word, *_] if "=" not in word:
                 raise UserError(f"{word}: it is no command{nearest(word, ['runs', 'compare', 'study=NAME'])}")
             case _:
-                report_study([*arguments, *searched], console)
+                report_study([*arguments, *of_folder], console)
     except Exception as error:
         if not is_one_line(error):
             raise

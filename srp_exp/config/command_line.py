@@ -33,6 +33,17 @@ def check_command_line(arguments: Sequence[str]) -> None:
     check_overrides(parser.parse_args(arguments).overrides)
 
 
+def searched(config_dir: str | None) -> list[str]:
+    """The override that lets Hydra search `config_dir` too; raises UserError where it isn't there."""
+    if config_dir is None:
+        return []
+    folder = Path(config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"--config-dir={config_dir}: there is no such folder")
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{quoted}']"]
+
+
 def check_overrides(overrides: Sequence[str]) -> None:
     """Raise UserError, or Hydra's OverrideParseException, for overrides that name no choice where one is needed."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))

@@ -24,7 +24,7 @@ def run_folder(config: DictConfig) -> Path:
         return Path(config.run)
     if isinstance(config.checkpoint, str):
         return Path(config.checkpoint).parent
-    folder = Path(config.output_dir) / "runs" / run_id(config)
+    folder = Path(config.output_dir).expanduser() / "runs" / run_id(config)
     if folder.exists():
         return folder
     return min((f for f in folder.parent.glob(same_training(folder)) if f.is_dir()), default=folder)

@@ -4,7 +4,7 @@ Only commands/ and runs/ ever see a configuration.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Data:
     dataset: DataSet
     splits: dict[str, Any]
     placement: Placement
+    _evaluations: dict[tuple[str, int], Iterable[Batch]] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -49,11 +50,14 @@ class Data:
         return self.dataset.training_batches(self.splits["train"], batch_size, seed, self.placement)
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
-        """Raises ValueError where the data set has no such split."""
+        """The same loader each time, whose workers stay. Raises UserError where the data set has no such split."""
         chosen = self.splits[split]
         if chosen is None:
             raise UserError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
-        return self.dataset.evaluation_batches(chosen, batch_size, self.placement)
+        if (split, batch_size) not in self._evaluations:
+            batches = self.dataset.evaluation_batches(chosen, batch_size, self.placement)
+            self._evaluations[split, batch_size] = batches
+        return self._evaluations[split, batch_size]
 
 
 def digests_of_data(config: DictConfig, dataset: DataSet) -> dict[str, str]:

@@ -121,11 +121,13 @@ class Run:
             with unseen():
                 frame.args, frame.kwargs = copies((args, kwargs))
         self.frames.append(frame)
-        self._frame = frame
+        self._frame, means_before = frame, len(self.means)
         try:
             result = call(module, *args, **kwargs)
         finally:
             self._frame = frame.outer
+        if len(self.means) == means_before:
+            frame.args = frame.kwargs = None  # nothing pools in it, so that it won't run again
         with unseen():
             frame.only_pools = self._is_mean(result, frame)
         return result

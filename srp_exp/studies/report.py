@@ -109,7 +109,8 @@ def show_report(grid: Grid, config: DictConfig, console: Console) -> None:
     """Print the report of a study, and write it to <output_dir>/reports/<study and what the command line changed>."""
     made = contents(collect(grid, config.study))
     print_report(made, console)
-    for path in write_report(made, Path(config.output_dir) / "reports" / f"{config.study.name}{grid.variant}"):
+    reports = Path(config.output_dir).expanduser() / "reports"
+    for path in write_report(made, reports / f"{config.study.name}{grid.variant}"):
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 

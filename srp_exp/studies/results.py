@@ -1,5 +1,7 @@
 """What a study has measured so far: the entries of its table."""
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +15,9 @@ from srp_exp.errors import UserError
 from srp_exp.studies.grid import Cell, Grid
 from srp_exp.studies.pairs import Runs, plain_study
 from srp_exp.studies.store import Run, State
+
+_SAME_DATA = frozenset({"root", "cache_dir", "download", "augmentation", "mean", "std"})
+"""Settings of a data set that don't say which data are meant."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,8 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
         values = {seed: value for seed, value in measured.items() if value is not None}
         entries.append(Entry(method, cell, runs, values))
     finished = {run.folder: run for run in (p.run for p in grid.runs) if run.state == State.finished}
-    warnings = [*_differences(finished.values()), *_unmeasured(finished.values(), _metrics(plain))]
+    warnings = [*_differences(finished.values()), *_other_data(finished.values())]
+    warnings += _unmeasured(finished.values(), _metrics(plain))
     return StudyResults(plain, tuple(entries), grid.arguments, tuple(warnings))
 
 
@@ -134,6 +140,21 @@ def _differences(runs: Iterable[Run]) -> list[str]:
         if len(counts) > 1:
             lines.append(f"runs of different {name} in one table: {counted(counts)}")
     return lines
+
+
+def _other_data(runs: Iterable[Run]) -> list[str]:
+    """Where runs of one data set, with one choice of its settings, have read other pictures or labels."""
+    digests: dict[str, Counter[str]] = {}
+    for run in runs:
+        if run.data:
+            dataset = {name: value for name, value in run.config["dataset"].items() if name not in _SAME_DATA}
+            found = hashlib.sha256(json.dumps(run.data, sort_keys=True).encode()).hexdigest()[:8]
+            digests.setdefault(json.dumps(dataset, sort_keys=True), Counter())[found] += 1
+    return [
+        f"runs of different data in one table: {json.loads(dataset)['name']} with the digests {counted(counts)}"
+        for dataset, counts in digests.items()
+        if len(counts) > 1
+    ]
 
 
 def _origin(provenance: dict[str, Any]) -> dict[str, str]:

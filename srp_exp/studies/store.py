@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srp_exp.files import write_atomically
-from srp_exp.runs.folder import CONFIG, PROVENANCE, RESULTS, failure_files, read_starts, reading
+from srp_exp.runs.folder import CONFIG, DATA, PROVENANCE, RESULTS, failure_files, read_starts, reading
 from srp_exp.runs.lock import is_held
 
 JOB = "slurm_job.txt"
@@ -73,6 +73,13 @@ class Run:
             results = dict(json.loads((self.folder / RESULTS).read_text()))
             test = {name: float(value) for name, value in results["test"].items()}
             return {**results, "test": test, "training_seconds": float(results["training_seconds"])}
+
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """The digest of each part of the data that it read; {} where none was noted."""
+        file = self.folder / DATA
+        with reading(file):
+            return dict(json.loads(file.read_text())) if file.exists() else {}
 
     @cached_property
     def starts(self) -> list[dict[str, Any]]:

@@ -275,6 +275,11 @@ def test_the_id_names_dataset_backbone_attention_and_srp(compose, overrides, pat
     assert run_folder(config).name == run_id(config)
 
 
+def test_the_home_folder_is_no_folder_named_tilde(compose, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_folder(compose("output_dir='~/out'")).parent == tmp_path / "out" / "runs"
+
+
 def test_the_id_is_the_same_in_every_process(compose) -> None:
     script = """
 from hydra import compose, initialize_config_dir

@@ -2,6 +2,8 @@
 
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from official_copies import (
     encoded,
@@ -55,9 +57,6 @@ def test_a_moved_set_is_the_same_and_other_pictures_are_another(tmp_path, name, 
     shutil.copytree(tmp_path / "one", tmp_path / "moved")
     assert digests_of(open_set(kind, tmp_path / "moved", memory_mb=memory_mb)) == first
     if name.endswith("parquet"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         (file,) = (tmp_path / "moved").rglob("validation-*.parquet")
         table = pq.read_table(file)
         images = [{"bytes": encoded("rgb", 99), "path": None}, *table.column("image").to_pylist()[1:]]
@@ -67,6 +66,20 @@ def test_a_moved_set_is_the_same_and_other_pictures_are_another(tmp_path, name, 
         path = tmp_path / "moved" / opened.test.source.name(int(opened.test.rows[0]))
         path.write_bytes(encoded("rgb", 99))  # in place: no folder changes its time
     assert changed(first, digests_of(open_set(kind, tmp_path / "moved", memory_mb=memory_mb))) == {"test pictures"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_nothing_is_written_beside_the_data(tmp_path, name):
+    """Many people read them: what is found out, and what is unpacked, is kept in the cache folder."""
+    kind, make = KINDS[name]
+    make(tmp_path / "set")
+    for file in (tmp_path / "set").rglob("*.parquet"):
+        pq.write_table(pq.read_table(file), file, compression="zstd")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    opened = open_set(kind, tmp_path / "set", on_corrupt="skip")
+    digests_of(opened)
+    assert all(opened.test.source.read(row) for row in opened.test.rows.tolist())
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_permuted_labels_are_other_data(tmp_path):

@@ -225,6 +225,7 @@ def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, fi
     assert all(parameter.isfinite().all() for parameter in after)
     moved = sum(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
     assert moved > len(after) / 2
+    assert data.evaluation_batches("test", 4) is data.evaluation_batches("test", 4)  # whose workers stay
 
 
 def test_every_group_of_the_defaults_has_files() -> None:

@@ -1,6 +1,7 @@
 """From run folders to the entries of a table."""
 
 import json
+import re
 
 from planned_grids import THREE, begin, fail, finish
 
@@ -67,6 +68,26 @@ def test_runs_of_other_code_versions_or_devices_are_told(tmp_path) -> None:
         "runs of different torch in one table: 2.14.1 (5 runs), 2.9.0 (1 run)",
         "runs of different device in one table: AMD EPYC (5 runs), cuda (1 run)",
     )
+
+
+def test_runs_over_other_data_are_told(tmp_path) -> None:
+    """Two of six have read other pictures under the same name; other settings of a data set may make other data."""
+    lines = [*THREE[1:], "study=three", "dataset=synthetic", "seed=0,1", f"output_dir={tmp_path}"]
+    _, grid = plan_study(lines)
+    for number, planned in enumerate(grid.runs):
+        finish(planned, 0.5)
+        digests = {"training pictures": "two" if number < 2 else "four", "class names": "same"}
+        (planned.run.folder / "data.json").write_text(json.dumps(digests))
+    config, grid = plan_study(lines)
+    (warning,) = collect(grid, config.study).warnings
+    assert re.fullmatch(
+        r"runs of different data in one table: synthetic with the digests \w{8} \(4 runs\), \w{8} \(2 runs\)", warning
+    )
+    for number, planned in enumerate(grid.runs):
+        file = planned.run.folder / "config.yaml"
+        file.write_text(file.read_text().replace("train_size: ", f"train_size: {'9' if number < 2 else '8'}"))
+    config, grid = plan_study(lines)
+    assert collect(grid, config.study).warnings == ()
 
 
 def test_a_metric_that_was_not_measured_is_told_with_the_remedy(tmp_path) -> None:

@@ -102,8 +102,7 @@ class _Reader:
             num_workers=workers,
             worker_init_fn=_start_worker,
             prefetch_factor=_BATCHES_AHEAD if workers else None,
-            # Evaluation makes a loader each time, and would leave its workers idle meanwhile.
-            persistent_workers=workers > 0 and seed is not None,
+            persistent_workers=workers > 0,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # the DataLoader draws from it, and would from torch's own
         )

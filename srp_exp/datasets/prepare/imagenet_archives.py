@@ -93,6 +93,9 @@ def _extract_train(archive: Path, writer: FolderWriter, advance: Advance) -> Non
         match = re.fullmatch(rf"({_WNID})\.tar", class_tar.name)
         if match is None:
             raise UserError(f"{archive}: {class_tar.name} isn't the tar of a class, as n01440764.tar; give {TRAIN}")
+        rest = class_tar.size  # its headers are among the bytes that the archive unpacks to
         for entry in read_nested_tar(class_tar):
             writer.write(entry, f"train/{match[1]}/{entry.name}")
             advance(entry.size)
+            rest -= entry.size
+        advance(rest)

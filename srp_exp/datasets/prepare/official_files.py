@@ -7,7 +7,7 @@ download of ours.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from srp_exp.datasets.prepare.extract import Advance
@@ -55,12 +55,13 @@ def archive_files(set_name: str, paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def checksum_fault(set_name: str, path: Path, advance: Advance) -> str | None:
-    """What is wrong with the checksum of an official file, or None. advance: is called with the bytes done."""
+def checksum_fault(set_name: str, path: Path, track: Callable[[str, int], Advance]) -> str | None:
+    """What is wrong with the checksum of an official file, or None. track: shows the progress of reading it."""
     expected = OFFICIAL.get(set_name, {}).get(path.name)
     if expected is None:
         return None
     digest = hashlib.md5(usedforsecurity=False) if len(expected) == 32 else hashlib.sha256()
+    advance = track(f"verifying {path.name}", path.stat().st_size)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

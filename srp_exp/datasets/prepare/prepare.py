@@ -23,7 +23,7 @@ from srp_exp.datasets.prepare.extract import Advance, FolderWriter, extract, unp
 from srp_exp.datasets.prepare.imagenet_archives import extract_imagenet
 from srp_exp.datasets.prepare.official_files import archive_files, checksum_fault
 from srp_exp.datasets.sets.prepared import copy_facts
-from srp_exp.errors import UserError
+from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import write_atomically
 
 LOG = logging.getLogger("srp_exp")
@@ -49,27 +49,38 @@ class Preparation:
     """What is to be prepared. name: of the set, as "cub200". root: the folder of the set, existing or to be.
 
     archives: files, or folders that hold the official ones; empty: root is there already. strict: whether an official
-    file with another checksum is refused.
+    file with another checksum is refused. locate: finds the set at or below a folder, or raises MissingFileError.
     """
 
     name: str
     root: Path
     archives: tuple[Path, ...]
     strict: bool
+    locate: Callable[[Path], Path]
 
 
 def unpack(job: Preparation, make_set: MakeSet, report: Report) -> None:
-    """Verify and extract the archives, check the facts, and put the folder at `root`. A folder that is there stays.
+    """Verify and extract the archives, check the facts, and put the folder at `root`. A set that is there stays.
 
-    Raises UserError and FileNotFoundError, in one line, where an archive is damaged or refused, or the facts are off.
+    Where the archives themselves lie in `root`, the folder is put beside them, under the name of the set. Raises
+    UserError and FileNotFoundError, in one line, where an archive is damaged or refused, or the facts are off.
     """
     if not job.archives:
         return
-    if job.root.is_dir() and any(job.root.iterdir()):
-        report.say(f"{job.root}: is there already, nothing is extracted")
-        return
     archives = archive_files(job.name, job.archives)
-    partial = job.root.with_name(f"{job.root.name}.partial")
+    home = job.root
+    if home.is_dir() and any(home.iterdir()):
+        try:
+            job.locate(home)
+        except MissingFileError as error:
+            if home not in [archive.resolve().parent for archive in archives]:
+                what = str(error).partition(";")[0]
+                raise UserError(f"{home}: something else is there ({what}); choose another dataset.root") from None
+            home /= job.name
+        else:
+            report.say(f"{home}: is there already, nothing is extracted")
+            return
+    partial = home.with_name(f"{home.name}.partial")
     with _exclusive(partial):
         _check_archives(job, archives, partial, report)
         sizes = json.loads((partial / _CHECKED_FILE).read_text())
@@ -79,7 +90,7 @@ def unpack(job: Preparation, make_set: MakeSet, report: Report) -> None:
             make_set(partial, cache)
         (partial / _CHECKED_FILE).unlink()
         os.sync()  # a crash after the rename must not leave a folder that only looks whole
-        partial.rename(job.root)
+        partial.rename(home)
 
 
 def make_copy(dataset: FileSet, folder: Path, settings: CopySettings, report: Report) -> None:
@@ -119,7 +130,7 @@ def _check_archives(job: Preparation, archives: Sequence[Path], partial: Path, r
         stamp = [status.st_size, status.st_mtime_ns]
         if checked.get(str(archive), [])[:2] == stamp:
             continue
-        fault = checksum_fault(job.name, archive, report.track(f"verifying {archive.name}", status.st_size))
+        fault = checksum_fault(job.name, archive, report.track)
         if fault is not None and job.strict:
             raise UserError(f"{fault}; fetch it again, or accept it with dataset.verify=warn")
         if fault is not None:

@@ -151,6 +151,18 @@ def test_passes_do_not_disturb_each_other(file_set, placement) -> None:
     assert not torch.equal(whole[0][0].index, whole[1][0].index)
 
 
+def test_workers_of_evaluation_stay_for_the_next(file_set) -> None:
+    """Also where the pass before was given up: to start them takes seconds, after every epoch."""
+    loader = file_set.evaluation_batches(file_set.test, 3, TWO_WORKERS)
+    expected = list(file_set.evaluation_batches(file_set.test, 3, IN_PROCESS))
+    next(iter(loader))
+    workers = {child.pid for child in active_children()}
+    for _ in range(2):
+        for batch, other in zip(loader, expected, strict=True):
+            assert_same(batch, other)
+        assert {child.pid for child in active_children()} == workers
+
+
 def test_a_sample_looks_the_same_whatever_the_batch_size(file_set) -> None:
     seen = []
     for batch_size in (4, 5):

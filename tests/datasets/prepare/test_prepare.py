@@ -200,6 +200,91 @@ def test_a_folder_of_archives_and_a_zip_are_taken(tmp_path, run):
     assert ours == theirs and len(ours) == 18
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_archives_may_lie_in_the_folder_of_the_set(tmp_path, run, name):
+    """They stay there, and the set is put beside them, where it is found; the same command finds it, too."""
+    make, kind, _ = SETS[name]
+    archives = make(tmp_path)
+    root = tmp_path / "data" / name.split()[0]
+    root.mkdir(parents=True)
+    moved = [archive.rename(root / archive.name) for archive in archives]
+    command = (f"dataset={root.name}", f"data_root={tmp_path / 'data'}", "dataset.verify=warn", f"archive={root}")
+    code, printed = run(*command)
+    assert code == 0, printed
+    assert all(archive.is_file() for archive in moved)
+    assert sorted(path.name for path in root.iterdir()) == sorted([root.name, *(path.name for path in moved)])
+    assert len(open_set(kind, root, boxes=False).train) == 12
+    code, printed = run(*command)
+    assert code == 0 and f"{root}: is there already, nothing is extracted" in printed
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, run):
+    (archive,) = cub200_archives(tmp_path)
+    root = tmp_path / "data" / "cub200"
+    root.mkdir(parents=True)
+    (root / "thesis.tex").touch()
+    code, printed = run("dataset=cub200", f"dataset.root={root}", f"archive={archive}", "dataset.verify=warn")
+    assert (
+        code == 1
+        and "cub200: something else is there (" in printed
+        and "no images is in it); choose another" in printed
+    )
+    assert [path.name for path in root.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_bar_of_progress_ends_at_its_end(tmp_path, script, monkeypatch, name):
+    bars = []
+
+    class Counted:
+        def __init__(self, progress):
+            pass
+
+        def say(self, text):
+            pass
+
+        def track(self, title, total):
+            bars.append([title, total, 0])
+            bar = bars[-1]
+            return lambda done: bar.__setitem__(2, bar[2] + done)
+
+    monkeypatch.setattr(script, "Bars", Counted)
+    archives = ",".join(map(str, SETS[name][0](tmp_path)))
+    command = [f"dataset={name.split()[0]}", f"data_root={tmp_path / 'data'}", "dataset.verify=warn", "workers=1"]
+    script.main([*command, f"archive=[{archives}]", "resize=24"])
+    titles = [title.split()[0] for title, *_ in bars]
+    assert titles[-2:] == ["extracting", "writing"] and set(titles[:-2]) <= {"verifying"}
+    assert [done for *_, done in bars] == [total for _, total, _ in bars]
+
+
+@pytest.mark.parametrize("option", ["--config-dir={}", "--config-dir {}"])
+@pytest.mark.parametrize("folder", ["my_conf", "my conf, of 'cars' (1=2)"])
+def test_a_set_of_ones_own_is_prepared(tmp_path, run, monkeypatch, option, folder):
+    """Its file in --config-dir, its class on the path, and a setting of its own, as srp-exp takes them."""
+    (tmp_path / "ours.py").write_text(
+        "from srp_exp.datasets.sets.folder import Folder\n\n\nclass Ours(Folder):\n    set_name = 'ours'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / folder / "dataset").mkdir(parents=True)
+    (tmp_path / folder / "dataset" / "ours.yaml").write_text(
+        "defaults: [/hydra/schema/dataset/files@_here_, _self_]\nname: ours\n_target_: ours.Ours\n"
+        "root: ${data_root}/ours\nown: {test_fraction: 0.25}\n"
+    )
+    for number in range(8):
+        place = tmp_path / "data" / "ours" / "ab"[number % 2] / f"{number}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(encoded("rgb", number))
+    given = option.format(tmp_path / folder).split(" ", 1) if " {" in option else [option.format(tmp_path / folder)]
+    code, printed = run(
+        *given, "dataset=ours", f"data_root={tmp_path / 'data'}", "resize=24", "dataset.own.test_fraction=0.5"
+    )
+    assert code == 0, printed
+    assert "4 training and 4 test images of 2 classes" in printed
+    assert (tmp_path / "data" / "ours-24" / "train-00000.parquet").is_file()
+    code, printed = run("--config-dir", str(tmp_path / "nowhere"), "dataset=ours")
+    assert code == 1 and f"--config-dir={tmp_path / 'nowhere'}: there is no such folder" in printed
+
+
 def test_labels_of_the_validation_images_follow_the_ground_truth(tmp_path):
     """With ids in another order than the wnids, and an inner node that no image may have."""
     wnids = ["n00000001", "n00000005", "n00000009"]
