@@ -211,14 +211,17 @@ def comparison_table(measured: Sequence[Measured], verdicts: Sequence[Verdict]) 
         mark = f"[{reasons.index(reason) + 1}]" if reason else ""
         outcome = [TableCell(smallest, mark), TableCell(verdict.outcome.label, note, bold=True)]
         known = (*shared, *of_statement.statement.where)
-        together = TableCell("all" if len(of_statement.cells) > 1 else cell_name(*of_statement.cells, without=known))
+        places = {cell: cell_name(cell, without=known) for cell in of_statement.cells}
+        several = len(places) > 1
+        together = TableCell("all" if several else next(iter(places.values())))
         numbers = _numbers(of_statement.mean, of_statement.unit, of_statement.unfinished)
         p = TableCell(shown_p(of_statement.p))
         rows.append((TableCell(describe(of_statement)), together, *numbers, p, *outcome))
-        for cell, differences in of_statement.cells.items() if len(of_statement.cells) > 1 else ():
+        for cell, differences in of_statement.cells.items() if several else ():
             alone = Mean([differences]) if differences.shape[-1] else None
-            place = TableCell(cell_name(cell, without=known))
-            rows.append((TableCell(""), place, *_numbers(alone, of_statement.unit), *[TableCell("")] * 3))
+            rows.append(
+                (TableCell(""), TableCell(places[cell]), *_numbers(alone, of_statement.unit), *[TableCell("")] * 3)
+            )
     chance = [m.levels for m in measured if not m.statement.structural] or [Levels(ALPHA, ALPHA)]
     support = " or ".join(f"{level:.2g}" for level in sorted({of.support for of in chance}))
     caption = CAPTION.format(support=support, refute=f"{chance[0].refute:.2g}")
