@@ -26,7 +26,7 @@ from srp_exp.studies.verdict import Outcome, decide, join
 
 EFFECT = {
     "SRP + mixup": 4.0, "small, SRP": 2.0, "large, gap": 2.0, "falling": 2.0, "scheduled": 2.0, "SRP": 2.0,
-    "mixup": 2.0,
+    "mixup": 2.0, "inside": 2.0, "wrapped": 2.0,
 }  # fmt: skip
 """Means of the methods where the claim is true, in smallest effects; 0 of the others."""
 

@@ -7,8 +7,8 @@ page decides about light and dark; markers and dashes tell the series apart with
 import io
 import math
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -62,6 +62,14 @@ STYLE: dict[Any, Any] = {
 }
 
 
+@contextmanager
+def _style() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+        yield
+
+
 @dataclass(frozen=True)
 class Point:
     """A mean at x, and from where to where its error bar or band goes."""
@@ -110,11 +118,11 @@ class Picture:
         pdf = self._saved("pdf", {"CreationDate": None})
         return {f"{self.name}.pdf": pdf, f"{self.name}.png": self._saved("png", {"Software": None})}
 
+    @_style()
     def _saved(self, format: str, metadata: dict[str, None]) -> bytes:
         file = io.BytesIO()
         look: dict[str, Any] = {"facecolor": "white", "dpi": 200} if format == "png" else {}
-        with _style():
-            self.figure.savefig(file, format=format, metadata=metadata, **look)
+        self.figure.savefig(file, format=format, metadata=metadata, **look)
         return file.getvalue()
 
 
@@ -125,18 +133,12 @@ Draw = Callable[["Axes", str, Sequence[Point], int], "Artist | Container"]
 """Draws a series: name, points in the unit shown, number among the series; returns what stands in the legend."""
 
 
+@_style()
 def draw_panel(
     series: Mapping[str, Sequence[Point]], numbers: Mapping[str, int], draw: Draw, unit: Unit, x_label: str
 ) -> "Figure":
     """A panel of series; `numbers` decides about the look of each, `unit` scales its values."""
     shown = {name: [_scaled(point, unit.factor) for point in points] for name, points in series.items()}
-    with _style():
-        return _draw_panel(shown, numbers, draw, unit, x_label)
-
-
-def _draw_panel(
-    shown: Mapping[str, Sequence[Point]], numbers: Mapping[str, int], draw: Draw, unit: Unit, x_label: str
-) -> "Figure":
     figure, axes = _axes(HEIGHT + 0.2 * max(0, math.ceil(len(shown) / 2) - 2))
     handles: list[Any] = [draw(axes, name, points, numbers[name]) for name, points in shown.items()]
     for x, label in dict.fromkeys((p.x, p.label) for points in shown.values() for p in points if p.label):
@@ -151,19 +153,15 @@ def _draw_panel(
     return figure
 
 
+@_style()
 def draw_forest(rows: Sequence[Difference], smallest: float, unit: Unit, x_label: str) -> "Figure":
     """Differences in rows below each other: a dot for each seed, mean and interval; shaded: less than `smallest`."""
-    with _style():
-        return _draw_forest(rows, smallest, unit, x_label)
-
-
-def _draw_forest(rows: Sequence[Difference], smallest: float, unit: Unit, x_label: str) -> "Figure":
     labels = [textwrap.fill(row.label, LABEL) for row in rows]
     heights = [1 + 0.4 * label.count("\n") for label in labels]
     places = [-sum(heights[: number + 1]) for number in range(len(rows))]
     figure, axes = _axes(0.8 + 0.45 * sum(heights))
     axes.axvspan(-smallest * unit.factor, smallest * unit.factor, color=INK, alpha=0.1, linewidth=0)
-    axes.axvline(0, color=INK, linewidth=1)
+    axes.vlines([0] * len(rows), [y - 0.35 for y in places], [y + 0.08 for y in places], color=INK, linewidth=1)
     for y, row, label in zip(places, rows, labels, strict=True):
         mean, (low, high) = row.mean, row.interval or (row.mean, row.mean)
         errors = [[(mean - low) * unit.factor], [(high - mean) * unit.factor]]
@@ -222,13 +220,6 @@ def draw_course(axes: "Axes", name: str, points: Sequence[Point], number: int) -
     margin = 0.05 * (top - bottom) or 0.01 * abs(top) or 1.0
     axes.set_ylim(min(known[0], bottom - margin), max(known[1], top + margin))
     return line
-
-
-def _style() -> AbstractContextManager[None]:
-    import matplotlib
-
-    context: AbstractContextManager[None] = matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE})
-    return context
 
 
 def _axes(height: float) -> tuple["Figure", "Axes"]:

@@ -14,6 +14,9 @@ LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "±": r"$\pm$",
 }  # fmt: skip
 
+LONGEST_LABEL, LINE = 40, 64
+"""Characters of a label that isn't broken, and of a line of an article, in LaTeX."""
+
 
 def spans(header: tuple[tuple[str, ...], ...], level: int) -> list[tuple[str, int]]:
     """(heading, number of columns) of one row of a header; neighbours equal down to this level are one heading.
@@ -41,13 +44,20 @@ def escape_markdown(text: str) -> str:
 
 
 def latex(table: Table, label: str) -> str:
-    """A table environment for a document that uses the package booktabs.
+    """A table environment for a document that uses the packages booktabs and graphicx.
 
-    A note that all values share, such as the number of seeds, goes to the caption.
+    A note that all values share, such as the number of seeds, goes to the caption. Long labels are broken, and what is
+    wider than a page's line is made smaller.
     """
     notes = {cell.note for row in table.rows for cell in row[table.labels :] if cell.text}
     shared = next(iter(notes)) if len(notes) == 1 else ""
-    width = len(table.header[0])
+    texts = zip(
+        *(map(str, table.header[-1]), *((f"{c.text} {c.note}" for c in row) for row in table.rows)), strict=True
+    )
+    widths = [max(map(len, column)) for column in texts]
+    first = "l" if widths[0] <= LONGEST_LABEL else rf"p{{{LONGEST_LABEL / 2:g}em}}"
+    chars = sum(widths) - max(0, widths[0] - LONGEST_LABEL) + 2 * len(widths)  # with the gaps
+    fit = (r"\resizebox{\linewidth}{!}{", "}") if chars > LINE else ()
     body = [" & ".join(_latex_cell(cell, shared) for cell in row) for row in table.rows]
     foot = [rf"\par\footnotesize [{number}] {escape_latex(note)}" for number, note in enumerate(table.notes, 1)]
     lines = [
@@ -55,13 +65,15 @@ def latex(table: Table, label: str) -> str:
         r"\centering",
         rf"\caption{{{escape_latex(f'{table.caption} {shared}'.strip())}}}",
         rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{{'l' * table.labels}{'r' * (width - table.labels)}}}",
+        *fit[:1],
+        rf"\begin{{tabular}}{{{first}{'l' * (table.labels - 1)}{'r' * (len(widths) - table.labels)}}}",
         r"\toprule",
         *_latex_header(table),
         r"\midrule",
-        *(rf"{row} \\" for row in body),
+        *(rf"{'{}' * row.startswith('[')}{row} \\" for row in body),  # else it is an option of the rule or row above
         r"\bottomrule",
         r"\end{tabular}",
+        *fit[1:],
         *foot,
         r"\end{table}",
     ]

@@ -2,8 +2,8 @@
 
 import json
 import shlex
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from srp_exp.studies.pairs import statements
 from srp_exp.studies.plots import Plot, plots
 from srp_exp.studies.results import StudyResults, collect, counted
 from srp_exp.studies.store import Run, State
-from srp_exp.studies.tables import Table, cell_name, comparison_table, entries_table, results_table
+from srp_exp.studies.tables import Table, cell_name, comparison_table, entries_table, results_table, shared_pairs
 from srp_exp.studies.values import comparison_values, csv, entry_values, run_values
 from srp_exp.studies.verdict import Outcome, Verdict, conclude, judge
 
@@ -62,9 +62,10 @@ class Contents:
 
     @property
     def runs(self) -> list[tuple[str, str, int, Run]]:
-        """(method, cell, seed, run) of every planned run, in the order of the grid."""
+        """(method, cell, seed, run) of every planned run, in the order of the grid; of the cell what tells it apart."""
+        shared = shared_pairs(self.results.cells)
         return [
-            (entry.method, cell_name(entry.cell), seed, run)
+            (entry.method, cell_name(entry.cell, without=shared), seed, run)
             for entry in self.results.entries
             for seed, run in entry.runs.items()
         ]
@@ -85,7 +86,17 @@ class Contents:
             "device": Counter(run.provenance["device"] for run in runs),
             "threads": Counter(str(run.provenance["threads"]) for run in runs),
         }
-        return {name: counted(counts) for name, counts in origins.items() if counts}
+        return {**{name: counted(counts) for name, counts in origins.items() if counts}, **training_time(runs)}
+
+
+def training_time(runs: Iterable[Run]) -> dict[str, str]:
+    """What the finished runs took: GPU-hours, or hours of a processor's cores (processes times threads)."""
+    hours: dict[str, float] = defaultdict(float)
+    for run in runs:
+        origin, on_gpu = run.provenance, run.provenance.get("cudnn") is not None
+        devices = origin["processes"] * (1 if on_gpu else origin["threads"])
+        hours["GPU-hours" if on_gpu else "core-hours"] += devices * run.results["training_seconds"] / 3600
+    return {"training": ", ".join(f"{count:.2f} {unit}" for unit, count in hours.items())} if hours else {}
 
 
 def contents(results: StudyResults) -> Contents:
@@ -161,7 +172,7 @@ def report_markdown(made: Contents) -> str:
 def report_latex(made: Contents) -> str:
     """All tables; a warning stands in a comment, and under the first table, so that it isn't overlooked in print."""
     warnings = made.results.warnings
-    head = [r"% \usepackage{booktabs}", *(f"% Warning: {warning}" for warning in warnings)]
+    head = [r"% \usepackage{booktabs,graphicx}", *(f"% Warning: {warning}" for warning in warnings)]
     tables = [latex(table, f"tab:{made.results.name}-{table.title.lower()}") for table in made.tables]
     visible = "".join(f"\\par\\footnotesize Warning: {escape_latex(warning)}\n" for warning in warnings)
     first, *others = tables

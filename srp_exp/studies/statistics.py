@@ -20,7 +20,7 @@ from srp_exp.errors import UserError
 from srp_exp.studies.pairs import ALPHA
 
 RESAMPLES = 99_999
-"""The sign-flip test enumerates all 2^n flips where they aren't more, else draws so many; a simulation a tenth."""
+"""The sign-flip test enumerates all 2^n flips where they aren't more, else draws so many; a simulation a fiftieth."""
 
 TIE = 1e-9
 """Two sums of differences are equal if they differ by less than this part of the sum of the absolute differences."""
@@ -167,7 +167,7 @@ def sign_flip_p(differences: npt.ArrayLike) -> Array:
     def statistic(flipped: Array, axis: int) -> Array:  # sums that tie but for rounding tie
         return np.asarray(np.round(flipped.sum(axis), digits))
 
-    resamples = RESAMPLES if x.ndim == 1 else RESAMPLES // 10
+    resamples = RESAMPLES if x.ndim == 1 else RESAMPLES // 50
     options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": resamples, "rng": 0}
     batch = max(1, 20_000_000 // x.size)
     return np.asarray(stats.permutation_test((shares,), statistic, **options, axis=-1, batch=batch).pvalue)

@@ -197,11 +197,11 @@ CAPTION = (
 def comparison_table(measured: Sequence[Measured], verdicts: Sequence[Verdict]) -> Table | None:
     """A row for every statement, with its verdict, and below it one for every cell that it takes together.
 
-    None where the study compares nothing.
+    What all cells share the caption of the results says. None where the study compares nothing.
     """
     if not measured:
         return None
-    header = ("statement", "cell", "pairs", "difference", "95 % interval", "p", "effect", "verdict")
+    shared = shared_pairs([cell for of_statement in measured for cell in of_statement.cells])
     reasons = list(dict.fromkeys(m.statement.reason for m in measured if m.statement.reason))
     rows = []
     for of_statement, verdict in zip(measured, verdicts, strict=True):
@@ -210,18 +210,31 @@ def comparison_table(measured: Sequence[Measured], verdicts: Sequence[Verdict]) 
         reason = of_statement.statement.reason
         mark = f"[{reasons.index(reason) + 1}]" if reason else ""
         outcome = [TableCell(smallest, mark), TableCell(verdict.outcome.label, note, bold=True)]
-        together = TableCell("all" if len(of_statement.cells) > 1 else cell_name(*of_statement.cells))
+        known = (*shared, *of_statement.statement.where)
+        places = {cell: cell_name(cell, without=known) for cell in of_statement.cells}
+        several = len(places) > 1
+        together = TableCell("all" if several else next(iter(places.values())))
         numbers = _numbers(of_statement.mean, of_statement.unit, of_statement.unfinished)
         p = TableCell(shown_p(of_statement.p))
         rows.append((TableCell(describe(of_statement)), together, *numbers, p, *outcome))
-        for cell, differences in of_statement.cells.items() if len(of_statement.cells) > 1 else ():
+        for cell, differences in of_statement.cells.items() if several else ():
             alone = Mean([differences]) if differences.shape[-1] else None
-            place = TableCell(cell_name(cell, without=of_statement.statement.where))
-            rows.append((TableCell(""), place, *_numbers(alone, of_statement.unit), *[TableCell("")] * 3))
+            rows.append(
+                (TableCell(""), TableCell(places[cell]), *_numbers(alone, of_statement.unit), *[TableCell("")] * 3)
+            )
     chance = [m.levels for m in measured if not m.statement.structural] or [Levels(ALPHA, ALPHA)]
     support = " or ".join(f"{level:.2g}" for level in sorted({of.support for of in chance}))
     caption = CAPTION.format(support=support, refute=f"{chance[0].refute:.2g}")
-    return Table("Comparisons", caption, (header,), 2, tuple(rows), tuple(f"Smallest effect: {r}" for r in reasons))
+    header = ("statement", "cell", "pairs", "difference", "95 % interval", "p", "effect", "verdict")
+    first = 1 if any(row[1].text for row in rows) else 2
+    body = tuple((row[0], *row[first:]) for row in rows)
+    notes = tuple(f"Smallest effect: {reason}" for reason in reasons)
+    return Table("Comparisons", caption, ((header[0], *header[first:]),), 3 - first, body, notes)
+
+
+def shared_pairs(cells: Sequence[Cell]) -> Cell:
+    """What all cells have in common."""
+    return tuple(pair for pair in cells[0] if all(pair in cell for cell in cells))
 
 
 def cell_name(cell: Cell, without: Cell = ()) -> str:

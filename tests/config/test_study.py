@@ -88,3 +88,16 @@ def test_the_head_of_a_study_says_how_it_is_run_and_how_many_runs_it_has(name, p
     words = {"twelve": 12}
     said = words.get(count[1].lower()) or int(count[1])
     assert said == len(grid.distinct())
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_documents_have_every_study(name, plan_of) -> None:
+    docs = CONF_DIR.parent / "docs"
+    _, grid = plan_of(name)
+    (row,) = re.findall(rf"^\|.*`{name}` \|.*$", (docs / "studies.md").read_text(), re.MULTILINE)
+    assert re.search(rf"`{name}` \|[^`]*\b{len(grid.distinct())} \|", row)
+    rows = re.findall(rf"^\| `{name}` \| (\w+) \|(.*)\|$", (docs / "statistics.md").read_text(), re.MULTILINE)
+    assert [truth for truth, _ in rows] == ["null", "effect"]
+    null, effect = ([float(part.strip(" %")) for part in shown.split("|")] for _, shown in rows)
+    assert null[0] + null[3] <= 5  # supported and contradicted, in percent
+    assert effect[2] + effect[3] <= 5

@@ -1,6 +1,8 @@
 """A report is written in every format, whole, and says the same everywhere."""
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,20 @@ import pytest
 from rich.console import Console
 
 from srp_exp.studies import report
-from srp_exp.studies.report import contents, print_report, write_report
+from srp_exp.studies.formats import latex
+from srp_exp.studies.report import contents, print_report, report_latex, training_time, write_report
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.store import State
+from srp_exp.studies.tables import Table, TableCell
 
 FILES = ["report.html", "report.md", "tables.tex", "entries.csv", "comparisons.csv", "verdict.json", "runs.csv"]
 PLOTS = ["differences-0", "scale-0", "scale-1", "parameters-0", "epochs-0", "epochs-1"]
+
+AWKWARD = Table(
+    "Awkward", "A_b & 5 % of {c}, ~d^2 $ #1.", (("method", "x_1 [%]"),), 1,
+    ((TableCell("[gates]"), TableCell("[+0.1, -2]", "(n=3)", True)), (TableCell("\\"), TableCell(""))), ("<1 ± 2 %",),
+)  # fmt: skip
+"""What TeX reads as something else: a row that begins with a bracket is an option of the line's end before."""
 
 
 def test_all_formats_are_written(full_study: StudyResults, tmp_path: Path) -> None:
@@ -55,9 +65,31 @@ def test_text_and_page_say_where_the_results_come_from(full_study: StudyResults,
     page, text, *_ = [p.read_text() for p in write_report(contents(full_study), tmp_path / "reports")[:2]]
     made = contents(full_study)
     assert set(made.provenance) >= {"commit (+: uncommitted changes)", "torch", "device", "threads"}
+    assert made.provenance["training"] == f"{17 * 12.5 / 3600:.2f} core-hours"
     for name, value in made.provenance.items():
         assert f"- {name}: {value}\n" in text.replace("\\", "")
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page
+
+
+def test_hours_are_of_gpus_or_of_cores(full_study: StudyResults) -> None:
+    runs = [run for *_, run in contents(full_study).runs if run.state == State.finished][:3]
+    for run, (cudnn, processes, threads) in zip(runs, [(None, 2, 8), (90100, 4, 8), (90100, 1, 2)], strict=True):
+        run.results["training_seconds"] = 900.0
+        run.provenance.update(cudnn=cudnn, processes=processes, threads=threads)
+    assert training_time(runs) == {"training": "4.00 core-hours, 1.25 GPU-hours"}
+    assert training_time([]) == {}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here: the tables aren't compiled")
+def test_latex_compiles_and_fits_the_page(full_study: StudyResults, tmp_path: Path) -> None:
+    tables = report_latex(contents(full_study)) + latex(AWKWARD, "tab:awkward")
+    document = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{tables}\end{{document}}"
+    (tmp_path / "tables.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "tables.tex"]
+    compiled = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stdout[-1000:]
+    assert (tmp_path / "tables.pdf").read_bytes().startswith(b"%PDF")
+    assert "Overfull" not in compiled.stdout
 
 
 def test_latex_has_a_table_of_each_kind(full_study: StudyResults, tmp_path: Path) -> None:
