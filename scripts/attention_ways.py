@@ -113,11 +113,11 @@ WAYS = [
     _habit(zoo.InstanceNorm, refused="a norm"),
     _habit(zoo.RootMeanSquareNorm, refused="square"),
     _habit(habits.SimAm, refused="a norm"),
-    _habit(habits.CoordinateAttention, refused="isn't computed from its mean"),
-    _habit(zoo.SpatialAttention, refused="isn't computed from its mean"),
-    _habit(zoo.GlobalContext, refused="isn't computed from its mean"),
-    _habit(zoo.MaxGate, refused="isn't computed from its mean"),
-    _habit(habits.CrossGate, refused="isn't computed from its mean"),
+    _habit(habits.CoordinateAttention, refused="isn't seen to come from its mean"),
+    _habit(zoo.SpatialAttention, refused="isn't seen to come from its mean"),
+    _habit(zoo.GlobalContext, refused="isn't seen to come from its mean"),
+    _habit(zoo.MaxGate, refused="isn't seen to come from its mean"),
+    _habit(habits.CrossGate, refused="isn't seen to come from its mean"),
 ]  # fmt: skip
 
 

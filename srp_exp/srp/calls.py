@@ -37,6 +37,8 @@ class Place:
     path: Path
     mean_call: Call
     shape: tuple[int, ...]
+    calls: int | None = None
+    """How often the forward calls the function of `mean_call`; None where that isn't always the same."""
 
 
 def pick(args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> Any:
@@ -57,14 +59,18 @@ class CountedCalls(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for index, function in enumerate(self.functions):
-            if func is function and self.is_active():
-                self.counts[index] += 1
-                return self.on_call(func, self.counts[index], args, kwargs)
+        if func in self.functions and self.is_active():
+            return self.on_call(func, self.count(func), args, kwargs)
         return func(*args, **kwargs)
 
+    def count(self, func: Any) -> int:
+        """The number of a new call of `func`."""
+        index = self.functions.index(func)
+        self.counts[index] += 1
+        return self.counts[index]
+
     def is_active(self) -> bool:
-        """Whether the calls are of this forward, not of one below it that counts for itself."""
+        """Whether the calls are those of the forward."""
         return True
 
     def on_call(self, func: Any, number: int, args: Any, kwargs: Any) -> Any:

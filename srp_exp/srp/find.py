@@ -35,6 +35,11 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None, traini
     Raises:
         ValueError: the model can't be run on such images.
     """
+    if example_input is not None and not isinstance(example_input, Tensor):
+        raise UserError(
+            f"example_input is a {type(example_input).__name__}: give a tensor (B, C, H, W); "
+            "where a model takes several inputs, apply_srp to the part that takes the images"
+        )
     errors: list[str] = []
     for example in [example_input] if example_input is not None else _examples(model):
         if _has_no_product(model, example):

@@ -16,6 +16,8 @@ from srp_exp.srp.steer import srp_modules
 from srp_exp.srp.swap import WithSrp, put_into, take_out_of
 from srp_exp.srp.where import Where, choose
 
+OTHER_WAY = "brings its mean back to the map in another way than by a product: where=... chooses it by name or class"
+
 
 @dataclass(frozen=True)
 class SrpRecord:
@@ -75,11 +77,17 @@ def apply_srp(
         raise UserError(f"{type(model).__name__} has SRP already: call remove_srp first")
     draws = Draws(share, regions, placement)
     findings = find_attention(model, example_input)
+    chosen = choose(model, findings.poolings, where)
+    left_out = findings.left_out + [
+        LeftOut(pooling.module, pooling.kind, OTHER_WAY)
+        for pooling in findings.poolings
+        if not pooling.gates and pooling not in chosen
+    ]
     by_module: dict[str, list[Pooling]] = {}
-    for pooling in choose(model, findings.poolings, where):
+    for pooling in chosen:
         by_module.setdefault(pooling.module, []).append(pooling)
     if not by_module:
-        seen = "".join(f"; left out: {left_out}" for left_out in findings.left_out[:3])
+        seen = "".join(f"; left out: {one}" for one in left_out[:3])
         raise UserError(
             f"{type(model).__name__} has no channel attention with average pooling; looked for {LOOKED_FOR}{seen}"
         )
@@ -93,7 +101,7 @@ def apply_srp(
         records.append(SrpRecord(name, poolings[0].kind, depth, pool.scale, poolings[0].map_size))
         put_into(model.get_submodule(name), pool, tuple(pooling.place for pooling in poolings))
     model.register_forward_pre_hook(draws.begin)
-    return SrpRecords(records, findings.left_out)
+    return SrpRecords(records, left_out)
 
 
 def remove_srp(model: nn.Module) -> None:

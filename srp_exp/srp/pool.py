@@ -75,11 +75,13 @@ class Draws:
         self._start()
 
     def _start(self) -> None:
-        self.active: Any = None
-        """The attention module that runs now: only its calls are counted."""
+        self.running: Any = None
+        """What answers the calls of the attention module that runs now (srp_exp.srp.swap)."""
         self.numbers: Tensor | None = None
         self.taken: dict[int, Numbers] = {}
         """By the index of the module, what it took in the last pass."""
+        self.again: set[int] = set()
+        """The indices of the modules that have pooled more than once in the last pass."""
         self._unused = 0  # one bit for each module that has not taken its numbers in this pass
         self._masks: list[Tensor] = []
         self._plan: tuple[Any, MaskPlan] | None = None
@@ -96,7 +98,7 @@ class Draws:
 
     def begin(self, *_: Any) -> None:
         """Let the next module that pools draw for all."""
-        self.numbers, self._unused, self._masks, self.taken = None, 0, [], {}
+        self.numbers, self._unused, self._masks, self.taken, self.again = None, 0, [], {}, set()
 
     def take(self, pool: "RegionPool", x: Tensor, region: tuple[Any, Any]) -> Numbers:
         """The numbers of a module for its map x (N, ..., H, W); drawn, where this pass has none for it."""
@@ -113,6 +115,8 @@ class Draws:
         taken = Numbers(self.numbers, pool.index, drawn, region)
         if (self.numbers.shape[2], self.numbers.device) != (samples, device) and self.fixed is None:
             taken = Numbers(self._draw(1, samples, device), 0, True, region)  # of a map with a batch of its own
+        if pool.index in self.taken:
+            self.again.add(pool.index)
         self.taken[pool.index] = taken
         return taken
 

@@ -92,7 +92,8 @@ class Run:
         """Where `frame` pools."""
         found = self.map_argument(mean, frame)
         assert found is not None and mean.call is not None
-        return Place(self.number(found[0], frame), found[1], self.number(mean.call, frame), tuple(mean.value.shape[1:]))
+        calls = None if self.is_random else len(self._alike(mean.call.function, frame))
+        return Place(self.number(found[0], frame), found[1], self.number(mean.call, frame), mean.shape, calls)
 
     def number(self, call: FunctionCall, frame: Frame) -> Call:
         """The place of `call` among the calls of its function in `frame`."""
@@ -149,18 +150,29 @@ class Run:
             self._shift_map(func, args, kwargs)
             for path, node in tensors:
                 self._see_map(pick(args, kwargs, path), node)
-        self._call = call
+        self._call, means_before = call, len(self.means)
         try:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
         finally:
             self._call = None
+        with unseen():
+            for mean in self.means[means_before:]:
+                self._see_result(mean, result, [tensor for _, tensor in tensors_in((args, kwargs))])
+        return result
+
+    def _see_result(self, mean: Mean, result: Any, given: list[Tensor]) -> None:
+        """A call that doesn't return the mean, or writes it into what it was given, can't be answered otherwise."""
+        if isinstance(result, Tensor) and self._holds_mean(result, mean.map) and all(result is not t for t in given):
+            mean.shape = tuple(result.shape[1:])
+        else:
+            mean.call = None
 
     def _shift_map(self, func: Any, args: Any, kwargs: Any) -> None:
         if self._shift is not None and func is self._shift[0].function:
             self._shift_count += 1
             if self._shift_count == self._shift[0].number:
                 map_ = pick(args, kwargs, self._shift[1])
-                map_ += self._shift[2] * map_.std()
+                map_ += self._shift[2] * map_.std() * (0.5 + _steps(map_))
 
     def run_operation(self, func: Any, args: Any, kwargs: Any) -> Any:
         inputs = [(tensor, self._node(tensor)) for _, tensor in tensors_in((args, kwargs))]
@@ -278,6 +290,13 @@ def _checkpointed_part() -> Any:
             return None
         frame = frame.f_back
     return None
+
+
+def _steps(map_: Tensor) -> Tensor:
+    """Another number in [0, 1) for each channel of a map (N, ..., H, W): what is shifted alike can hide in the gate."""
+    channels = map_.shape[1:-2]
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(*channels, 1, 1, dtype=map_.dtype, generator=generator).to(map_.device)
 
 
 @contextmanager

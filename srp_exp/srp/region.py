@@ -154,13 +154,14 @@ def _product(x: Tensor, mask: Tensor, factor: float) -> Tensor:
     """
     samples, side = x.shape[0], x.shape[-2] * x.shape[-1]
     mask = mask.view(-1, side).expand(samples, -1)
+    mean = x.new_empty(*x.shape[:-2], 1, 1)
     if _is_channels_last(x):
-        mean = x.new_empty(samples, 1, x.shape[1])
-        mean.baddbmm_(mask[:, None], x.permute(0, 2, 3, 1).view(samples, side, -1), beta=0, alpha=factor)
+        x = x.permute(0, 2, 3, 1).view(samples, side, -1)
+        mean.view(samples, 1, x.shape[2]).baddbmm_(mask[:, None], x, beta=0, alpha=factor)
     else:
-        mean = x.new_empty(samples, x.shape[1:-2].numel(), 1)
-        mean.baddbmm_(x.reshape(samples, -1, side), mask[:, :, None], beta=0, alpha=factor)
-    return mean.view(*x.shape[:-2], 1, 1)
+        x = x.reshape(samples, x.shape[1:-2].numel(), side)
+        mean.view(samples, x.shape[1], 1).baddbmm_(x, mask[:, :, None], beta=0, alpha=factor)
+    return mean
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -23,10 +23,13 @@ _SHIFTS = {torch.float64: (1.0, -1.0, 8.0, -8.0, 1e3, -1e3), torch.float32: (1.0
 _UNCHANGED = 1e-6
 """Change of a gate, relative to its largest value, that is rounding in float64; 1e-3 in float32."""
 
-UNREACHABLE = "pools in TorchScript or in a torch.autograd.Function, whose calls can't be reached"
+UNREACHABLE = (
+    "its mean isn't what a call of a torch function returns: it is made in TorchScript, in a torch.autograd.Function, "
+    "in place, or as one of several results"
+)
 NORM = "a norm: what multiplies the map stays the same when a constant is added to it"
 SQUARE = "pools the square of the map that it multiplies, as a norm does"
-OTHER = "what multiplies the map isn't computed from its mean over H and W"
+OTHER = "what multiplies the map isn't seen to come from its mean over H and W"
 CHANGING = "pools by another call from run to run"
 
 
@@ -38,6 +41,7 @@ class Search:
         self.names = {module: name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self.found: dict[tuple[str, Place], Pooling] = {}
         self.left_out: dict[tuple[str, str], LeftOut] = {}
+        self.squared: set[str] = set()
         self._verified: set[str] = set()
 
     def findings(self) -> Findings:
@@ -45,8 +49,11 @@ class Search:
         first = self._run_model(self.example.shape)
         for run in [self._enlarged(first), *(self._run_model(self.example.shape, s) for s in _more_seeds(first))]:
             self._look_at(run)
-        order = {frame.name: index for index, frame in reversed(list(enumerate(first.frames)))}
-        poolings = sorted(self.found.values(), key=lambda pooling: order.get(pooling.module, len(order)))
+        last = self._trained(first)
+        if last is not first:
+            self._look_at(last)
+        found = [pooling for pooling in self.found.values() if pooling.module not in self.squared]
+        poolings = sorted(found, key=lambda pooling: _position(pooling, first, last))
         return Findings([_with_size(pooling, first) for pooling in poolings], list(self.left_out.values()))
 
     def _run_model(self, shape: tuple[int, ...], seed: int = 0) -> Run:
@@ -71,6 +78,18 @@ class Search:
             return self._run_model((*self.example.shape[:-2], height * times, width * (times + 1)))
         except Exception:  # a network for images of one size: its small maps have to do
             return first
+
+    def _trained(self, first: Run) -> Run:
+        """A run in training mode, where modules haven't run in evaluation, and the network takes images alone there."""
+        if not self.training or self.names.keys() <= {frame.module for frame in first.frames}:
+            return first
+        self.model.train()
+        try:
+            return self._run_model(self.example.shape)
+        except Exception:  # it wants targets too
+            return first
+        finally:
+            self.model.eval()
 
     def _record(
         self, module: nn.Module, args: Any, kwargs: Any, seed: int, shift: Any = None, keep: bool = False
@@ -140,7 +159,8 @@ class Search:
             self._leave_out(owner, CHANGING)
             return
         if product is not None and pools_square(mean, product):
-            self._leave_out(owner, SQUARE)
+            self._leave_out(owner, SQUARE)  # with all that it pools: a variance needs both means of the same positions
+            self.squared.add(owner.name)
             return
         if product is not None and not self._changes(home, seed, run, mean, product):
             self._leave_out(owner, NORM)
@@ -193,6 +213,16 @@ def _joint(run: Run, mean: Mean) -> Frame | None:
     later = run.nodes[mean.value.index + 1 :]
     maps = (n for n in later if len(n.shape) >= 4 and n.shape[-2:] == size and n.comes_from(mean.value))
     return next((node.frame for node in maps if node.frame is not None), None)
+
+
+def _position(pooling: Pooling, *runs: Run) -> tuple[int, int]:
+    """When the pooling is done, in the first of `runs` in which it is."""
+    for number, run in enumerate(runs):
+        for frame in run.frames:
+            call = run.find_call(pooling.place.mean_call, frame) if frame.name == pooling.module else None
+            if call is not None:
+                return number, run.calls.index(call)
+    return len(runs), 0
 
 
 def _is_other_call(run: Run, module: str, place: Place) -> bool:

@@ -14,7 +14,8 @@ from srp_exp.srp.swap import WithSrp
 
 def srp_modules(model: nn.Module) -> dict[str, RegionPool]:
     """The pools of `model` by the name of their attention module, in the order of registration."""
-    return {name: module._srp.pool for name, module in model.named_modules() if isinstance(module, WithSrp)}
+    modules = ((name, module) for name, module in model.named_modules() if isinstance(module, WithSrp))
+    return {name: module._srp.pool for name, module in modules if module._srp is not None}
 
 
 def set_progress(model: nn.Module, progress: float, until: float = 1.0) -> None:
@@ -63,6 +64,11 @@ def fix_regions(model: nn.Module, regions: Mapping[str, Tensor] | None) -> None:
 
 def _checked(pools: dict[str, RegionPool], regions: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The uniform numbers (2, N, k) of every module."""
+    again = [name for name, pool in pools.items() if pool.index in pool.draws.again]
+    if again:
+        raise UserError(
+            f"{again[0]!r} pools more than once in a step, over regions of its own each time: not to be fixed"
+        )
     unknown = sorted(set(regions) - set(pools))
     if unknown:
         raise UserError(f"regions: {unknown[0]!r} has no SRP; it has {', '.join(pools)}")

@@ -6,17 +6,16 @@ at scale 1, are the class's own forward. Object, children, parameters, keys and 
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import CheckpointFunction
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from srp_exp.srp.calls import Call, CountedCalls, Place, pick
-from srp_exp.srp.pool import RegionPool, in_backward
+from srp_exp.srp.pool import Numbers, RegionPool, in_backward
 
 
 @dataclass(eq=False)
@@ -33,29 +32,32 @@ class Srp:
 class WithSrp:
     """Base of the classes that `put_into` makes; the other is the module's own class."""
 
-    _srp: Srp
+    _srp: Srp | None = None
     training: bool
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         srp = self._srp
+        if srp is None:
+            raise RuntimeError(f"{type(self).__name__}: its own way to copy has lost its SRP: copy the plain module")
         own_forward: Any = super().forward if srp.own_forward is None else srp.own_forward  # type: ignore[misc]
         draws, scale = srp.pool.draws, srp.pool.scale
         if torch.compiler.is_compiling():
             scale = srp.pool.final_scale  # the present one may change without recompilation
-        pools_whole = not self.training or (scale == 1 and not in_backward())
-        outer = draws.active
-        if pools_whole and outer is None:
+        if not self.training or (scale == 1 and not in_backward()):
             return own_forward(*args, **kwargs)
-        if not pools_whole and getattr(self, "_is_replica", False):
+        if getattr(self, "_is_replica", False):
             raise RuntimeError(
                 "SRP draws the regions of a process at once: use DistributedDataParallel, not DataParallel"
             )
-        draws.active = srp  # the calls of this forward aren't those of the module around it
+        swap = draws.running = _Swap(srp, type(self).__name__, draws.running)
         try:
-            with nullcontext() if pools_whole else _Swap(srp, type(self).__name__):
-                return own_forward(*args, **kwargs)
+            with swap:
+                result = own_forward(*args, **kwargs)
         finally:
-            draws.active = outer
+            draws.running = swap.outer
+        if not in_backward():  # a part that is computed again may stop early
+            swap.check_number()
+        return result
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _new, (_own_class(type(self)),), self.__getstate__()
@@ -94,16 +96,21 @@ def _new(own_class: type) -> Any:
 
 
 class _Swap(CountedCalls):
-    """Answers the calls at the places of a module with SRP."""
+    """Answers the calls at the places of a module with SRP.
 
-    def __init__(self, srp: Srp, name: str, again: bool = False) -> None:
+    `outer` is that of a module around it, which counts the calls of this one too, as the search did.
+    """
+
+    def __init__(self, srp: Srp, name: str, outer: "_Swap | None", again: bool = False) -> None:
         calls = [call for place in srp.places for call in (place.map_call, place.mean_call)]
         super().__init__(tuple(call.function for call in calls))
-        self._srp, self._name, self._again = srp, name, again
+        self.outer = outer
+        self._srp, self._name, self._again, self._answers = srp, name, again, False
         self._maps: list[Tensor | None] = [None] * len(srp.places)
+        self._taken: list[tuple[Tensor, Numbers]] = []
 
     def is_active(self) -> bool:
-        return self._again or self._srp.pool.draws.active is self._srp
+        return not self._answers
 
     def on_call(self, func: Any, number: int, args: Any, kwargs: Any) -> Any:
         for index, place in enumerate(self._srp.places):
@@ -112,16 +119,67 @@ class _Swap(CountedCalls):
         for index, place in enumerate(self._srp.places):
             if self._is(place.mean_call, func, number):
                 map_ = self._map(index, place)
-                numbers = self._srp.pool.numbers(map_)
+                numbers = self._numbers(map_)
                 if numbers is None:
                     break
-                if place.mean_call.number_there is not None and not self._again and not torch.compiler.is_compiling():
-                    _follow_checkpoint(self._srp, self._name)
-                shape = (map_.shape[0], *place.shape)
-                pooled = self._srp.pool.pool(map_, numbers)
-                pooled = pooled if pooled.shape == shape else pooled.reshape(shape)
-                return pooled.to(self._type(map_, func, args, kwargs))
+                if not self._again and not torch.compiler.is_compiling():
+                    self._check_checkpoint(place)
+                self._answer(True)
+                try:
+                    return self._pooled(map_, numbers, place, func, args, kwargs)
+                finally:
+                    self._answer(False)
+                    if self.outer is not None:
+                        self.outer.count(func)
         return func(*args, **kwargs)
+
+    def check_number(self) -> None:
+        """Raise RuntimeError where the forward has pooled another number of times than when SRP was put in."""
+        for place in self._srp.places:
+            count = self.counts[self.functions.index(place.mean_call.function)]
+            if place.calls not in (None, count):
+                raise RuntimeError(
+                    f"{self._name}: SRP was put in for {place.calls} calls of {place.mean_call.function.__name__}, and "
+                    f"the forward made {count}: a hook, a flag or a branch has changed since; call remove_srp and "
+                    f"apply_srp again"
+                )
+
+    def _numbers(self, map_: Tensor) -> Numbers | None:
+        """The same for one map wherever a forward pools it."""
+        for known, numbers in self._taken:
+            if known is map_:
+                return numbers
+        own = self._srp.pool.numbers(map_)
+        if own is not None:
+            self._taken.append((map_, own))
+        return own
+
+    def _pooled(self, map_: Tensor, numbers: Numbers, place: Place, func: Any, args: Any, kwargs: Any) -> Tensor:
+        kind = self._type(map_, func, args, kwargs)
+        if kind.itemsize > map_.dtype.itemsize:
+            map_ = map_.to(kind)
+        shape = (map_.shape[0], *place.shape)
+        pooled = self._srp.pool.pool(map_, numbers)
+        pooled = pooled if pooled.shape == shape else pooled.reshape(shape)
+        return pooled.to(kind)
+
+    def _answer(self, begins: bool) -> None:
+        """What an answer calls isn't of the forward: nor of those around it."""
+        swap: _Swap | None = self
+        while swap is not None:
+            swap._answers = begins
+            swap = swap.outer
+
+    def _check_checkpoint(self, place: Place) -> None:
+        parts = _checkpointed_parts()
+        if place.mean_call.number_there is not None and parts == 1:
+            _follow_checkpoint(self._srp, self._name)
+        elif parts:
+            raise RuntimeError(
+                f"{self._name}: SRP can't follow the checkpoint(...) in its forward, which is "
+                f"{'inside of another one' if parts > 1 else 'new since SRP was put in, or made for gradients only'}; "
+                f"checkpoint the whole module instead"
+            )
 
     def _is(self, call: Call, func: Any, number: int) -> bool:
         return func is call.function and number == (call.number_there if self._again else call.number)
@@ -149,6 +207,16 @@ class _Swap(CountedCalls):
         return self._srp.types[key]
 
 
+def _checkpointed_parts() -> int:
+    """In how many torch.utils.checkpoint of the module's own forward the present call is."""
+    parts = 0
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code is not WithSrp.forward.__code__:
+        parts += frame.f_code is checkpoint.__code__
+        frame = frame.f_back
+    return parts
+
+
 def _follow_checkpoint(srp: Srp, name: str) -> None:
     """Let the checkpointed part of a forward that is running pool over the same regions when it is computed again."""
     frame: Any = sys._getframe(1)
@@ -170,8 +238,13 @@ def _follow_checkpoint(srp: Srp, name: str) -> None:
 
 def _again(function: Callable[..., Any], srp: Srp, name: str) -> Callable[..., Any]:
     def compute_again(*args: Any, **kwargs: Any) -> Any:
-        with _Swap(srp, name, again=True):
-            return function(*args, **kwargs)
+        draws = srp.pool.draws
+        swap = draws.running = _Swap(srp, name, draws.running, again=True)
+        try:
+            with swap:
+                return function(*args, **kwargs)
+        finally:
+            draws.running = swap.outer
 
     return function if getattr(function, "follows_srp", None) is srp else _marked(compute_again, srp)
 

@@ -1,10 +1,12 @@
 """Run a model without a trace: afterwards every attribute has the value that it had, and every random state too."""
 
+import copy
 import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from functools import partial
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -29,8 +31,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def undisturbed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Give `model` stand-ins of `dtype` for its parameters and buffers, and restore all of it at the end.
 
-    A parameter that is zero, not finite, or on the meta device gets random values: a zero hides what follows it. What
-    is on the meta device comes to the CPU. Restored are the attributes of the modules and of the plain objects,
+    A parameter that is zero, a matrix of equal numbers, not finite, or on the meta device gets random values: a zero
+    hides what follows it, and weights that begin as 1 / (H * W) make a mean only until they are trained. What is on the
+    meta device comes to the CPU. Restored are the attributes of the modules and of the plain objects,
     containers and generators that they hold, and the random states of Python, numpy and torch.
     """
     default, devices = torch.get_default_dtype(), {t.device for t in model.parameters() if t.device.type == "cuda"}
@@ -82,11 +85,9 @@ class _Snapshot:
                 with torch.no_grad():
                     self._tensors.append((thing, thing.detach().clone(), thing._version))
             return []
-        if isinstance(thing, torch.Generator | random.Random):
-            restore = thing.set_state if isinstance(thing, torch.Generator) else thing.setstate
-            self._states.append(
-                (restore, thing.get_state() if isinstance(thing, torch.Generator) else thing.getstate())
-            )
+        state = _state(thing)
+        if state is not None:
+            self._states.append(state)
             return []
         if isinstance(thing, dict | list | set) or (
             hasattr(thing, "clear") and hasattr(thing, "extend")
@@ -96,9 +97,11 @@ class _Snapshot:
             return [value for _, value in held] if isinstance(thing, dict) else held
         if isinstance(thing, tuple | frozenset):
             return list(thing)
-        if hasattr(thing, "__self__") or (callable(thing) and not isinstance(thing, nn.Module)):
+        if hasattr(thing, "__self__") or isinstance(thing, FunctionType):
             return [thing.__self__] if isinstance(getattr(thing, "__self__", None), nn.Module) else []
-        return [vars(thing)] if hasattr(thing, "__dict__") else []
+        slots = [name for name in _slots(thing) if hasattr(thing, name)]
+        self._states += [(partial(setattr, thing, name), getattr(thing, name)) for name in slots]
+        return [getattr(thing, name) for name in slots] + ([vars(thing)] if hasattr(thing, "__dict__") else [])
 
     def restore(self) -> None:
         for container, held in self._contents:
@@ -113,6 +116,33 @@ class _Snapshot:
                     tensor.detach().copy_(value)
         for restore, state in self._states:
             restore(state)
+
+
+def _state(thing: Any) -> tuple[Any, Any] | None:
+    """How to restore something whose state isn't in attributes, and the state that it has; None of other things."""
+    if isinstance(thing, torch.Generator):
+        return thing.set_state, thing.get_state()
+    if isinstance(thing, random.Random):
+        return thing.setstate, thing.getstate()
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return None
+    if isinstance(thing, numpy.random.RandomState):
+        return thing.set_state, thing.get_state()
+    if isinstance(thing, numpy.random.Generator):
+        return partial(setattr, thing.bit_generator, "state"), copy.deepcopy(thing.bit_generator.state)
+    if isinstance(thing, numpy.ndarray) and thing.flags.writeable:
+        return partial(numpy.copyto, thing), thing.copy()
+    return None
+
+
+def _slots(thing: Any) -> list[str]:
+    """The attributes of `thing` that are in slots of Python classes."""
+    names: list[str] = []
+    for kind in type(thing).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        names += [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if not name.startswith("__")]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -135,12 +165,18 @@ def _replace_tensors(model: nn.Module, dtype: torch.dtype) -> None:
                 module._buffers[name] = stand_ins.setdefault(id(buffer), _stand_in(buffer, dtype, False))
 
 
+def _is_constant(value: Tensor) -> bool:
+    """Whether all of it is zero, or equal numbers of two or more axes."""
+    alike = value.dim() >= 2 and value.numel() > 1 and bool((value == value.flatten()[0]).all())
+    return alike or not bool(value.any())
+
+
 def _stand_in(tensor: Tensor, dtype: torch.dtype, of_parameter: bool) -> Tensor:
     if not tensor.is_floating_point():
         return torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.detach().clone()
     if not tensor.is_meta:
         value = tensor.detach().to(dtype, copy=True)
-        if not of_parameter or (bool(value.any()) and bool(value.isfinite().all())):
+        if not of_parameter or (not _is_constant(value) and bool(value.isfinite().all())):
             return value
     device = torch.device("cpu") if tensor.is_meta else tensor.device
     if tensor.dim() < 2:  # a gain, a bias, a mean or a variance

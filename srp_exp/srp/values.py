@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils._pytree import tree_map
 
 from srp_exp.srp.calls import Path
@@ -68,6 +69,8 @@ class Mean:
     value: Node
     call: FunctionCall | None
     frame: Frame
+    shape: tuple[int, ...] = ()
+    """Of what the call returns."""
 
 
 @dataclass(eq=False)
@@ -105,7 +108,7 @@ def pools_square(mean: Mean, product: Product) -> bool:
 
 
 def is_of_torch(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.")
+    return type_before_parametrizations(module).__module__.startswith("torch.nn.")
 
 
 def is_map(value: Any) -> bool:

@@ -109,7 +109,7 @@ class SecondMean(Gate):
 def test_what_is_nearly_the_mean_is_not_taken_for_it(module: type[Gate]) -> None:
     findings = found(module())
     assert [pooling.module for pooling in findings.poolings if pooling.gates] == []
-    assert any("isn't computed from its mean" in left_out.reason for left_out in findings.left_out)
+    assert any("isn't seen to come from its mean" in left_out.reason for left_out in findings.left_out)
 
 
 @pytest.mark.parametrize("module", [Gate, Float32Only, AlmostConstant, HardlyMoving, HardlyMovingFloat32Only])
@@ -117,7 +117,9 @@ def test_gates_that_hardly_move_are_found(module: type[Gate]) -> None:
     assert [pooling.module for pooling in found(module()).poolings if pooling.gates] == ["1"]
 
 
-@pytest.mark.parametrize(("module", "reason"), [(RootMeanSquare, "square"), (Foreign, "isn't computed from its mean")])
+@pytest.mark.parametrize(
+    ("module", "reason"), [(RootMeanSquare, "square"), (Foreign, "isn't seen to come from its mean")]
+)
 def test_what_is_left_out_is_named_with_its_reason(module: type[nn.Module], reason: str) -> None:
     findings = found(module())
     assert [pooling.module for pooling in findings.poolings if pooling.gates] == []
