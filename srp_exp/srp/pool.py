@@ -249,7 +249,7 @@ class RegionPool:
     def numbers(self, x: Tensor) -> Numbers | None:
         """The random numbers for the map x (N, ..., H, W); None where all of it is pooled."""
         if torch.compiler.is_compiling():
-            if self.final_scale == 1 or (self._units is None and self.is_whole(x)):
+            if self.final_scale == 1 or x.shape[-2:].numel() == 1 or (self._units is None and self.is_whole(x)):
                 return None
             sides = [self._side(side) for side in x.shape[-2:]]
             return self.draws.take(self, x, (sides[0], sides[1]))
