@@ -12,6 +12,7 @@ import numpy as np
 
 from srp_exp.config.study import StudyConfig
 from srp_exp.errors import UserError
+from srp_exp.runs.folder import differences
 from srp_exp.studies.grid import Cell, Grid
 from srp_exp.studies.pairs import Runs, plain_study
 from srp_exp.studies.store import Run, State
@@ -127,6 +128,8 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
         entries.append(Entry(method, cell, runs, values))
     finished = {run.folder: run for run in (p.run for p in grid.runs) if run.state == State.finished}
     warnings = [*_differences(finished.values()), *_other_data(finished.values())]
+    for run in finished.values():
+        warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
     warnings += _unmeasured(finished.values(), _metrics(plain))
     return StudyResults(plain, tuple(entries), grid.arguments, tuple(warnings))
 

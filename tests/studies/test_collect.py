@@ -103,3 +103,19 @@ def test_a_metric_that_was_not_measured_is_told_with_the_remedy(tmp_path) -> Non
     measured = collect(grid, config.study)
     assert measured.warnings == ()
     assert {value for entry in measured.entries for value in entry.values.values()} == {2.0}
+
+
+def test_a_run_that_went_on_under_another_commit_is_a_warning(tmp_path) -> None:
+    _, grid = plan_study([*THREE, "dataset=synthetic", "seed=0", f"output_dir={tmp_path}"])
+    finish(grid.runs[0])
+    finish(grid.runs[1])
+    resumed = finish(grid.runs[2])
+    last = json.loads((resumed / "provenance.json").read_text())
+    starts = [{**last, "commit": "a" * 40}, {**last, "packages": {**last["packages"], "torch": "1"}}]
+    (resumed / "provenance.json").write_text(json.dumps({**last, "earlier_starts": starts}))
+    config, grid = plan_study([*THREE, "dataset=synthetic", "seed=0", f"output_dir={tmp_path}"])
+    commit, torch = last["commit"][:12], last["packages"]["torch"]
+    assert collect(grid, config.study).warnings == (
+        f"{resumed.name} went on with another origin: commit {'a' * 12} -> {commit}",
+        f"{resumed.name} went on with another origin: torch {torch} -> 1",
+    )

@@ -89,7 +89,9 @@ def test_without_cuda_none_is_free() -> None:
 
 
 def srp_exp(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a new process; an `environment` variable of "" isn't set at all."""
     variables = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment}
+    variables = {name: value for name, value in variables.items() if value or name == "CUDA_VISIBLE_DEVICES"}
     return subprocess.run(
         [sys.executable, "-m", "srp_exp", "-m", *arguments], env=variables, capture_output=True, text=True
     )
@@ -101,11 +103,13 @@ def outcomes(output_dir: Path) -> dict[str, bytes]:
 
 def test_processes_give_what_one_after_the_other_gives(command_line, tmp_path) -> None:
     both = [f"output_dir={tmp_path / name}" for name in ("processes", "alone")]
-    done = srp_exp(*TINY, "seed=0,1", both[0], "hydra/launcher=processes")
+    done = srp_exp(*TINY, "seed=0,1", both[0], "hydra/launcher=processes", OMP_NUM_THREADS="", LOKY_MAX_CPU_COUNT="2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 runs: 2 finished" in done.stdout
     assert command_line("-m", *TINY, "seed=0,1", both[1]).code == 0
     assert len(outcomes(tmp_path / "alone")) == 2
+    origins = [json.loads(file.read_text()) for file in (tmp_path / "processes").glob("runs/*/provenance.json")]
+    assert [origin["threads"] for origin in origins] == [1, 1]  # two processes share two CPUs
     assert outcomes(tmp_path / "processes") == outcomes(tmp_path / "alone")
 
 
