@@ -41,6 +41,16 @@ def test_the_readme_has_the_table_of_the_demo_study() -> None:
     assert "uncommitted changes): " in report and "+ (" not in report.partition("## Where")[2]
 
 
+def test_the_files_that_documents_name_are_there() -> None:
+    named = {
+        (document.name, path)
+        for document in DOCUMENTS
+        for path in re.findall(r"\b(?:tests|scripts|conf|srp_exp|docs)/[\w/.]*\.\w+\b", document.read_text())
+    }
+    assert len(named) >= 30
+    assert [path for path in sorted(named) if not (ROOT / path[1]).exists()] == []
+
+
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_snippet_runs(snippet: str) -> None:
     exec(compile(snippet, "snippet", "exec"), {})
