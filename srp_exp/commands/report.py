@@ -43,7 +43,8 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
         config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         if config.study is None:
             studies = loader.get_group_options("study")
-            raise UserError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
+            names = ", ".join(name for name in studies if not name.endswith("_quick"))
+            raise UserError(f"no study is named: srp-report study=NAME, NAME one of {names}, or a quick form of it")
         parse = OverridesParser.create(config_loader=loader).parse_overrides
         params, of_task = config.hydra.sweeper.params or {}, list(config.hydra.overrides.task)
         grid = plan(config, params, parse(of_task), parse, lambda o: loader.load_sweep_config(config, o))

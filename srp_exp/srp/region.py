@@ -121,7 +121,7 @@ class _RegionMean(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mask: Tensor, regions: int, positions: int) -> Tensor:
         ctx.save_for_backward(mask)
         ctx.positions, ctx.channels_last = positions, _is_channels_last(x)
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or type(x) is not Tensor:  # of a subclass, a fake one say, no value can be read
             return cleared_mean(x, mask, regions, positions)
         mean = _product(x, mask, 1 / positions)
         return mean if math.isfinite(mean.sum()) else _product(_cleared(x, mask), mask, 1 / positions)
