@@ -80,7 +80,7 @@ class Draws:
         self.numbers: Tensor | None = None
         self.taken: dict[int, Numbers] = {}
         """By the index of the module, what it took in the last pass."""
-        self.again: set[int] = set()
+        self.pooled_twice: set[int] = set()
         """The indices of the modules that have pooled more than once in the last pass."""
         self._unused = 0  # one bit for each module that has not taken its numbers in this pass
         self._masks: list[Tensor] = []
@@ -98,7 +98,7 @@ class Draws:
 
     def begin(self, *_: Any) -> None:
         """Let the next module that pools draw for all."""
-        self.numbers, self._unused, self._masks, self.taken, self.again = None, 0, [], {}, set()
+        self.numbers, self._unused, self._masks, self.taken, self.pooled_twice = None, 0, [], {}, set()
 
     def take(self, pool: "RegionPool", x: Tensor, region: tuple[Any, Any]) -> Numbers:
         """The numbers of a module for its map x (N, ..., H, W); drawn, where this pass has none for it."""
@@ -116,7 +116,7 @@ class Draws:
         if (self.numbers.shape[2], self.numbers.device) != (samples, device) and self.fixed is None:
             taken = Numbers(self._draw(1, samples, device), 0, True, region)  # of a map with a batch of its own
         if pool.index in self.taken:
-            self.again.add(pool.index)
+            self.pooled_twice.add(pool.index)
         self.taken[pool.index] = taken
         return taken
 

@@ -122,7 +122,7 @@ class _RegionMean(torch.autograd.Function):
         ctx.save_for_backward(mask)
         ctx.positions, ctx.channels_last = positions, _is_channels_last(x)
         if x.device.type != "cpu" or type(x) is not Tensor:  # of a subclass, a fake one say, no value can be read
-            return cleared_mean(x, mask, regions, positions)
+            return cleared_mean(x, mask, regions, x.shape[-2] * x.shape[-1] / positions)
         mean = _product(x, mask, 1 / positions)
         return mean if math.isfinite(mean.sum()) else _product(_cleared(x, mask), mask, 1 / positions)
 
@@ -135,10 +135,10 @@ class _RegionMean(torch.autograd.Function):
         return (of_mean.movedim(1, -1) * mask.movedim(1, -1)).movedim(-1, 1), None, None, None  # laid out as the map is
 
 
-def cleared_mean(x: Tensor, mask: Tensor, regions: int, positions: int) -> Tensor:
-    """The mean that a GPU makes: no number of it has to come back, and no TF32 blurs it."""
+def cleared_mean(x: Tensor, mask: Tensor, regions: int, factor: float | Tensor) -> Tensor:
+    """`scaled_mean` of the map times its mask: as a GPU makes it, to which no number has to come back."""
     x = _cleared(x, mask)
-    return scaled_mean(x if regions == 1 else x * mask, x.shape[-2] * x.shape[-1] / positions)
+    return scaled_mean(x if regions == 1 else x * mask, factor)
 
 
 def _cleared(x: Tensor, mask: Tensor) -> Tensor:
@@ -192,4 +192,4 @@ def traced_region_mean(x: Tensor, numbers: Tensor, region: tuple[Any, Any], plac
     )
     if isinstance(factor, Tensor):
         factor = factor.to(torch.promote_types(x.dtype, torch.float32))
-    return scaled_mean(torch.where(coverage > 0, x, 0) * coverage.to(x.dtype), factor)
+    return cleared_mean(x, coverage.to(x.dtype), numbers.shape[2], factor)

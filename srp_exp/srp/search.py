@@ -22,6 +22,8 @@ _SHIFTS = {torch.float64: (1.0, -1.0, 8.0, -8.0, 1e3, -1e3), torch.float32: (1.0
 """Constants that are added to a map, over its standard deviation: large ones wake a ReLU in the gate."""
 _UNCHANGED = 1e-6
 """Change of a gate, relative to its largest value, that is rounding in float64; 1e-3 in float32."""
+_NOTHING_TO_RUN = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""What may stay without a call in a forward that leaves nothing out: what it holds is called, or counts itself."""
 
 UNREACHABLE = (
     "its mean isn't what a call of a torch function returns: it is made in TorchScript, in a torch.autograd.Function, "
@@ -81,7 +83,8 @@ class Search:
 
     def _trained(self, first: Run) -> Run:
         """A run in training mode, where modules haven't run in evaluation, and the network takes images alone there."""
-        if not self.training or self.names.keys() <= {frame.module for frame in first.frames}:
+        silent = self.names.keys() - {frame.module for frame in first.frames}
+        if not self.training or all(isinstance(module, _NOTHING_TO_RUN) for module in silent):
             return first
         self.model.train()
         try:

@@ -64,10 +64,10 @@ def fix_regions(model: nn.Module, regions: Mapping[str, Tensor] | None) -> None:
 
 def _checked(pools: dict[str, RegionPool], regions: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The uniform numbers (2, N, k) of every module."""
-    again = [name for name, pool in pools.items() if pool.index in pool.draws.again]
-    if again:
+    twice = [name for name, pool in pools.items() if pool.index in pool.draws.pooled_twice]
+    if twice:
         raise UserError(
-            f"{again[0]!r} pools more than once in a step, over regions of its own each time: not to be fixed"
+            f"{twice[0]!r} pools more than once in a step, over regions of its own each time: not to be fixed"
         )
     unknown = sorted(set(regions) - set(pools))
     if unknown:

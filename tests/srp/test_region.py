@@ -98,7 +98,9 @@ def all_means(
     masks, count = masks_of(corner_lists, region, size, placement, x.dtype), len(corner_lists[0])
     return {
         "eager": lambda: region_mean(x, masks, region, count),
-        "eager on a GPU": lambda: cleared_mean(x, _of_dims(masks, x), count, count * math.prod(region)),
+        "eager on a GPU": lambda: cleared_mean(
+            x, _of_dims(masks, x), count, math.prod(size) / (count * math.prod(region))
+        ),
         "traced": lambda: traced_region_mean(x, numbers[:, 0], region, placement),
     }
 

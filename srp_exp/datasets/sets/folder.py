@@ -97,11 +97,7 @@ def list_pictures(home: Path, part: str, class_names: Sequence[str]) -> tuple[Li
             folders.append(Path(folder))
             inside = f"{part}/{name}{folder.removeprefix(base)}".removeprefix("./")
             pictures = [file for file in names if file.lower().endswith(ENDINGS)]
-            others += (
-                [f"{inside}/{file}" for file in names if file not in set(pictures)]
-                if len(pictures) < len(names)
-                else []
-            )
+            others += [f"{inside}/{file}" for file in names if not file.lower().endswith(ENDINGS)]
             paths += [f"{inside}/{file}" for file in pictures]
             labels += [label] * len(pictures)
     notes = (f"{home}: {len(others):,} files are no pictures and passed over ({first_few(others)})",)
