@@ -88,7 +88,7 @@ def table_of(output_dir: Path) -> dict[str, str]:
     names = ("report.md", "tables.tex", "entries.csv")
     table = {name: (folder / name).read_text().replace(str(output_dir), "") for name in names}
     table["report.md"] = table["report.md"].replace("'output_dir='", "output_dir=")  # quoted where a place has a space
-    table["report.md"] = re.sub(r"(?m)^- training: .* core-hours$", "", table["report.md"])
+    table["report.md"] = re.sub(r"(?m)^- training: .* core-hours$\n?", "", table["report.md"])
     with (folder / "runs.csv").open() as file:
         lines = list(csv.DictReader(file))
     for line in lines:

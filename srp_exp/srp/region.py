@@ -121,7 +121,7 @@ class _RegionMean(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mask: Tensor, regions: int, positions: int) -> Tensor:
         ctx.save_for_backward(mask)
         ctx.positions, ctx.channels_last = positions, _is_channels_last(x)
-        if x.device.type != "cpu" or type(x) is not Tensor:  # of a subclass, a fake one say, no value can be read
+        if not _has_exact_product(x):
             return cleared_mean(x, mask, regions, x.shape[-2] * x.shape[-1] / positions)
         mean = _product(x, mask, 1 / positions)
         return mean if math.isfinite(mean.sum()) else _product(_cleared(x, mask), mask, 1 / positions)
@@ -162,6 +162,13 @@ def _product(x: Tensor, mask: Tensor, factor: float) -> Tensor:
         x = x.reshape(samples, x.shape[1:-2].numel(), side)
         mean.view(samples, x.shape[1], 1).baddbmm_(x, mask[:, :, None], beta=0, alpha=factor)
     return mean
+
+
+def _has_exact_product(x: Tensor) -> bool:
+    """Whether x is in float32 multiplied as float32, and its values can be read: not on a GPU, nor of a fake tensor."""
+    of_products = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    exact = x.dtype != torch.float32 or of_products in ("none", "ieee")
+    return exact and x.device.type == "cpu" and type(x) is Tensor
 
 
 def _is_channels_last(x: Tensor) -> bool:

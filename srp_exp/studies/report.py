@@ -90,13 +90,19 @@ class Contents:
 
 
 def training_time(runs: Iterable[Run]) -> dict[str, str]:
-    """What the finished runs took: GPU-hours, or hours of a processor's cores (processes times threads)."""
+    """What the finished runs took: GPU-hours, or hours of a processor's cores (processes times threads).
+
+    "at least" where one was interrupted: results.json has the seconds of its last start.
+    """
     hours: dict[str, float] = defaultdict(float)
+    runs = list(runs)
     for run in runs:
         origin, on_gpu = run.provenance, run.provenance.get("cudnn") is not None
         devices = origin["processes"] * (1 if on_gpu else origin["threads"])
         hours["GPU-hours" if on_gpu else "core-hours"] += devices * run.results["training_seconds"] / 3600
-    return {"training": ", ".join(f"{count:.2f} {unit}" for unit, count in hours.items())} if hours else {}
+    took = ", ".join(f"{count:.2f} {unit}" for unit, count in hours.items())
+    interrupted = any(len(run.starts) > 1 for run in runs)
+    return {"training": f"at least {took}" if interrupted else took} if took else {}
 
 
 def contents(results: StudyResults) -> Contents:

@@ -311,3 +311,17 @@ class TestPrecision:
             error = (mean().double() - expected).abs()
             ulp = torch.finfo(dtype).eps * expected.abs()
             assert (error <= 0.5001 * ulp).all(), name  # rounded once, from float32
+
+    def test_lower_precision_of_matrix_products_is_not_that_of_a_mean(self) -> None:
+        """torch.set_float32_matmul_precision("medium") lets a product of float32 round its factors to bfloat16."""
+        x = torch.randn(64, 64, 32, 32, generator=torch.Generator().manual_seed(0)) + 3
+        masks = masks_of([[(4, 7)]] * 64, (20, 20), (32, 32), "corner", torch.float32)
+        expected = x[:, :, 4:24, 7:27].double().mean((2, 3), keepdim=True)
+        before = torch.get_float32_matmul_precision()
+        try:
+            for precision in ("highest", "high", "medium"):
+                torch.set_float32_matmul_precision(precision)
+                mean = region_mean(x, masks, (20, 20), 1).double()
+                torch.testing.assert_close(mean, expected, rtol=2e-6, atol=0, msg=precision)
+        finally:
+            torch.set_float32_matmul_precision(before)
