@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.commands.shared import asked
 from srp_exp.config.evaluators import measured_file, not_measured
-from srp_exp.config.identity import flat_identity
+from srp_exp.config.identity import flat_identity, output_folder
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
@@ -68,7 +68,7 @@ def execute(config: DictConfig) -> None:
         "mcnemar": _mcnemar(a, b),
         "modules": {name: [_measured(run, name).get("modules") for run in (a, b)] for name in config.evaluators},
     }
-    folder = Path(config.output_dir).expanduser() / "reports" / f"compare-{a.name}-{b.name}"
+    folder = output_folder(config) / "reports" / f"compare-{a.name}-{b.name}"
     folder.mkdir(parents=True, exist_ok=True)
     table = _markdown(report)
     write_atomically(folder / f"{config.split}.json", json.dumps(report, indent=1).encode())

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from srp_exp.commands.shared import refuse_several_processes
 from srp_exp.config.explain import nearest
-from srp_exp.config.identity import names_a_run, plain_values, run_id
+from srp_exp.config.identity import names_a_run, output_folder, plain_values, run_id
 from srp_exp.errors import UserError
 from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
@@ -61,7 +60,7 @@ def execute(config: DictConfig) -> None:
         "choices": {name: dict(choice) for name, choice in choices.items()},
         "costs": {name: asdict(cost) for name, cost in costs.items()},
     }
-    path = Path(config.output_dir).expanduser() / "reports" / "cost" / f"{name}.json"
+    path = output_folder(config) / "reports" / "cost" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(content, indent=1).encode())
     print(f"measured  {path}")

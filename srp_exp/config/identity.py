@@ -14,6 +14,11 @@ from omegaconf.errors import MissingMandatoryValue
 from srp_exp.config.fields import settings
 
 
+def output_folder(config: DictConfig) -> Path:
+    """What `output_dir` names; `~` is the home folder."""
+    return Path(config.output_dir).expanduser()
+
+
 def run_folder(config: DictConfig) -> Path:
     """Folder of a run: <output_dir>/runs/<run id>; in evaluation the folder that `run` or `checkpoint` names.
 
@@ -24,7 +29,7 @@ def run_folder(config: DictConfig) -> Path:
         return Path(config.run)
     if isinstance(config.checkpoint, str):
         return Path(config.checkpoint).parent
-    folder = Path(config.output_dir).expanduser() / "runs" / run_id(config)
+    folder = output_folder(config) / "runs" / run_id(config)
     if folder.exists():
         return folder
     return min((f for f in folder.parent.glob(same_training(folder)) if f.is_dir()), default=folder)

@@ -83,6 +83,9 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "run_parent", lambda *, _root_: str(identity.job_folder(_root_).parent), replace=True
     )
+    OmegaConf.register_new_resolver(
+        "output_folder", lambda *, _root_: str(identity.output_folder(_root_)), replace=True
+    )
     OmegaConf.register_new_resolver("sha256_of_file", identity.sha256_of_file, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda root: Path(root).expanduser().absolute().name, replace=True)
     OmegaConf.register_new_resolver("from_weights", preprocessing.from_weights, replace=True)

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
+from srp_exp.config.identity import output_folder
 from srp_exp.files import write_atomically
 from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
 from srp_exp.studies.grid import Grid
@@ -115,7 +116,7 @@ def show_report(grid: Grid, config: DictConfig, console: Console) -> None:
     """Print the report of a study, and write it to <output_dir>/reports/<study and what the command line changed>."""
     made = contents(collect(grid, config.study))
     print_report(made, console)
-    reports = Path(config.output_dir).expanduser() / "reports"
+    reports = output_folder(config) / "reports"
     for path in write_report(made, reports / f"{config.study.name}{grid.variant}"):
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 

@@ -10,12 +10,15 @@ import sys
 from typing import Any
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import flat_identity, identity_of, plain_values, run_folder, run_id
-from srp_exp.config.register import SCHEMAS
+from srp_exp.config.register import SCHEMAS, register
 from srp_exp.config.study import StudyConfig
 
 # Written down here on purpose, not read from the schemas: a change of this list has to be meant.
@@ -278,6 +281,11 @@ def test_the_id_names_dataset_backbone_attention_and_srp(compose, overrides, pat
 def test_the_home_folder_is_no_folder_named_tilde(compose, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run_folder(compose("output_dir='~/out'")).parent == tmp_path / "out" / "runs"
+    register()
+    overrides = ["output_dir='~/out'", "hydra/launcher=slurm"]
+    with initialize_config_dir(str(CONF_DIR), version_base=None):
+        config = GlobalHydra.instance().config_loader().load_configuration("config", overrides, RunMode.MULTIRUN)
+    assert config.hydra.launcher.submitit_folder == f"{tmp_path}/out/slurm/%j"
 
 
 def test_the_id_is_the_same_in_every_process(compose) -> None:
