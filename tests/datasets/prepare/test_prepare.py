@@ -427,12 +427,13 @@ def test_training_from_a_copy_is_training_from_the_original(tmp_path, run, comma
 
 
 SLOWED = """
-import runpy, sys, time
+import runpy, signal, sys, time
 from srp_exp.datasets.prepare import copy as pack
 from srp_exp.datasets.prepare.extract import FolderWriter
 write, shrink = FolderWriter.write, pack.shrink
 FolderWriter.write = lambda *arguments: (time.sleep(0.005), write(*arguments))[1]
 pack.shrink = lambda *arguments: (time.sleep(0.005), shrink(*arguments))[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
