@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from srp_exp.errors import UserError
 
@@ -25,11 +26,18 @@ def derive(seed: int, purpose: str, *indices: int) -> int:
 
     Returns an integer in [0, 2**63). Raises ValueError where seed or an index is outside [0, 2**64).
     """
+    return int(derive_many(1, seed, purpose, *indices)[0])
+
+
+def derive_many(count: int, seed: int, purpose: str, *indices: int) -> NDArray[np.uint64]:
+    """`count` seeds as of `derive`, of which the n-th doesn't depend on `count`; a tenth of the time of as many calls.
+
+    The first is `derive(seed, purpose, *indices)`.
+    """
     words = [*_words(seed, purpose), *_purpose_words(purpose)]
     for index in indices:
         words += _words(index, purpose)
-    state = np.random.SeedSequence(words).generate_state(1, np.uint64)
-    return int(state[0]) >> 1
+    return np.random.SeedSequence(words).generate_state(count, np.uint64) >> np.uint64(1)
 
 
 def generator(seed: int, purpose: str, *indices: int) -> torch.Generator:

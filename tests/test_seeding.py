@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from srp_exp.seeding import derive, generator
+from srp_exp.seeding import derive, derive_many, generator
 
 
 def test_the_same_names_give_the_same_seed_in_another_process():
@@ -36,6 +36,14 @@ def test_neighbouring_names_give_different_seeds():
     derived = [derive(seed, purpose, *index) for seed, purpose, index in names]
     assert len(set(derived)) == len(names)
     assert all(0 <= seed < 2**63 for seed in derived)
+
+
+def test_many_seeds_begin_with_the_one_and_do_not_depend_on_their_number():
+    many = derive_many(1000, 0, "augment", 1).tolist()
+    assert many[0] == derive(0, "augment", 1)
+    assert many[:10] == derive_many(10, 0, "augment", 1).tolist()
+    assert len(set(many)) == 1000 and all(0 <= seed < 2**63 for seed in many)
+    assert not set(many) & set(derive_many(1000, 0, "augment", 2).tolist())
 
 
 def test_a_generator_repeats_its_numbers_and_leaves_the_global_one_alone():

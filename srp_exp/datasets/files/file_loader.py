@@ -27,8 +27,8 @@ from srp_exp.datasets.batches import (
 )
 from srp_exp.datasets.files.decode import Picture
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, seeded, window_of
-from srp_exp.seeding import derive
+from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, window_of
+from srp_exp.seeding import derive_many
 
 
 class Pictures(Protocol):
@@ -145,11 +145,12 @@ class _Images(Dataset[Tensor | Exception]):
     def __init__(self, split: FileSplit, transform: Transform, seed: int | None):
         self._source, self._rows, self._boxes = split.source, split.rows, split.boxes
         self._transform, self._seed = transform, seed
+        self._seeds: tuple[int, list[int]] | None = None  # of an epoch
 
     def __getitem__(self, request: _Request) -> Tensor | Exception:
         epoch, positions = request
         try:
-            images = [self._image(epoch, position) for position in positions]
+            images = self._images(epoch, positions)
         except (ValueError, OSError) as error:
             return error
         # In memory they are H, W, C, as the decoders and the resizing leave them: stacked so, whole lines are copied.
@@ -157,14 +158,22 @@ class _Images(Dataset[Tensor | Exception]):
         batch: Tensor = default_collate([image.permute(1, 2, 0) for image in images])
         return batch.permute(0, 3, 1, 2)
 
-    def _image(self, epoch: int, position: int) -> Tensor:
+    def _images(self, epoch: int, positions: list[int]) -> list[Tensor]:
+        if self._seed is None:
+            return [self._image(position) for position in positions]
+        if self._seeds is None or self._seeds[0] != epoch:
+            self._seeds = epoch, derive_many(len(self._rows), self._seed, "augment", epoch).tolist()
+        images = []
+        with torch.random.fork_rng(devices=[]):
+            for position in positions:
+                torch.default_generator.manual_seed(self._seeds[1][position])
+                images.append(self._image(position))
+        return images
+
+    def _image(self, position: int) -> Tensor:
         row = int(self._rows[position])
         picture = Picture(self._source.read(row), self._source.name(row))
-        window = window_of(picture, None if self._boxes is None else self._boxes[position])
-        if self._seed is None:
-            return self._transform(picture, window)
-        with seeded(derive(self._seed, "augment", epoch, position)):
-            return self._transform(picture, window)
+        return self._transform(picture, window_of(picture, None if self._boxes is None else self._boxes[position]))
 
 
 def _start_worker(worker: int) -> None:

@@ -1,14 +1,13 @@
 """What is cut out of a picture and how it is varied, with torchvision.transforms.v2 on uint8.
 
-Every draw comes from torch's default generator, which `seeded` sets; the operations are torchvision's own, in the order
+Every draw comes from torch's default generator, which is seeded for each picture; the operations are torchvision's own, in the order
 of its training script, and RandAugment and TrivialAugment interpolate bilinearly.
 Differs from torchvision's reference: what is erased gets the mean colour before normalisation, which is the zero after
 it that the reference fills with.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -145,17 +144,6 @@ def window_of(picture: Picture, box: Tensor | None) -> Region:
             f"mend the annotation, or set dataset.crop_to_box=false"
         )
     return Region(top, left, bottom - top, right - left)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draws from torch's CPU generator start from `seed` inside, and go on outside as if nothing had been drawn."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def _resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:

@@ -24,7 +24,7 @@ from srp_exp.datasets.files.decode import CorruptImageError, decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
-from srp_exp.seeding import derive
+from srp_exp.seeding import derive_many
 
 TRAIN, TEST, SEED = 20, 7, 3
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.1)
@@ -112,7 +112,7 @@ def test_a_batch_holds_its_samples_as_a_slow_loop_makes_them(file_set) -> None:
         assert torch.equal(batch.labels, (batch.index - 100) % 3)
         for image, index in zip(batch.images, batch.index.tolist(), strict=True):
             position = (file_set.train.index == index).nonzero().item()
-            torch.manual_seed(derive(SEED, "augment", 1, int(position)))
+            torch.manual_seed(int(derive_many(TRAIN, SEED, "augment", 1)[int(position)]))
             expected = normalised(pipeline(picture(file_set, index)))
             torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
 
