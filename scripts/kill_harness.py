@@ -50,7 +50,7 @@ Change = Callable[[], None]
 """What is done in the forked process before the training."""
 
 COMMON = (
-    "backbone.depth=8", "recipe.batch_size=16", "recipe.epochs=3", "recipe.warmup_epochs=1", "log_every_steps=1",
+    "backbone.depth=8", "recipe.batch_size=16", "recipe.epochs=3", "log_every_steps=1",
     "device=cpu", "progress=false",
 )  # fmt: skip
 IN_MEMORY = (

@@ -18,10 +18,10 @@ def harness(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_killed_runs_end_with_the_bits_of_undisturbed_ones(tmp_path) -> None:
-    done = harness(tmp_path, "--kills", "3", "--only", "mixup", "amid saving")
+    done = harness(tmp_path, "--kills", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(re.findall(r" 3 kills over \d+ runs? .*: same bits$", done.stdout, re.MULTILINE)) == 2
-    assert "6 kills over 2 configurations: all the same" in done.stdout
+    assert len(re.findall(r" 1 kills over \d+ runs? .*: same bits$", done.stdout, re.MULTILINE)) == 11
+    assert "11 kills over 11 configurations: all the same" in done.stdout
     assert [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")] == []
 
 

@@ -338,8 +338,10 @@ def test_intervals_in_steps_and_in_minutes(tmp_path: Path, learner: Learner, mon
     often.wait()
 
 
-def test_one_process_of_several_writes(tmp_path: Path, learner: Learner) -> None:
+def test_one_process_of_several_writes(tmp_path: Path, learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others copy nothing either: their memory, and the wait for it, would be for nothing."""
     silent = Checkpoints(tmp_path / "checkpoints", "", writes=False)
+    monkeypatch.setattr("srp_exp.training.checkpoints._copy_to_cpu", lambda _: pytest.fail("copied"))
     save_at(silent, learner, 5, is_best=True)
     silent.finish(learner.model.state_dict())
     assert names(silent) == []
