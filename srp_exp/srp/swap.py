@@ -72,8 +72,8 @@ def put_into(module: nn.Module, pool: RegionPool, places: tuple[Place, ...]) -> 
 
 def take_out_of(module: nn.Module) -> None:
     """Make `module` the plain one again, in place."""
-    srp = module.__dict__.pop("_srp")
-    if srp.own_forward is not None:
+    srp = module.__dict__.pop("_srp", None)
+    if srp is not None and srp.own_forward is not None:
         module.__dict__["forward"] = srp.own_forward
     module.__class__ = _own_class(type(module))
 
@@ -128,9 +128,9 @@ class _Swap(CountedCalls):
                 try:
                     return self._pooled(map_, numbers, place, func, args, kwargs)
                 finally:
-                    self._answer(False)
-                    if self.outer is not None:
-                        self.outer.count(func)
+                    for swap in self._answer(False)[1:]:  # as if they had seen the call
+                        if func in swap.functions:
+                            swap.count(func)
         return func(*args, **kwargs)
 
     def check_number(self) -> None:
@@ -163,12 +163,14 @@ class _Swap(CountedCalls):
         pooled = pooled if pooled.shape == shape else pooled.reshape(shape)
         return pooled.to(kind)
 
-    def _answer(self, begins: bool) -> None:
-        """What an answer calls isn't of the forward: nor of those around it."""
-        swap: _Swap | None = self
-        while swap is not None:
+    def _answer(self, begins: bool) -> "list[_Swap]":
+        """What an answer calls isn't of the forward, nor of those around it: this and their swaps, innermost first."""
+        swaps: list[_Swap] = [self]
+        while (outer := swaps[-1].outer) is not None:
+            swaps.append(outer)
+        for swap in swaps:
             swap._answers = begins
-            swap = swap.outer
+        return swaps
 
     def _check_checkpoint(self, place: Place) -> None:
         parts = _checkpointed_parts()

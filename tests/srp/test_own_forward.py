@@ -61,23 +61,30 @@ def region_means(module: Any, regions: Tensor) -> Tensor:
     return torch.stack([x[:, top : top + h, left : left + w].mean((1, 2)) for x, (top, left, h, w) in crops])
 
 
+class Around(Excited):
+    """Attention of its own behind attention."""
+
+    def __init__(self, *body: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.body(x))
+
+
 def test_attention_behind_its_children_that_are_attention_pools_over_its_own_region() -> None:
-    class Root(Excited):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Sequential(Excited(), Excited())
-
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(self.body(x))
-
-    net = Root()
+    other = pooling(lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1))
+    net = Around(Excited(), Around(Around(other())))
     records = with_srp(net)
     net(images()).sum().backward()
-    assert [record.name for record in records] == ["body.0", "body.1", ""]  # as they pool
-    assert [record.depth.index for record in records] == [0, 1, 2]
+    names = ["body.0", "body.1.body.0.body.0", "body.1.body.0", "body.1", ""]  # as they pool
+    assert [record.name for record in records] == names
+    assert [record.depth.index for record in records] == [0, 1, 2, 3, 4]
     regions = read_regions(net)
-    for name, module in (("", net), ("body.0", net.body[0]), ("body.1", net.body[1])):
+    for name in names:
+        module = net.get_submodule(name)
         torch.testing.assert_close(module.descriptor, region_means(module, regions[name]))
+        assert not pooled_all(module)
 
 
 class Checkpointed(Excited):
