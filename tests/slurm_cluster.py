@@ -1,4 +1,4 @@
-"""A private SLURM cluster of one node on this machine, from Debian's slurm-wlm: no other user, no accounting, two CPUs.
+"""A private SLURM cluster on this machine, from Debian's slurm-wlm: no other user, no accounting, nodes of two CPUs.
 
 A requeued job starts again within seconds instead of SLURM's two minutes.
 """
@@ -19,18 +19,17 @@ SETTINGS = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
 CredType=cred/none
 AuthInfo=cred_expire=5
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -46,9 +45,9 @@ JobRequeue=1
 KillWait=30
 MessageTimeout=60
 SlurmdTimeout=600
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
 PartitionName=tests Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 State=UNKNOWN"
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,19 @@ def why_not() -> str:
 
 
 @contextlib.contextmanager
-def private_cluster(folder: Path) -> Iterator[Cluster]:
-    """Start a cluster whose files lie in `folder`; stop it, and what runs on it, at the end."""
-    controller_port, node_port = _free_ports(2)
+def private_cluster(folder: Path, nodes: int = 1) -> Iterator[Cluster]:
+    """Start a cluster whose files lie in `folder`; stop it, and what runs on it, at the end.
+
+    The first node, which has the first task of a job, has the name of this machine: the others find it by that.
+    """
+    controller_port, *node_ports = _free_ports(1 + nodes)
     host = platform.node().partition(".")[0]
-    for name in ("state", "spool"):
+    names = [host, *(f"{host}{number}" for number in range(2, nodes + 1))]
+    for name in ("state", *(f"spool-{name}" for name in names)):
         (folder / name).mkdir()
-    settings = SETTINGS.format(host=host, folder=folder, controller_port=controller_port, node_port=node_port)
-    (folder / "slurm.conf").write_text(settings)
+    settings = SETTINGS.format(host=host, folder=folder, controller_port=controller_port)
+    lines = [NODE.format(name=name, host=host, port=port) for name, port in zip(names, node_ports, strict=True)]
+    (folder / "slurm.conf").write_text("\n".join([settings, *lines, ""]))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {
         "PATH": path, "HOME": str(folder), "SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1",
@@ -92,9 +96,10 @@ def private_cluster(folder: Path) -> Iterator[Cluster]:
     }  # fmt: skip
     cluster = Cluster(folder, environment)
     with contextlib.ExitStack() as stack:
-        for daemon in ("slurmctld", "slurmd"):
-            stack.enter_context(_daemon(daemon, environment, folder))
-        wait_until(lambda: _node_state(environment) == "idle", 60, lambda: _logs(folder))
+        stack.enter_context(_daemon(("slurmctld",), environment, folder))
+        for name in names:
+            stack.enter_context(_daemon(("slurmd", "-N", name), environment, folder))
+        wait_until(lambda: _node_states(environment) == ["idle"] * nodes, 60, lambda: _logs(folder))
         stack.callback(_end_jobs, cluster)
         yield cluster
 
@@ -108,9 +113,9 @@ def wait_until(happens: Callable[[], object], seconds: float, describe: Callable
 
 
 @contextlib.contextmanager
-def _daemon(name: str, environment: dict[str, str], folder: Path) -> Iterator[None]:
-    with (folder / f"{name}.out").open("w") as printed:
-        process = subprocess.Popen([name, "-D"], env=environment, stdout=printed, stderr=subprocess.STDOUT)
+def _daemon(command: tuple[str, ...], environment: dict[str, str], folder: Path) -> Iterator[None]:
+    with (folder / f"{'-'.join(command)}.out").open("w") as printed:
+        process = subprocess.Popen([*command, "-D"], env=environment, stdout=printed, stderr=subprocess.STDOUT)
         try:
             yield
         finally:
@@ -130,9 +135,9 @@ def _end_jobs(cluster: Cluster) -> None:
         wait_until(lambda: not cluster.jobs(), 60, lambda: str(cluster.jobs()))
 
 
-def _node_state(environment: dict[str, str]) -> str:
-    asked = subprocess.run(["sinfo", "--noheader", "--format=%T"], env=environment, capture_output=True, text=True)
-    return asked.stdout.strip()
+def _node_states(environment: dict[str, str]) -> list[str]:
+    command = ["sinfo", "--noheader", "--Node", "--format=%T"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True).stdout.split()
 
 
 def _logs(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Studies on a real SLURM of one node, whose jobs are requeued, told to make room, and killed."""
+"""Studies on a real SLURM of one node or two, whose jobs are requeued, told to make room, and killed."""
 
 import json
 import os
@@ -138,6 +138,30 @@ def test_the_tasks_of_a_job_train_together_and_go_on_together(cluster, tmp_path)
     assert len(resumed_after(run)) == 1
     epochs = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2]
+
+
+def test_two_nodes_train_together_as_two_tasks_of_one_do(tmp_path) -> None:
+    """A task on each node; SIGUSR2 lets them save and the job be requeued, and the undisturbed tasks give the same."""
+    (tmp_path / "slurm").mkdir()
+    runs = {}
+    with private_cluster(tmp_path / "slurm", nodes=2) as cluster:
+        for place in ("nodes", "tasks_per_node"):
+            there = tmp_path / place
+            overrides = ("-m", *TINY, "recipe.epochs=2", CAUGHT, f"output_dir={there}")
+            command(cluster, *overrides, *SLURM, f"hydra.launcher.{place}=2", "wait=false")
+            ((job, run),) = runs_by_job(there).items()
+            if place == "nodes":
+                caught(cluster, job, run)
+                assert cluster.command("squeue", "--noheader", "--format=%D %C").split() == ["2", "2"]
+                cluster.command("scancel", "--signal=USR2", f"{job}.0")
+            wait_until(lambda: not cluster.jobs(), PATIENCE, lambda run=run: output(run))
+            assert (run / "results.json").exists(), output(run)
+            assert json.loads((run / "provenance.json").read_text())["processes"] == 2
+            runs[place] = run
+    nodes, tasks = runs.values()
+    assert (len(resumed_after(nodes)), len(resumed_after(tasks))) == (1, 0)
+    for name in ("metrics.jsonl", "evaluation/test/predictions.parquet"):
+        assert (nodes / name).read_bytes() == (tasks / name).read_bytes(), name
 
 
 def test_what_slurm_does_not_take_is_one_line(cluster, tmp_path) -> None:
