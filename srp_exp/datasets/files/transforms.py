@@ -1,7 +1,7 @@
 """What is cut out of a picture and how it is varied, with torchvision.transforms.v2 on uint8.
 
-Every draw comes from torch's default generator, which is seeded for each picture; the operations are torchvision's own, in the order
-of its training script, and RandAugment and TrivialAugment interpolate bilinearly.
+Every draw comes from torch's default generator, which is seeded for each picture; the operations are torchvision's own,
+in the order of its training script, and RandAugment and TrivialAugment interpolate bilinearly.
 Differs from torchvision's reference: what is erased gets the mean colour before normalisation, which is the zero after
 it that the reference fills with.
 """
