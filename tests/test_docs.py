@@ -52,7 +52,8 @@ def test_the_files_that_documents_name_are_there() -> None:
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_snippet_runs(snippet: str) -> None:
+def test_snippet_runs(snippet: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     exec(compile(snippet, "snippet", "exec"), {})
 
 
