@@ -20,10 +20,11 @@ SNIPPETS = [
     for document in DOCUMENTS
     for number, snippet in enumerate(re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL))
 ]
+COMMAND = r"^ +(?:srp-exp|srp-report study=\S+)( [^#\n]*+(?!# refused)|$)"
 COMMANDS = [
     pytest.param(command, id=f"{document.stem}: {command.strip()}")
     for document in DOCUMENTS
-    for command in re.findall(r"^ +(?:srp-exp|srp-report study=\S+)( [^#\n]*|$)", document.read_text(), re.MULTILINE)
+    for command in re.findall(COMMAND, document.read_text(), re.MULTILINE)
     if not re.search(r"--|run=|checkpoint=|[A-Z]{2}|\.\.\.|\$", command)  # which want a run, or stand for a name
 ]
 
