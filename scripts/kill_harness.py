@@ -228,6 +228,7 @@ class Harness:
 
     def __init__(self, overrides: tuple[str, ...], folder: Path, draw: random.Random) -> None:
         self.overrides, self.folder, self.draw = overrides, folder, draw
+        self.startup = self.duration = 0.0  # seconds
         self._undisturbed(
             folder / "to warm up"
         )  # the first process compiles and fills caches: it takes several times as long
