@@ -11,7 +11,9 @@ import threading
 from collections.abc import Iterator
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -145,7 +147,7 @@ class _Images(Dataset[Tensor | Exception]):
     def __init__(self, split: FileSplit, transform: Transform, seed: int | None):
         self._source, self._rows, self._boxes = split.source, split.rows, split.boxes
         self._transform, self._seed = transform, seed
-        self._seeds: tuple[int, list[int]] | None = None  # of an epoch
+        self._seeds: tuple[int, NDArray[np.uint64]] | None = None  # of an epoch; a list would hold 40 bytes for each
 
     def __getitem__(self, request: _Request) -> Tensor | Exception:
         epoch, positions = request
@@ -162,11 +164,11 @@ class _Images(Dataset[Tensor | Exception]):
         if self._seed is None:
             return [self._image(position) for position in positions]
         if self._seeds is None or self._seeds[0] != epoch:
-            self._seeds = epoch, derive_many(len(self._rows), self._seed, "augment", epoch).tolist()
+            self._seeds = epoch, derive_many(len(self._rows), self._seed, "augment", epoch)
         images = []
         with torch.random.fork_rng(devices=[]):
             for position in positions:
-                torch.default_generator.manual_seed(self._seeds[1][position])
+                torch.default_generator.manual_seed(int(self._seeds[1][position]))
                 images.append(self._image(position))
         return images
 
