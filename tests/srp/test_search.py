@@ -84,6 +84,14 @@ class RootMeanSquare(nn.Module):
         return x * (x.square().mean((2, 3), keepdim=True) + 1e-5).rsqrt()
 
 
+class NearlyTheSquare(Gate):
+    """Pools something near the square of its map, and is attention."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy = x.square() * 1.02
+        return x * self.fc(energy.mean((2, 3))).sigmoid()[:, :, None, None]
+
+
 class Foreign(Gate):
     """The mean of one map gates another one that is computed from the same image."""
 
@@ -112,8 +120,10 @@ def test_what_is_nearly_the_mean_is_not_taken_for_it(module: type[Gate]) -> None
     assert any("isn't seen to come from its mean" in left_out.reason for left_out in findings.left_out)
 
 
-@pytest.mark.parametrize("module", [Gate, Float32Only, AlmostConstant, HardlyMoving, HardlyMovingFloat32Only])
-def test_gates_that_hardly_move_are_found(module: type[Gate]) -> None:
+@pytest.mark.parametrize(
+    "module", [Gate, Float32Only, AlmostConstant, HardlyMoving, HardlyMovingFloat32Only, NearlyTheSquare]
+)
+def test_gates_that_hardly_move_or_look_like_a_norm_are_found(module: type[Gate]) -> None:
     assert [pooling.module for pooling in found(module()).poolings if pooling.gates] == ["1"]
 
 
