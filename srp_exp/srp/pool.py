@@ -97,7 +97,9 @@ class Draws:
         self._start()
 
     def begin(self, *_: Any) -> None:
-        """Let the next module that pools draw for all."""
+        """Let the next module that pools draw for all; a pass that is computed again isn't a new one."""
+        if in_backward():
+            return
         self.numbers, self._unused, self._masks, self.taken, self.pooled_twice = None, 0, [], {}, set()
 
     def take(self, pool: "RegionPool", x: Tensor, region: tuple[Any, Any]) -> Numbers:
@@ -206,7 +208,9 @@ def in_backward() -> bool:
 
 
 def _random_state(device: torch.device) -> bytes:
-    state = torch.get_rng_state() if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+    if device.type in ("cpu", "meta"):  # where nothing is drawn
+        return torch.get_rng_state().numpy().tobytes()
+    state: Tensor = torch.get_device_module(device).get_rng_state(device)
     return state.numpy().tobytes()
 
 

@@ -130,6 +130,17 @@ def test_the_whole_network(wrap: Wrap) -> None:
 
 
 @wraps
+def test_the_regions_of_a_step_can_be_read_after_it(wrap: Wrap) -> None:
+    net = net_of([plain] * 3)
+    output = wrap(net, images(0))
+    before = read_regions(net)
+    output.sum().backward()
+    after = read_regions(net)
+    assert len(before) == 3
+    assert all(torch.equal(after[name], regions) for name, regions in before.items())
+
+
+@wraps
 def test_one_in_the_other(wrap: Wrap) -> None:
     expected = gradients(net_of([plain] * 3), images(0), images(1))
     net = net_of([lambda block, x: wrap(lambda y: wrap(block, y), x)] * 3)

@@ -1,14 +1,18 @@
 """Networks on the meta device: SRP goes where it goes with values, and nothing is allocated or kept."""
 
 import gc
+from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
+from timm.layers import SEModule
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
-from srp_exp.srp import Linear, apply_srp, find_attention, remove_srp
+from srp_exp.srp import Linear, apply_srp, find_attention, remove_srp, srp_modules
 
 NETWORKS = ["seresnet18", "skresnet18", "resnest14d", "ecaresnet26t", "ese_vovnet19b_dw", "mobilenet_v3_small"]
 
@@ -44,6 +48,36 @@ def test_network_of_more_than_a_hundred_million_parameters() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
     remove_srp(model)
     assert list(model.state_dict()) == keys
+
+
+class Devices(TorchDispatchMode):
+    """Where the tensors lie that are made inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[tuple[str, str]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not any(isinstance(arg, Tensor) for arg in args):
+            self.made.add((func.overloadpacket.__name__, result.device.type))
+        return result
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_regions_are_drawn_and_read_where_the_maps_are(reentrant: bool) -> None:
+    """An accelerator is not at hand; tensors on meta, which no one on the CPU meets without an error, stand for its."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), SEModule(8, rd_channels=4))
+    apply_srp(net, 0.5, example_input=torch.zeros(2, 3, 8, 8))
+    net.to("meta").train()
+    images = torch.empty(2, 3, 8, 8, device="meta", requires_grad=True)
+    with Devices() as devices:
+        checkpoint(net, images, use_reentrant=reentrant).sum().backward()
+    assert ("rand", "meta") in devices.made
+    assert not {name for name, device in devices.made if device == "cpu"} - {"_to_copy"}, devices.made
+    (pool,) = srp_modules(net).values()
+    assert pool.map_size is not None
+    assert pool.corners(pool.draws.taken[pool.index], pool.map_size).is_meta
 
 
 class WithTables(nn.Module):
