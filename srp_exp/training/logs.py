@@ -33,6 +33,7 @@ def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = [file, _ConsoleHandler()]
     LOG.setLevel(logging.INFO)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of no CUDA where a step is compiled
     LOG.propagate = False
     LOG.handlers = list(handlers)
     try:
