@@ -296,7 +296,7 @@ def another_order(checkpoints: Path) -> Change:
 
     def change() -> None:
         mock.patch(
-            "srp_exp.datasets.memory.loader.training_rows",
+            "srp_exp.datasets.data_set.training_rows",
             lambda samples, batch_size, seed, epoch: training_rows(samples, batch_size, seed + 1, epoch),
         ).start()
 

@@ -1,19 +1,16 @@
-"""What the loaders share: batches, who sees which samples in which order, and the normalisation of images.
+"""What reading a split shares: batches, who sees which samples in which order, and the normalisation of images.
 
 On N processes rank r takes rows r, r + N, r + 2N, ... of each global batch, so that together they see the very
 batches that a single process sees.
 """
 
-import copy
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
 
@@ -50,34 +47,11 @@ class TrainingBatches(Protocol):
         """The batches of steps first_step, first_step + 1, ... of an epoch, as this rank sees them."""
 
 
-class DataSet(Protocol):
-    """What training needs of a data set, in memory (`ImageSet`) or in files (`FileSet`).
+class Reader(Protocol):
+    """Turns rows of a split into batches on the device, as they are seen in an epoch."""
 
-    train, test: splits of the set's own kind, which its methods take. mean, std: one per channel. read_from: the files
-    and folders whose change may be one of the data; None: they may change at any time.
-    """
-
-    @property
-    def train(self) -> Any: ...
-    @property
-    def test(self) -> Any: ...
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
-    @property
-    def read_from(self) -> tuple[str, ...] | None: ...
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def image_size(self) -> tuple[int, int]: ...
-
-    def training_batches(self, split: Any, batch_size: int, seed: int, placement: Placement) -> TrainingBatches: ...
-    def evaluation_batches(self, split: Any, batch_size: int, placement: Placement) -> Iterable[Batch]: ...
+    def batches(self, epoch: int, steps: list[Tensor]) -> Iterator[Batch]:
+        """A batch for each of `steps`, (B,) int64 rows."""
 
 
 class Normalisation:
@@ -104,16 +78,6 @@ class Normalisation:
         return torch.addcmul(self._shift, pixels, self._scale, out=pixels)
 
 
-def check_training_batch(num_samples: int, batch_size: int, world_size: int) -> None:
-    """Raise UserError where the split is smaller than one batch or the processes can't share a batch evenly."""
-    if not 1 <= batch_size <= num_samples:
-        raise UserError(
-            f"batch size {batch_size}: the training part has {num_samples} samples; choose 1 to {num_samples}"
-        )
-    if batch_size % world_size:
-        raise UserError(f"batch size {batch_size} on {world_size} processes: choose a multiple of {world_size}")
-
-
 def training_rows(num_samples: int, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     """The rows of every whole global batch of an epoch, (B,) int64 each: a pure function of (seed, epoch)."""
     order = torch.randperm(num_samples, generator=generator(seed, "order", epoch))
@@ -127,34 +91,3 @@ def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: in
     whatever the number of processes. The last batch may be smaller, and ranks may differ by one batch.
     """
     return list(torch.arange(num_samples).split(batch_size)[rank::world_size])
-
-
-def digests_of(dataset: DataSet) -> dict[str, str]:
-    """A digest of each part of the data, by a name for messages, such as "training labels"."""
-    found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()}
-    for name, split in (("training", dataset.train), ("test", dataset.test)):
-        found |= {f"{name} {part}": value for part, value in split.digests().items()}
-    return found
-
-
-AnyDataSet = TypeVar("AnyDataSet", bound=DataSet)
-
-
-def with_statistics(dataset: AnyDataSet, mean: Sequence[float] | None, std: Sequence[float] | None) -> AnyDataSet:
-    """The data set with another mean and standard deviation of its channels; None leaves its own.
-
-    Raises ValueError where the numbers aren't one for each channel, or a deviation isn't positive.
-    """
-    changed = copy.copy(dataset)
-    for name, values in (("mean", mean), ("std", std)):
-        if values is None:
-            continue
-        if len(values) != dataset.channels:
-            raise UserError(
-                f"dataset.{name}={list(values)}: the images have {dataset.channels} channels; give a number for each, "
-                f"or dataset.{name}=null for the set's own"
-            )
-        if name == "std" and min(values) <= 0:
-            raise UserError(f"dataset.std={list(values)}: choose positive numbers")
-        vars(changed)[name] = tuple(values)  # a data set is frozen, and made by whichever class
-    return changed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from srp_exp.datasets.batches import DataSet
+from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource

@@ -1,8 +1,8 @@
 """A part of a data set, and how a validation part is taken out of it."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,11 @@ class Samples(Protocol):
 
 
 AnySplit = TypeVar("AnySplit", bound=Samples)
+
+
+def parts_at(split: Samples, positions: Tensor) -> dict[str, Any]:
+    """The samples at `positions` of every tensor of a split, by its name."""
+    return {name: part[positions] for name, part in vars(split).items() if isinstance(part, Tensor)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Split:
 
     def take(self, positions: Tensor) -> "Split":
         """The samples at `positions`, (M,) int64, in that order."""
-        return Split(self.images[positions], self.labels[positions], self.index[positions], self.skipped)
+        return replace(self, **parts_at(self, positions))
 
 
 def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit, AnySplit | None]:

@@ -15,7 +15,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
-from srp_exp.datasets.batches import digests_of
+from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.other_test import other_test
 from srp_exp.errors import UserError
 from srp_exp.runs.data import remember_digests

@@ -16,7 +16,7 @@ from official_copies import (
 )
 
 from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
-from srp_exp.datasets.batches import digests_of
+from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.cars import Cars
 from srp_exp.datasets.sets.cub200 import Cub200

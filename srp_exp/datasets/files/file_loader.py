@@ -1,15 +1,13 @@
-"""Batches for training and evaluation whose images are read from files and decoded by worker processes.
+"""Batches whose images are read from files and decoded by worker processes.
 
-They are those of loader.py in all else: the same order, the same ranks. A worker makes a whole batch as uint8, which
-crosses to the device through pinned memory while the batch before it is computed on; there it is normalised. What a
-sample looks like is a pure function of (seed, epoch, its position in the split), whatever the number of workers.
+A worker makes a whole batch as uint8, which crosses to the device through pinned memory while the batch before it is
+computed on; there it is normalised. What a sample looks like doesn't depend on the number of workers.
 """
 
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,31 +16,12 @@ from torch import Tensor
 from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.batches import (
-    Batch,
-    Normalisation,
-    Placement,
-    check_training_batch,
-    evaluation_rows,
-    training_rows,
-)
+from srp_exp.datasets.batches import Batch, Normalisation, Placement
+from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.decode import Picture
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, window_of
 from srp_exp.seeding import derive_many
-
-
-class Pictures(Protocol):
-    """The facts of a data set that its batches need."""
-
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
-    @property
-    def augmentation(self) -> FileAugmentation: ...
-
 
 _Request = tuple[int, list[int]]
 """An epoch, and the positions in the split of the samples of a batch."""
@@ -50,56 +29,13 @@ _Request = tuple[int, list[int]]
 _BATCHES_AHEAD = 2  # of each worker
 
 
-class FileBatchLoader:
-    """Training batches: a new order and new augmentation every epoch, whole batches only.
+class FileReader:
+    """Reads a split of files; its workers stay from epoch to epoch. seed: of its augmentation; None: there is none."""
 
-    `batch_size` counts the images of all processes together. The workers stay from epoch to epoch; one pass over
-    an epoch at a time. Raises UserError where the split is smaller than one batch, and where the processes
-    cannot share a batch evenly.
-    """
-
-    def __init__(self, dataset: Pictures, split: FileSplit, *, batch_size: int, seed: int, placement: Placement):
-        check_training_batch(len(split), batch_size, placement.world_size)
-        self.batch_size = batch_size
-        self.steps_per_epoch = len(split) // batch_size
-        self._num_samples, self._seed, self._placement = len(split), seed, placement
-        transform = TrainTransform(dataset.augmentation, dataset.mean)
-        self._reader = _Reader(dataset, split, transform, seed, placement)
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Yield the batches of steps first_step, first_step + 1, ... of an epoch, as this rank sees them.
-
-        The batches are those that a full pass over the epoch gives at these steps. Raises CorruptImageError or
-        OSError, with the path, where an image can't be read.
-        """
-        steps = training_rows(self._num_samples, self.batch_size, self._seed, epoch)[first_step:]
-        return self._reader.batches(epoch, [rows[self._placement.rank :: self._placement.world_size] for rows in steps])
-
-
-class FileEvalLoader:
-    """Evaluation batches: every sample once, in the order of the split, without augmentation.
-
-    Who gets which sample: `evaluation_rows`, which also says what is raised.
-    """
-
-    def __init__(self, dataset: Pictures, split: FileSplit, *, batch_size: int, placement: Placement):
-        self._rows = evaluation_rows(len(split), batch_size, placement.rank, placement.world_size)
-        self._reader = _Reader(dataset, split, EvalTransform(dataset.augmentation), None, placement)
-
-    def __len__(self) -> int:
-        """The number of batches of this rank."""
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self._reader.batches(0, self._rows)
-
-
-class _Reader:
-    """Turns rows of a split into batches on the device. seed: of the transform's draws; None: it draws nothing."""
-
-    def __init__(
-        self, dataset: Pictures, split: FileSplit, transform: Transform, seed: int | None, placement: Placement
-    ):
+    def __init__(self, dataset: DataSet, split: FileSplit, placement: Placement, seed: int | None):
+        transform: Transform = EvalTransform(dataset.augmentation)
+        if seed is not None:
+            transform = TrainTransform(dataset.augmentation, dataset.mean)
         self._device = torch.device(placement.device)
         self._labels, self._index = split.labels, split.index
         self._normalise = Normalisation(dataset.mean, dataset.std, self._device, placement.memory_format)

@@ -1,12 +1,12 @@
 """A part of a data set whose images are read from files when they are needed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from srp_exp.datasets.files.source import ImageSource
-from srp_exp.datasets.split import digest
+from srp_exp.datasets.split import digest, parts_at
 from srp_exp.errors import UserError
 
 
@@ -29,11 +29,11 @@ class FileSplit:
     skipped: int = 0
 
     def __post_init__(self) -> None:
-        wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]]
-        wanted = {name: (torch.int64, (len(self),)) for name in ("rows", "labels", "index")}
+        wanted: list[tuple[str, torch.dtype, tuple[int, ...]]]
+        wanted = [(name, torch.int64, (len(self),)) for name in ("rows", "labels", "index")]
         if self.boxes is not None:
-            wanted["boxes"] = (torch.float32, (len(self), 4))
-        for name, (dtype, shape) in wanted.items():
+            wanted.append(("boxes", torch.float32, (len(self), 4)))
+        for name, dtype, shape in wanted:
             tensor = getattr(self, name)
             if tensor.dtype != dtype or tensor.shape != shape:
                 raise UserError(f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give {dtype} {shape}")
@@ -52,11 +52,4 @@ class FileSplit:
 
     def take(self, positions: Tensor) -> "FileSplit":
         """The samples at `positions`, (M,) int64, in that order; `skipped` stays that of the whole."""
-        return FileSplit(
-            self.source,
-            self.rows[positions],
-            self.labels[positions],
-            self.index[positions],
-            None if self.boxes is None else self.boxes[positions],
-            self.skipped,
-        )
+        return replace(self, **parts_at(self, positions))

@@ -1,20 +1,18 @@
-"""What every data set held in memory offers: its splits, and the facts that training needs about them."""
+"""A data set held in memory, whichever it is."""
 
 from dataclasses import dataclass
 
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.batches import Placement
-from srp_exp.datasets.memory.loader import BatchLoader, EvalLoader
+from srp_exp.datasets.data_set import DataSet
+from srp_exp.datasets.memory.loader import MemoryReader
 from srp_exp.datasets.split import Split
 from srp_exp.errors import UserError
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """An image classification data set. A subclass reads or makes the splits and passes them on.
-
-    train, test: the published division. class_names: one per label. mean, std: one per channel, of the
-    training images, in units of the pixel range [0, 1]. read_from: as of `DataSet`.
+class ImageSet(DataSet):
+    """A data set whose images have one size and are held in memory. A subclass reads or makes the splits.
 
     Raises UserError where the padding for a crop is not smaller than the image, and where RandAugment or
     TrivialAugment meets images of neither one nor three channels.
@@ -22,11 +20,7 @@ class ImageSet:
 
     train: Split
     test: Split
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     augmentation: Augmentation
-    read_from: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         chosen, side = self.augmentation, min(self.image_size)
@@ -42,21 +36,13 @@ class ImageSet:
             )
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def channels(self) -> int:
         return self.train.images.shape[1]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
         height, width = self.train.images.shape[2:]
         return height, width
 
-    def training_batches(self, split: Split, batch_size: int, seed: int, placement: Placement) -> BatchLoader:
-        return BatchLoader(self, split, batch_size=batch_size, seed=seed, placement=placement)
-
-    def evaluation_batches(self, split: Split, batch_size: int, placement: Placement) -> EvalLoader:
-        return EvalLoader(self, split, batch_size=batch_size, placement=placement)
+    def reader(self, split: Split, placement: Placement, seed: int | None) -> MemoryReader:
+        return MemoryReader(self, split, placement, seed)
