@@ -94,8 +94,9 @@ def test_the_head_of_a_study_says_how_it_is_run_and_how_many_runs_it_has(name, p
 def test_the_documents_have_every_study(name, plan_of) -> None:
     docs = CONF_DIR.parent / "docs"
     _, grid = plan_of(name)
-    (row,) = re.findall(rf"^\|.*`{name}` \|.*$", (docs / "studies.md").read_text(), re.MULTILINE)
+    row, cost = re.findall(rf"^\|.*`{name}` \|.*$", (docs / "studies.md").read_text(), re.MULTILINE)
     assert re.search(rf"`{name}` \|[^`]*\b{len(grid.distinct())} \|", row)
+    assert cost.startswith(f"| `{name}` | {len(grid.distinct())} |")
     rows = re.findall(rf"^\| `{name}` \| (\w+) \|(.*)\|$", (docs / "statistics.md").read_text(), re.MULTILINE)
     assert [truth for truth, _ in rows] == ["null", "effect"]
     null, effect = ([float(part.strip(" %")) for part in shown.split("|")] for _, shown in rows)
