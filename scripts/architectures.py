@@ -1,9 +1,10 @@
 """SRP in every architecture of timm and torchvision, checked one by one; writes docs/architectures.md.
 
-    python scripts/architectures.py [--jobs 2] [--only 'seresnet*'] [--fresh]
+    python scripts/architectures.py [--jobs 2] [--gibibytes 16] [--only 'seresnet*'] [--fresh]
 
 The document says what is checked; survey_architecture.py does it. What is done is kept in outputs/architectures.jsonl,
-so the same command goes on where it stopped; --fresh begins anew. The document is written once all are done.
+so the same command goes on where it stopped; --fresh begins anew. The document is written once all are done. Most take
+a second; maxvit_large_tf_512 takes 13 GiB and swinv2_cr_giant_384 20: --jobs 1 --gibibytes 21 for what is left by then.
 """
 
 import argparse
@@ -128,16 +129,16 @@ def _table(headings: list[str], lines: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
-def _one_thread(gibibytes: int = 16) -> None:
+def _one_thread(gibibytes: int) -> None:
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (gibibytes * 2**30,) * 2)
 
 
-def _run(todo: list[tuple[str, str]], jobs: int, done: Callable[[Row], None]) -> None:
+def _run(todo: list[tuple[str, str]], jobs: int, gibibytes: int, done: Callable[[Row], None]) -> None:
     """Survey `todo`, in new processes for every hundred: what foreign code leaves in memory goes with them."""
     context = multiprocessing.get_context("spawn")
     for start in range(0, len(todo), 100):
-        with ProcessPoolExecutor(jobs, context, _one_thread) as pool:
+        with ProcessPoolExecutor(jobs, context, _one_thread, (gibibytes,)) as pool:
             for future in as_completed(
                 [pool.submit(survey, *architecture) for architecture in todo[start : start + 100]]
             ):
@@ -147,6 +148,7 @@ def _run(todo: list[tuple[str, str]], jobs: int, done: Callable[[Row], None]) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--gibibytes", type=int, default=16, help="of data that a process may hold")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="architectures of this name; no document then")
     parser.add_argument("--fresh", action="store_true")
     arguments = parser.parse_args()
@@ -168,7 +170,7 @@ def main() -> None:
             f"{len(rows)}/{len(wanted)}", row.library, row.name, row.attention, row.failed or "", row.error, flush=True
         )
 
-    _run([key for key in wanted if key not in rows], arguments.jobs, done)
+    _run([key for key in wanted if key not in rows], arguments.jobs, arguments.gibibytes, done)
     text = page([rows[key] for key in wanted])
     print(text)
     if arguments.only == "*":
