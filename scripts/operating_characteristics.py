@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from srp_exp.commands.report import plan_study
-from srp_exp.config import CONF_DIR
+from srp_exp.commands.report import plan_study, shipped_studies
 from srp_exp.studies.measured import measure
 from srp_exp.studies.pairs import plain_study, statements
 from srp_exp.studies.statistics import Array, Mean
@@ -94,7 +93,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=10_000, help="simulated studies of each kind")
     parser.add_argument("names", nargs="*", metavar="study", help="those of conf/study by default")
     options = parser.parse_args()
-    names = options.names or sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
+    names = options.names or shipped_studies()
     print(f"| study | truth | {' | '.join(outcome.label for outcome in reversed(Outcome))} |")
     print("|---|---|---:|---:|---:|---:|")
     for name in names:

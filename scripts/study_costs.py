@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.flop_counter import FlopCounterMode
 
-from srp_exp.commands.report import plan_study
-from srp_exp.config import CONF_DIR
+from srp_exp.commands.report import plan_study, shipped_studies
 from srp_exp.config.identity import plain_values
 from srp_exp.datasets.sets import cars, cub200, dogs, imagenet
+from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.runs.build import build_model
 
 PUBLISHED = {
@@ -50,34 +49,32 @@ def shape_of(dataset: DictConfig) -> Shape:
     return Shape(facts.train_size, facts.num_classes, (side, side), 3)
 
 
-def multiply_adds(config: DictConfig, shape: Shape) -> int:
-    """Of the forward pass of one image in training."""
+def multiply_adds_of(config: DictConfig, shape: Shape) -> int:
+    """Of the network's forward pass of one image in training."""
     config = OmegaConf.create(plain_values(config))
     config.srp._target_ = None  # which changes no number of operations, as weights don't
     if "pretrained" in config.backbone:
         config.backbone.pretrained = False
     facts: Any = shape  # as much of a data set as a network needs
     model = build_model(config, facts, torch.device("cpu"))[0].to("meta").train()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, shape.channels, *shape.image_size, device="meta"))
-    return int(counter.get_total_flops()) // 2 // 2
+    return multiply_adds(model, torch.zeros(2, shape.channels, *shape.image_size, device="meta"))
 
 
-def cost_of(name: str, known: dict[str, int]) -> tuple[int, float]:
+def cost_of(name: str) -> tuple[int, float]:
     """The number of trainings of a study, and their floating-point operations."""
     _, grid = plan_study([f"study={name}"])
-    runs, total = grid.distinct(), 0.0
+    runs, known, total = grid.distinct(), dict[str, int](), 0.0
     for run in runs:
         shape = shape_of(run.config.dataset)
-        network = f"{run.config.backbone} {run.config.attention} {run.config.dataset.name}"
+        network = f"{run.config.backbone} {run.config.attention} {shape}"
         if network not in known:
-            known[network] = multiply_adds(run.config, shape)
+            known[network] = multiply_adds_of(run.config, shape)
         total += 6.0 * known[network] * shape.train_size * run.config.recipe.epochs
     return len(runs), total
 
 
-def line(name: str, tflops: float, known: dict[str, int]) -> str:
-    runs, total = cost_of(name, known)
+def line(name: str, tflops: float) -> str:
+    runs, total = cost_of(name)
     return f"| `{name}` | {runs} | {total / 1e15:,.2f} | {total / (tflops * 1e12) / 3600:,.2f} |"
 
 
@@ -86,12 +83,11 @@ def main() -> None:
     parser.add_argument("--tflops", type=float, default=10.0, help="what a GPU sustains, in 10^12 operations a second")
     parser.add_argument("names", nargs="*", metavar="study", help="those of conf/study by default")
     options = parser.parse_args()
-    names = options.names or sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
-    known: dict[str, int] = {}
+    names = options.names or shipped_studies()
     print(f"| study | runs | 10^15 operations | GPU-hours at {options.tflops:g} TFLOP/s |")
     print("|---|---:|---:|---:|")
     for name in names:
-        print(line(name, options.tflops, known), flush=True)
+        print(line(name, options.tflops), flush=True)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,11 @@ def report_study(overrides: list[str], console: Console) -> None:
     show_report(grid, config, console)
 
 
+def shipped_studies() -> list[str]:
+    """The names of conf/study/, in order."""
+    return sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
+
+
 def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
     """The configuration and the grid that `srp-exp <overrides>` has; raises ValueError where they name no study."""
     register()

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from srp_exp.datasets import Batch
@@ -33,6 +33,13 @@ _ROUNDS = 30
 """Of the evaluator, beyond those to warm up."""
 
 _WARMUP_ROUNDS = 3
+
+
+def multiply_adds(model: nn.Module, images: Tensor) -> int:
+    """Of one image's forward pass; images: (B, C, H, W), on the meta device too."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    return int(counter.get_total_flops()) // 2 // len(images)
 
 
 class Contender:
@@ -67,10 +74,8 @@ class Contender:
             self.model(self.images)
 
     def _macs(self, training: bool) -> int:
-        self.model.train(training)
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), self.autocast:
-            self.model(self.images)
-        return int(counter.get_total_flops()) // 2 // len(self.images)
+        with self.autocast:
+            return multiply_adds(self.model.train(training), self.images)
 
 
 @dataclass(frozen=True)
