@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.batches import Placement, Reader
 from srp_exp.datasets.data_set import DataSet
-from srp_exp.datasets.files.file_loader import FileReader
+from srp_exp.datasets.files.file_reader import FileReader
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.memory.loader import MemoryReader
+from srp_exp.datasets.memory.memory_reader import MemoryReader
 from srp_exp.datasets.split import Split
 
 _SIDE_OF_PADDING = 8  # how many times the padding a side has: 4 of 32 pixels

@@ -29,11 +29,11 @@ class FileSplit:
     skipped: int = 0
 
     def __post_init__(self) -> None:
-        wanted: list[tuple[str, torch.dtype, tuple[int, ...]]]
-        wanted = [(name, torch.int64, (len(self),)) for name in ("rows", "labels", "index")]
+        wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]]
+        wanted = {name: (torch.int64, (len(self),)) for name in ("rows", "labels", "index")}
         if self.boxes is not None:
-            wanted.append(("boxes", torch.float32, (len(self), 4)))
-        for name, dtype, shape in wanted:
+            wanted["boxes"] = (torch.float32, (len(self), 4))
+        for name, (dtype, shape) in wanted.items():
             tensor = getattr(self, name)
             if tensor.dtype != dtype or tensor.shape != shape:
                 raise UserError(f"{name} of a split: found {tensor.dtype} {tuple(tensor.shape)}, give {dtype} {shape}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.batches import Placement
 from srp_exp.datasets.data_set import DataSet
-from srp_exp.datasets.memory.loader import MemoryReader
+from srp_exp.datasets.memory.memory_reader import MemoryReader
 from srp_exp.datasets.split import Split
 from srp_exp.errors import UserError
 

@@ -33,9 +33,8 @@ class FileReader:
     """Reads a split of files; its workers stay from epoch to epoch. seed: of its augmentation; None: there is none."""
 
     def __init__(self, dataset: DataSet, split: FileSplit, placement: Placement, seed: int | None):
-        transform: Transform = EvalTransform(dataset.augmentation)
-        if seed is not None:
-            transform = TrainTransform(dataset.augmentation, dataset.mean)
+        augmentation = dataset.augmentation
+        transform = EvalTransform(augmentation) if seed is None else TrainTransform(augmentation, dataset.mean)
         self._device = torch.device(placement.device)
         self._labels, self._index = split.labels, split.index
         self._normalise = Normalisation(dataset.mean, dataset.std, self._device, placement.memory_format)
