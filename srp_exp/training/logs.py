@@ -24,6 +24,7 @@ def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
 
     Of several processes only the one that `writes` logs anything.
     """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of no CUDA where a step is compiled
     if not writes:
         LOG.addHandler(logging.NullHandler())
         LOG.propagate = False
@@ -33,7 +34,6 @@ def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers = [file, _ConsoleHandler()]
     LOG.setLevel(logging.INFO)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of no CUDA where a step is compiled
     LOG.propagate = False
     LOG.handlers = list(handlers)
     try:
