@@ -17,10 +17,10 @@ from hydra.core.override_parser.types import Override
 from rich.console import Console
 
 from srp_exp.errors import STOPPED, UserError
+from srp_exp.runs.store import State, find_run, note_job
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states, print_grid, terminal
 from srp_exp.studies.pairs import check_decidable, plain_study
-from srp_exp.studies.store import State, find_run, note_job
 from srp_exp.training.distributed import launched_as
 from srp_exp.training.interruption import EXIT_CODE, Interruption
 
@@ -41,7 +41,7 @@ class GridSweeper(BasicSweeper):
         if config.study is not None:
             check_decidable(plain_study(config.study), grid.entries)
         if config.dry:
-            from srp_exp.studies.listing import dry_run
+            from srp_exp.commands.dry_run import dry_run
 
             dry_run(grid, console)
             return None
@@ -99,7 +99,7 @@ class GridSweeper(BasicSweeper):
             if type(self.launcher).__name__ != "SlurmLauncher":
                 self.launcher.launch(overrides, initial_job_idx=start)
                 continue
-            from srp_exp.studies import slurm
+            from srp_exp.runs import slurm
 
             submitted = slurm.submit(self.launcher, overrides, start)
             for planned, job in zip(batch, submitted, strict=True):

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from srp_exp.commands.report import plan_study, shipped_studies
+from srp_exp.runs.store import State
 from srp_exp.studies.measured import measure
 from srp_exp.studies.pairs import plain_study, statements
 from srp_exp.studies.statistics import Array, Mean
-from srp_exp.studies.store import State
 from srp_exp.studies.verdict import Outcome, decide, join
 
 EFFECT = {

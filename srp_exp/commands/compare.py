@@ -14,11 +14,11 @@ from srp_exp.commands.shared import asked
 from srp_exp.config.evaluators import measured_file, not_measured
 from srp_exp.config.identity import flat_identity, output_folder
 from srp_exp.errors import MissingFileError, UserError
+from srp_exp.evaluation.mcnemar import mcnemar
 from srp_exp.files import write_atomically
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
 from srp_exp.runs.folder import PROVENANCE, RESULTS, reading
 from srp_exp.runs.read import beside, read_run
-from srp_exp.studies.statistics import mcnemar
 
 METRICS = ("top1", "top5", "loss")
 SAME_IMAGES = {

@@ -22,10 +22,10 @@ from srp_exp.config.explain import nearest
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
+from srp_exp.runs.store import State, all_runs, find_run
 from srp_exp.studies.grid import Grid, plan
 from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
-from srp_exp.studies.store import State, all_runs, find_run
 
 
 def report_study(overrides: list[str], console: Console) -> None:

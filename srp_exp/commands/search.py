@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from srp_exp.errors import UserError
-from srp_exp.studies.store import find_run
+from srp_exp.runs.store import find_run
 
 METRIC = "val/top1"
 

@@ -1,11 +1,14 @@
 """The command line, looked at before Hydra composes it: what Hydra would refuse without naming it, or not at all."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.errors import HydraException
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import nearest
@@ -14,6 +17,9 @@ from srp_exp.errors import UserError
 
 OPTIONAL = ("experiment", "study")
 """Groups of which a run may have no choice."""
+
+MOST_RUNS = 10_000
+"""Of a grid: planning them takes a minute."""
 
 
 def check_command_line(arguments: Sequence[str]) -> None:
@@ -56,6 +62,35 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"{line}: no study is chosen; name it first{nearest('', _choices('study'))}")
         if key in (*SCHEMAS, "recipe", *OPTIONAL):
             _check_choice(override, key)
+
+
+def check_sweeps(given: Sequence[Override], methods: int) -> None:
+    """Raise ValueError for a sweep that a grid can't have, and for more runs than can be planned, before any is."""
+    last = {override.get_key_element(): override for override in given}  # the last one of a key counts
+    sweeps = [override for override in last.values() if override.is_sweep_override()]
+    for override in sweeps:
+        key, line = override.key_or_group, override.input_line
+        if key == "study":
+            raise UserError(f"{line}: a study is a grid of its own; give a command for each, as srp-exp study=demo")
+        if key in ("mode", "dry", "rerun", "wait"):
+            raise UserError(f"{line}: {key} is for the whole command; give one value")
+        if override.is_interval_sweep():
+            raise UserError(
+                f"{line}: a grid takes values, as {key}=0.3,0.5; an interval is searched by hydra/sweeper=search"
+            )
+    if methods * math.prod(map(_length, sweeps)) > MOST_RUNS:
+        lines = " ".join(str(override.input_line) for override in sweeps)
+        raise UserError(f"{lines}: more than {MOST_RUNS:,} runs; give a part of them at a time")
+
+
+def _length(sweep: Override) -> int:
+    """The number of values of a sweep, as far as it matters."""
+    value = sweep.value()
+    try:
+        values = value.range() if isinstance(value, RangeSweep) else sweep.sweep_iterator()
+        return sum(1 for _ in itertools.islice(values, MOST_RUNS + 1))
+    except (ValueError, HydraException) as error:
+        raise UserError(f"{sweep.input_line}: no range of numbers: {str(error).lower()}") from None
 
 
 def _check_choice(override: Override, group: str) -> None:

@@ -11,6 +11,9 @@ from omegaconf import MISSING
 
 from srp_exp.config.fields import within
 
+METHOD = "method"
+"""The name that the methods of a study have among the axes of its table."""
+
 
 class Expectation(Enum):
     better = "better"  # the method is better than the baseline

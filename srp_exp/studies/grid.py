@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import itertools
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,20 +13,20 @@ from typing import Any, TypeAlias
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.config.command_line import check_overrides
-from srp_exp.config.evaluators import check_measure, not_measured
-from srp_exp.config.explain import explain, nearest
+from srp_exp.config.check_study import check_study
+from srp_exp.config.command_line import check_overrides, check_sweeps
+from srp_exp.config.evaluators import not_measured
+from srp_exp.config.explain import explain
 from srp_exp.config.faults import is_users
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.study import StudyConfig
 from srp_exp.config.validate import not_read, validate, validate_fields
 from srp_exp.errors import UserError
-from srp_exp.studies.store import Run, State, find_run, slurm_jobs
+from srp_exp.runs.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
 
@@ -35,12 +34,6 @@ HOW = ("dry", "rerun", "wait", "progress")
 """Settings of a command that another command doesn't repeat."""
 
 LONGEST_VARIANT = 100
-
-MOST_RUNS = 10_000
-"""Of a grid: planning them takes a minute."""
-
-METHOD = "method"
-"""The name that the methods of a study have among the axes of its table."""
 
 Cell: TypeAlias = tuple[tuple[str, str], ...]
 """What an entry was run with besides its method and seed: ((axis, value), ...) in the order of the grid."""
@@ -127,7 +120,7 @@ def plan(
         validate_fields(config.study, "study.")
     methods = _methods(config.study, overrides)
     given = [*parse(_swept(parameters)), *overrides]
-    _check_sweeps(given, len(methods))
+    check_sweeps(given, len(methods))
     (combinations,) = BasicSweeper.split_arguments(given, None)
     if not combinations:
         sweeps = {o.get_key_element(): str(o.input_line) for o in given if o.is_sweep_override()}
@@ -208,35 +201,6 @@ def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[s
     return methods
 
 
-def _check_sweeps(given: Sequence[Override], methods: int) -> None:
-    """Raise ValueError for a sweep that a grid can't have, and for more runs than can be planned, before any is."""
-    last = {override.get_key_element(): override for override in given}  # the last one of a key counts
-    sweeps = [override for override in last.values() if override.is_sweep_override()]
-    for override in sweeps:
-        key, line = override.key_or_group, override.input_line
-        if key == "study":
-            raise UserError(f"{line}: a study is a grid of its own; give a command for each, as srp-exp study=demo")
-        if key in ("mode", "dry", "rerun", "wait"):
-            raise UserError(f"{line}: {key} is for the whole command; give one value")
-        if override.is_interval_sweep():
-            raise UserError(
-                f"{line}: a grid takes values, as {key}=0.3,0.5; an interval is searched by hydra/sweeper=search"
-            )
-    if methods * math.prod(map(_length, sweeps)) > MOST_RUNS:
-        lines = " ".join(str(override.input_line) for override in sweeps)
-        raise UserError(f"{lines}: more than {MOST_RUNS:,} runs; give a part of them at a time")
-
-
-def _length(sweep: Override) -> int:
-    """The number of values of a sweep, as far as it matters."""
-    value = sweep.value()
-    try:
-        values = value.range() if isinstance(value, RangeSweep) else sweep.sweep_iterator()
-        return sum(1 for _ in itertools.islice(values, MOST_RUNS + 1))
-    except (ValueError, HydraException) as error:
-        raise UserError(f"{sweep.input_line}: no range of numbers: {str(error).lower()}") from None
-
-
 def _check_copy(first: Cell, cell: Cell) -> None:
     """Raise ValueError where two cells of a method are one training, which would count as two."""
     if first != cell:
@@ -291,45 +255,3 @@ def _validate(config: DictConfig, overrides: list[str]) -> None:
         validate(config)
     except ValueError as error:
         raise UserError(f"{' '.join(overrides)}: {error}") from None
-
-
-METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
-"""Metrics of results.json; those of an evaluator are written <evaluator>.<measure>."""
-
-
-def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str]) -> None:
-    """Raise ValueError, in one line, where `study` names a method, axis or metric that its grid doesn't have.
-
-    `methods` are its methods; `axes` is what the grid runs over besides method and seed.
-    """
-    if not re.fullmatch(r"\w[\w .+-]*", study.name):
-        raise UserError(f"study.name={study.name}: it names a folder: letters, digits, blanks and . _ + - only")
-    for place, names in (("rows", [METHOD, *axes]), ("columns", [METHOD, *axes]), ("each", axes)):
-        for name in getattr(study, place):
-            _demand(name, names, f"study.{place}", "the grid runs over no such axis")
-    for comparison in study.comparisons:
-        for name in (comparison.method, comparison.baseline, *comparison.beyond):
-            _demand(name, methods, "study.comparisons", "the study has no such method")
-        if len(comparison.beyond) not in (0, 2):
-            raise UserError(f"study.comparisons: beyond={comparison.beyond}: name two methods, [A, B] for A - B")
-    for number in study.published:
-        _demand(number.method, methods, "study.published", "the study has no such method")
-        if study.metric in ("top1", "top5") and not 0 <= number.value <= 1:
-            raise UserError(f"study.published: {number.method}: {number.value} is no part of 1: 95.3 % is 0.953")
-        for name in number.cell:
-            _demand(name, axes, "study.published.cell", "the grid runs over no such axis")
-    for metric in (study.metric, *(c.metric for c in study.comparisons if c.metric is not None)):
-        _check_metric(metric)
-
-
-def _check_metric(metric: str) -> None:
-    if "." in metric:
-        check_measure(metric, "study: metric")
-    else:
-        _demand(metric, METRICS, "study", "no such metric, and that of an evaluator is <evaluator>.<measure>")
-
-
-def _demand(name: str, valid: Iterable[str], place: str, problem: str) -> None:
-    names = list(valid)
-    if name not in names:
-        raise UserError(f"{place}: {name}: {problem}{nearest(name, names)}")

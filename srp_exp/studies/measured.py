@@ -41,6 +41,12 @@ class Measured:
         return Mean(groups) if groups else None
 
     @cached_property
+    def parts(self) -> dict[Cell, Mean | None]:
+        """The mean of each cell, None where it has no pair; {} where there is one cell, which is all."""
+        cells = self.cells if len(self.cells) > 1 else {}
+        return {cell: Mean([of]) if of.shape[-1] else None for cell, of in cells.items()}
+
+    @cached_property
     def unit(self) -> Unit:
         return unit_of(self.statement.metric, [abs(float(d)) for of in self.cells.values() for d in of.flat])
 
@@ -126,10 +132,9 @@ def evidence(measured: Measured) -> str:
     """The mean difference with its interval, p-value, number of pairs, and whether the cells differ."""
     mean, unit = measured.mean, measured.unit
     assert mean is not None
-    low, high = mean.interval()
     parts = [f"{unit.show(float(mean.value), signed=True)}{unit.of_difference}"]
     if measured.p is not None:
-        parts += [f"95 % interval {unit.interval(float(low), float(high), signed=True)}", f"p = {measured.p:.2g}"]
+        parts += [f"95 % interval {unit.interval(mean.bounds, signed=True)}", f"p = {measured.p:.2g}"]
     parts.append(f"{mean.n} pair{'s' * (mean.n != 1)}{f' over {len(mean.cells)} cells' if len(mean.cells) > 1 else ''}")
     if mean.p_alike is not None:
         means = [float(cell.mean(-1)) for cell in mean.cells]

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from srp_exp.config.study import Expectation, StudyConfig
 from srp_exp.errors import UserError
+from srp_exp.runs.store import Run
 from srp_exp.studies.grid import Cell
-from srp_exp.studies.store import Run
 
 ALPHA = 0.05
 """Level of every interval and test."""

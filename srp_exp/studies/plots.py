@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from srp_exp.runs.store import Run, State
 from srp_exp.studies.draw import (
     GAP,
     Difference,
@@ -25,7 +26,6 @@ from srp_exp.studies.draw import (
 from srp_exp.studies.measured import Measured, describe
 from srp_exp.studies.results import Entry, StudyResults, Unit, unit_of, unit_of_study
 from srp_exp.studies.statistics import Mean
-from srp_exp.studies.store import Run, State
 from srp_exp.studies.tables import cell_name, summary
 
 FOREST = (
@@ -101,17 +101,15 @@ def forests(measured: Sequence[Measured]) -> tuple[Picture, ...]:
 
 def _differences(measured: Measured) -> list[Difference]:
     rows = [_difference(describe(measured), measured.mean, bold=True)] if measured.mean else []
-    if len(measured.cells) > 1:
-        for cell, of_cell in measured.cells.items():
-            if of_cell.shape[-1]:
-                rows.append(_difference(cell_name(cell, measured.statement.where), Mean([of_cell]), bold=False))
+    for cell, alone in measured.parts.items():
+        if alone is not None:
+            rows.append(_difference(cell_name(cell, measured.statement.where), alone, bold=False))
     return rows
 
 
 def _difference(label: str, mean: Mean, bold: bool) -> Difference:
-    low, high = (float(bound) for bound in mean.interval())
     seeds = [float(value) for cell in mean.cells for value in cell] if len(mean.cells) == 1 or not bold else []
-    return Difference(label, seeds, float(mean.value), None if mean.error is None else (low, high), bold)
+    return Difference(label, seeds, float(mean.value), mean.bounds, bold)
 
 
 def _plot(kind: Kind, title: str, caption: str, panels: Panels) -> Plot:
@@ -244,9 +242,8 @@ def _finished(entry: Entry) -> list[Run]:
 def _point(x: float, entry: Entry, label: str = "") -> Point:
     values = summary(entry)
     assert values is not None
-    low = values.mean if values.low is None else values.low
-    high = values.mean if values.high is None else values.high
-    return Point(x, values.mean, low, high, label)
+    mean = float(values.value)
+    return Point(x, mean, *(values.bounds or (mean, mean)), label)
 
 
 def _with_two_places(panels: Panels, but_for: str | None = None) -> Panels:

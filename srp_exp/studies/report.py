@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,16 @@ from rich.text import Text
 
 from srp_exp.config.identity import output_folder
 from srp_exp.files import write_atomically
+from srp_exp.runs.store import Run, State
 from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
 from srp_exp.studies.grid import Grid
 from srp_exp.studies.measured import Measured, measure
 from srp_exp.studies.pairs import statements
 from srp_exp.studies.plots import Plot, plots
-from srp_exp.studies.results import StudyResults, collect, counted
-from srp_exp.studies.store import Run, State
+from srp_exp.studies.results import StudyResults, collect, counted, origins
 from srp_exp.studies.tables import Table, cell_name, comparison_table, entries_table, results_table, shared_pairs
 from srp_exp.studies.values import comparison_values, csv, entry_values, run_values
 from srp_exp.studies.verdict import Outcome, Verdict, conclude, judge
-
-PACKAGES = ("torch", "timm", "torchvision")
-"""Packages whose versions a report names."""
 
 STYLES = {Outcome.supported: "green", Outcome.contradicted: "red"}
 
@@ -80,14 +77,7 @@ class Contents:
     def provenance(self) -> dict[str, str]:
         """From what the finished runs come: commits, versions, devices, each with the number of its runs."""
         runs = {run.folder: run for *_, run in self.runs if run.state == State.finished}.values()
-        origins = {
-            "commit (+: uncommitted changes)": Counter(run.commit for run in runs),
-            **{name: Counter(run.provenance["packages"].get(name, "unknown") for run in runs) for name in PACKAGES},
-            "Python": Counter(run.provenance["python"] for run in runs),
-            "device": Counter(run.provenance["device"] for run in runs),
-            "threads": Counter(str(run.provenance["threads"]) for run in runs),
-        }
-        return {**{name: counted(counts) for name, counts in origins.items() if counts}, **training_time(runs)}
+        return {**{name: counted(counts) for name, counts in origins(runs).items()}, **training_time(runs)}
 
 
 def training_time(runs: Iterable[Run]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,12 @@ import numpy as np
 from srp_exp.config.study import StudyConfig
 from srp_exp.errors import UserError
 from srp_exp.runs.folder import differences
+from srp_exp.runs.store import Run, State
 from srp_exp.studies.grid import Cell, Grid
 from srp_exp.studies.pairs import Runs, plain_study
-from srp_exp.studies.store import Run, State
+
+PACKAGES = ("torch", "timm", "torchvision")
+"""Packages whose versions a report names."""
 
 _SAME_DATA = frozenset({"root", "cache_dir", "download", "augmentation", "mean", "std"})
 """Settings of a data set that don't say which data are meant."""
@@ -84,11 +87,9 @@ class Unit:
     def show(self, value: float, signed: bool = False) -> str:
         return f"{value * self.factor:{'+' if signed else ''},.{self.decimals}f}"
 
-    def interval(self, low: float | None, high: float | None, signed: bool = False) -> str:
+    def interval(self, bounds: tuple[float, float] | None, signed: bool = False) -> str:
         """[low, high]; empty where there is none."""
-        if low is None or high is None or not math.isfinite(high - low):
-            return ""
-        return f"[{self.show(low, signed)}, {self.show(high, signed)}]"
+        return f"[{', '.join(self.show(bound, signed) for bound in bounds)}]" if bounds else ""
 
 
 def unit_of(metric: str, values: Iterable[float]) -> Unit:
@@ -127,22 +128,25 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
         values = {seed: value for seed, value in measured.items() if value is not None}
         entries.append(Entry(method, cell, runs, values))
     finished = {run.folder: run for run in (p.run for p in grid.runs) if run.state == State.finished}
-    warnings = [*_differences(finished.values()), *_other_data(finished.values())]
+    from_where = origins(finished.values()).items()
+    warnings = [f"runs of different {name} in one table: {counted(of)}" for name, of in from_where if len(of) > 1]
+    warnings += _other_data(finished.values())
     for run in finished.values():
         warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
     warnings += _unmeasured(finished.values(), _metrics(plain))
     return StudyResults(plain, tuple(entries), grid.arguments, tuple(warnings))
 
 
-def _differences(runs: Iterable[Run]) -> list[str]:
-    """In what the runs of a table differ besides their configurations, one line each: code, versions, device."""
-    origins = [_origin(run.provenance) for run in runs]
-    lines = []
-    for name in origins[0] if origins else ():
-        counts = Counter(origin[name] for origin in origins)
-        if len(counts) > 1:
-            lines.append(f"runs of different {name} in one table: {counted(counts)}")
-    return lines
+def origins(runs: Iterable[Run]) -> dict[str, Counter[str]]:
+    """From what finished runs come: code, versions, device, each with the number of its runs; {} without a run."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for run in runs:
+        found["commit"][run.commit.replace("+", " with uncommitted changes")] += 1
+        for package in PACKAGES:
+            found[package][run.provenance["packages"].get(package, "unknown")] += 1
+        for name in ("python", "device", "processes", "threads"):
+            found[name][str(run.provenance[name])] += 1
+    return dict(found)
 
 
 def _other_data(runs: Iterable[Run]) -> list[str]:
@@ -158,19 +162,6 @@ def _other_data(runs: Iterable[Run]) -> list[str]:
         for dataset, counts in digests.items()
         if len(counts) > 1
     ]
-
-
-def _origin(provenance: dict[str, Any]) -> dict[str, str]:
-    packages = provenance["packages"]
-    commit = (provenance["commit"] or "unknown")[:10]
-    return {
-        "commit": f"{commit} with uncommitted changes" if provenance["diff"] else commit,
-        "torch": packages.get("torch", "unknown"),
-        "timm": packages.get("timm", "unknown"),
-        "device": provenance["device"],
-        "number of processes": str(provenance["processes"]),
-        "number of threads": str(provenance["threads"]),
-    }
 
 
 def _metrics(study: dict[Any, Any]) -> list[str]:

@@ -8,7 +8,6 @@ says why these tests.
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -31,39 +30,14 @@ MOST_SEEDS = 1_000_000
 Array: TypeAlias = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Summary:
-    """n values: their mean, their standard deviation (over n - 1) and the 95 % interval of the mean; None at n = 1."""
-
-    mean: float
-    sd: float | None
-    n: int
-    low: float | None
-    high: float | None
-
-
-def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation s and Student's interval: mean -+ t(0.975, n - 1) * s / sqrt(n).
-
-    Source: Student, "The probable error of a mean", Biometrika 1908. The interval supposes that the values of other
-    seeds would spread like a normal distribution. Raises ValueError for no value and for one that isn't finite.
-    """
-    mean = Mean([np.asarray(values, dtype=np.float64)])
-    if mean.error is None:
-        return Summary(float(mean.value), None, 1, None, None)
-    low, high = mean.interval()
-    assert mean.sd is not None
-    return Summary(float(mean.value), float(mean.sd), len(values), float(low), float(high))
-
-
 class Mean:
     """The mean D over k cells of the means of their n_i values, each cell with the same weight, and its tests.
 
     Error: sqrt(V), V = 1/k^2 * sum of s_i^2 / n_i, with the degrees of freedom of Welch and Satterthwaite,
     V^2 / sum of V_i^2 / (n_i - 1), where V_i is the part of V that s_i^2 makes. A cell with one value has no s_i: it
     takes the common variance of the other cells, sum of (n_j - 1) s_j^2 over sum of (n_j - 1). The values must be
-    independent. With one cell all this is Student's.
-    Source: Welch, Biometrika 1947; Satterthwaite, Biometrics Bulletin 1946.
+    independent, and spread like a normal distribution. With one cell all this is Student's.
+    Source: Student, Biometrika 1908; Welch, Biometrika 1947; Satterthwaite, Biometrics Bulletin 1946.
 
     Raises ValueError for no cell, a cell without a value, and a value that isn't finite.
     """
@@ -115,6 +89,12 @@ class Mean:
             return np.full_like(self.value, -math.inf), np.full_like(self.value, math.inf)
         half = stats.t.ppf(1 - alpha / 2, self.freedom) * self.error
         return self.value - half, self.value + half
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The 95 % interval of one mean as numbers; None without a standard error."""
+        low, high = self.interval()
+        return None if self.error is None else (float(low), float(high))
 
     def p(self, about: float = 0.0) -> Array:
         """The larger p-value of two tests that the mean is `about`: Student's t-test and the sign-flip test.
@@ -171,30 +151,6 @@ def sign_flip_p(differences: npt.ArrayLike) -> Array:
     options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": resamples, "rng": 0}
     batch = max(1, 20_000_000 // x.size)
     return np.asarray(stats.permutation_test((shares,), statistic, **options, axis=-1, batch=batch).pvalue)
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Samples that only a has right, samples that only b has right, and the exact p-value that both are as likely."""
-
-    only_a: int
-    only_b: int
-    p: float
-
-
-def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
-    """Compare two classifiers on the same samples: (N,) booleans, whether each has the sample right.
-
-    Of the samples that one alone has right, each had it with probability 1/2, were the two as good: the two-sided
-    binomial test. p = 1 where they never differ. It speaks about these two trained networks, not about other seeds.
-    Source: McNemar, Psychometrika 1947, in its exact form. Raises ValueError for arrays of unequal or other shapes.
-    """
-    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
-    if a.shape != b.shape or a.ndim != 1:
-        raise UserError(f"answers of shapes {a.shape} and {b.shape} can't be compared; both must be (N,)")
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, float(p))
 
 
 def seeds_needed(difference: float, sd: float, cells: int, alpha: float, power: float) -> int | None:

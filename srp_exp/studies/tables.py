@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srp_exp.studies.grid import METHOD, Cell
+from srp_exp.config.study import METHOD
+from srp_exp.runs.store import State
+from srp_exp.studies.grid import Cell
 from srp_exp.studies.measured import Measured, describe
 from srp_exp.studies.pairs import ALPHA, Levels
 from srp_exp.studies.results import Entry, StudyResults, Unit, unit_of_study
-from srp_exp.studies.statistics import Mean, Summary, summarize
-from srp_exp.studies.store import State
+from srp_exp.studies.statistics import Mean
 from srp_exp.studies.verdict import Verdict
 
 NOTHING = "-"
@@ -47,9 +48,9 @@ def axes(results: StudyResults) -> tuple[str, ...]:
     return tuple(dict.fromkeys(axis for entry in results.entries for axis, _ in entry.cell))
 
 
-def summary(entry: Entry) -> Summary | None:
-    """The statistics of an entry's values; None where no run has finished."""
-    return summarize(list(entry.values.values())) if entry.values else None
+def summary(entry: Entry) -> Mean | None:
+    """The mean of an entry's values, and how they spread; None where no run has finished."""
+    return Mean([list(entry.values.values())]) if entry.values else None
 
 
 def best(results: StudyResults) -> frozenset[tuple[str, Cell]]:
@@ -118,11 +119,11 @@ def entries_table(results: StudyResults) -> Table:
     rows, notes = [], list[str]()
     for entry in results.entries:
         values = summary(entry)
-        mean = NOTHING if values is None else unit.show(values.mean)
-        sd = "" if values is None or values.sd is None else unit.show(values.sd)
+        mean = NOTHING if values is None else unit.show(float(values.value))
+        sd = "" if values is None or values.sd is None else unit.show(float(values.sd))
         cells = [TableCell(label) for label in _key(entry, names)]
         cells += [TableCell(mean, bold=(entry.method, entry.cell) in bests), TableCell(sd), TableCell(_count(entry))]
-        cells += [TableCell(unit.interval(values.low, values.high) if values else ""), TableCell(parameters(entry))]
+        cells += [TableCell(unit.interval(values.bounds) if values else ""), TableCell(parameters(entry))]
         if any_published:
             numbers = published(results, entry)
             shown = ", ".join(unit.show(number["value"]) for number in numbers)
@@ -160,8 +161,8 @@ def _value_cell(entry: Entry, unit: Unit, marks: list[str], bold: bool) -> Table
     note = " ".join([f"({count})", *marks])
     if values is None:
         return TableCell(NOTHING, note)
-    spread = "" if values.sd is None else f" ± {unit.show(values.sd)}"
-    return TableCell(f"{unit.show(values.mean)}{spread}", note, bold)
+    spread = "" if values.sd is None else f" ± {unit.show(float(values.sd))}"
+    return TableCell(f"{unit.show(float(values.value))}{spread}", note, bold)
 
 
 def _count(entry: Entry) -> str:
@@ -212,16 +213,13 @@ def comparison_table(measured: Sequence[Measured], verdicts: Sequence[Verdict]) 
         outcome = [TableCell(smallest, mark), TableCell(verdict.outcome.label, note, bold=True)]
         known = (*shared, *of_statement.statement.where)
         places = {cell: cell_name(cell, without=known) for cell in of_statement.cells}
-        several = len(places) > 1
-        together = TableCell("all" if several else next(iter(places.values())))
+        together = TableCell("all" if of_statement.parts else next(iter(places.values())))
         numbers = _numbers(of_statement.mean, of_statement.unit, of_statement.unfinished)
         p = TableCell(shown_p(of_statement.p))
         rows.append((TableCell(describe(of_statement)), together, *numbers, p, *outcome))
-        for cell, differences in of_statement.cells.items() if several else ():
-            alone = Mean([differences]) if differences.shape[-1] else None
-            rows.append(
-                (TableCell(""), TableCell(places[cell]), *_numbers(alone, of_statement.unit), *[TableCell("")] * 3)
-            )
+        for cell, alone in of_statement.parts.items():
+            numbers = _numbers(alone, of_statement.unit)
+            rows.append((TableCell(""), TableCell(places[cell]), *numbers, *[TableCell("")] * 3))
     chance = [m.levels for m in measured if not m.statement.structural] or [Levels(ALPHA, ALPHA)]
     support = " or ".join(f"{level:.2g}" for level in sorted({of.support for of in chance}))
     caption = CAPTION.format(support=support, refute=f"{chance[0].refute:.2g}")
@@ -252,6 +250,5 @@ def _numbers(mean: Mean | None, unit: Unit, unfinished: int = 0) -> list[TableCe
     pairs = TableCell(str(mean.n if mean else 0), f"({unfinished} missing)" if unfinished else "")
     if mean is None:
         return [pairs, TableCell(NOTHING), TableCell("")]
-    low, high = mean.interval()
-    shown = [unit.show(float(mean.value), signed=True), unit.interval(float(low), float(high), signed=True)]
+    shown = unit.show(float(mean.value), signed=True), unit.interval(mean.bounds, signed=True)
     return [pairs, *map(TableCell, shown)]

@@ -6,11 +6,11 @@ The last value of each says why they may not be comparable (StudyResults.warning
 from collections.abc import Sequence
 from typing import Any
 
-from srp_exp.studies.grid import METHOD
+from srp_exp.config.study import METHOD
+from srp_exp.runs.store import Run, State
 from srp_exp.studies.measured import Measured, describe
 from srp_exp.studies.results import Entry, StudyResults
 from srp_exp.studies.statistics import Mean
-from srp_exp.studies.store import Run, State
 from srp_exp.studies.tables import best, cell_name, parameters, published, summary
 from srp_exp.studies.verdict import Verdict
 
@@ -27,12 +27,11 @@ def entry_values(results: StudyResults) -> Values:
             {
                 **_place(entry),
                 "metric": results.study["metric"],
-                "mean": values and values.mean,
-                "sd": values and values.sd,
+                "mean": values and float(values.value),
+                "sd": None if values is None or values.sd is None else float(values.sd),
                 "n": len(entry.values),
                 "planned": len(entry.runs),
-                "low": values and values.low,
-                "high": values and values.high,
+                **_interval(values),
                 "best": int((entry.method, entry.cell) in bests),
                 "parameters": parameters(entry).replace(",", ""),
                 "published": "; ".join(str(number["value"]) for number in numbers),
@@ -58,11 +57,9 @@ def comparison_values(measured: Sequence[Measured], verdicts: Sequence[Verdict])
             "smallest_effect": statement.smallest,
         }
         decided = {"p": of_statement.p, "verdict": verdict.outcome.label, "seeds": verdict.seeds}
-        several = len(of_statement.cells) > 1
-        together = "all" if several else cell_name(*of_statement.cells)
+        together = "all" if of_statement.parts else cell_name(*of_statement.cells)
         lines.append({**fixed, "cell": together, **_mean(of_statement.mean), **decided})
-        for cell, differences in of_statement.cells.items() if several else ():
-            alone = Mean([differences]) if differences.shape[-1] else None
+        for cell, alone in of_statement.parts.items():
             lines.append({**fixed, "cell": cell_name(cell), **_mean(alone), **dict.fromkeys(decided)})
     return lines
 
@@ -96,10 +93,12 @@ def csv(values: Values) -> str:
 
 
 def _mean(mean: Mean | None) -> dict[str, Any]:
-    if mean is None:
-        return {"pairs": 0, **dict.fromkeys(("difference", "low", "high"))}
-    bounds = (None, None) if mean.error is None else map(float, mean.interval())
-    return {"pairs": mean.n, "difference": float(mean.value), **dict(zip(("low", "high"), bounds, strict=True))}
+    return {"pairs": mean.n if mean else 0, "difference": mean and float(mean.value), **_interval(mean)}
+
+
+def _interval(mean: Mean | None) -> dict[str, float | None]:
+    low, high = (mean and mean.bounds) or (None, None)
+    return {"low": low, "high": high}
 
 
 def _place(entry: Entry) -> dict[str, Any]:

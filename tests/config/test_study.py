@@ -7,9 +7,9 @@ import pytest
 
 from srp_exp.commands.report import plan_study
 from srp_exp.config import CONF_DIR
-from srp_exp.studies.grid import METHOD
+from srp_exp.config.study import METHOD
+from srp_exp.runs.store import State
 from srp_exp.studies.pairs import check_decidable, levels, plain_study, statements
-from srp_exp.studies.store import State
 
 STUDIES = sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
 

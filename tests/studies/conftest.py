@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from srp_exp.runs.store import Run, State
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.results import Entry, StudyResults
-from srp_exp.studies.store import Run, State
 
 MakeResults = Callable[..., StudyResults]
 

@@ -6,8 +6,8 @@ import re
 from planned_grids import THREE, begin, fail, finish
 
 from srp_exp.commands.report import plan_study
+from srp_exp.runs.store import State
 from srp_exp.studies.results import StudyResults, collect
-from srp_exp.studies.store import State
 
 TOP1 = {"gap": 0.5, "fixed": 0.625, "scheduled": 0.75}
 

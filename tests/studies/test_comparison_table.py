@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from srp_exp.runs.store import State
 from srp_exp.studies.report import contents
 from srp_exp.studies.results import StudyResults
-from srp_exp.studies.store import State
 from srp_exp.studies.tables import Table
 
 

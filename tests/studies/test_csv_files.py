@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from planned_grids import entry_of
 
+from srp_exp.runs.store import State
 from srp_exp.studies.results import StudyResults
-from srp_exp.studies.store import State
 from srp_exp.studies.values import csv as csv_of
 from srp_exp.studies.values import entry_values, run_values
 

@@ -5,8 +5,8 @@ import io
 from planned_grids import begin, fail, finish, plan
 from rich.console import Console
 
+from srp_exp.runs.store import all_runs
 from srp_exp.studies.listing import count_states, print_grid, runs_table
-from srp_exp.studies.store import all_runs
 
 
 def printed(show, width: int = 200) -> list[str]:

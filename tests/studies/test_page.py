@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from planned_grids import entry_of
 
+from srp_exp.runs.store import State
 from srp_exp.studies.plots import plots
 from srp_exp.studies.report import contents
 from srp_exp.studies.report import page as page_of
 from srp_exp.studies.results import StudyResults
-from srp_exp.studies.store import State
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

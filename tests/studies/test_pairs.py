@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from srp_exp.runs.store import Run, State
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.measured import measure
 from srp_exp.studies.pairs import check_decidable, levels, statements
-from srp_exp.studies.store import Run, State
 
 A: Cell = (("dataset", "a"),)
 B: Cell = (("dataset", "b"),)

@@ -8,10 +8,10 @@ import pytest
 from hydra.utils import instantiate
 from planned_grids import entry_of
 
+from srp_exp.runs.store import State
 from srp_exp.srp.schedule import Depth
 from srp_exp.studies.plots import Panels, mean_scale, over_epochs, over_parameters, over_scale
 from srp_exp.studies.results import StudyResults
-from srp_exp.studies.store import State
 
 
 def places(panels: Panels) -> dict[str, dict[str, list[tuple[float, float]]]]:

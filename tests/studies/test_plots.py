@@ -6,11 +6,11 @@ import sys
 from typing import Any
 from xml.etree import ElementTree
 
+from srp_exp.runs.store import State
 from srp_exp.studies.plots import Plot
 from srp_exp.studies.plots import plots as all_plots
 from srp_exp.studies.report import contents
 from srp_exp.studies.results import StudyResults
-from srp_exp.studies.store import State
 
 SVG = "{http://www.w3.org/2000/svg}"
 

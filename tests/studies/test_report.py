@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from srp_exp.runs.store import State
 from srp_exp.studies import report
 from srp_exp.studies.formats import latex
 from srp_exp.studies.report import contents, print_report, report_latex, training_time, write_report
 from srp_exp.studies.results import StudyResults
-from srp_exp.studies.store import State
 from srp_exp.studies.tables import Table, TableCell
 
 FILES = ["report.html", "report.md", "tables.tex", "entries.csv", "comparisons.csv", "verdict.json", "runs.csv"]
@@ -64,7 +64,7 @@ def test_the_verdict_is_in_text_and_page(full_study: StudyResults, tmp_path: Pat
 def test_text_and_page_say_where_the_results_come_from(full_study: StudyResults, tmp_path: Path) -> None:
     page, text, *_ = [p.read_text() for p in write_report(contents(full_study), tmp_path / "reports")[:2]]
     made = contents(full_study)
-    assert set(made.provenance) >= {"commit (+: uncommitted changes)", "torch", "device", "threads"}
+    assert set(made.provenance) >= {"commit", "torch", "python", "device", "processes", "threads"}
     assert made.provenance["training"] == f"{17 * 12.5 / 3600:.2f} core-hours"
     for name, value in made.provenance.items():
         assert f"- {name}: {value}\n" in text.replace("\\", "")

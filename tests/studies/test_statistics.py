@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from srp_exp.studies.statistics import RESAMPLES, Mean, mcnemar, seeds_needed, sign_flip_p, summarize
+from srp_exp.studies.statistics import RESAMPLES, Mean, seeds_needed, sign_flip_p
 
 # Student's example of 1908: hours of sleep gained with two drugs by the same ten patients (data of Cushny and Peebles).
 DRUG_1 = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -36,23 +36,23 @@ def exact_sign_flip_p(differences: list[int]) -> Fraction:
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 57])
-def test_summary_is_scipys(n: int) -> None:
+def test_the_mean_of_values_is_scipys(n: int) -> None:
     values = random_values(n, seed=n)
-    summary = summarize(values)
+    mean = Mean([values])
     interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (summary.mean, summary.n) == (pytest.approx(np.mean(values)), n)
-    assert summary.sd == pytest.approx(math.sqrt(stats.tvar(values)))
-    assert (summary.low, summary.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    assert (mean.value, mean.n) == (pytest.approx(np.mean(values)), n)
+    assert mean.sd == pytest.approx(math.sqrt(stats.tvar(values)))
+    assert mean.bounds == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
 def test_one_value_has_no_spread() -> None:
-    summary = summarize([0.983])
-    assert (summary.mean, summary.sd, summary.n, summary.low, summary.high) == (0.983, None, 1, None, None)
+    mean = Mean([[0.983]])
+    assert (mean.value, mean.sd, mean.n, mean.bounds) == (0.983, None, 1, None)
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:
-    summary = summarize([7.0, 7.0, 7.0])
-    assert (summary.sd, summary.low, summary.high) == (0.0, 7.0, 7.0)
+    mean = Mean([[7.0, 7.0, 7.0]])
+    assert (mean.sd, mean.bounds) == (0.0, (7.0, 7.0))
 
 
 def differences(values: list[float], baseline: list[float]) -> list[float]:
@@ -91,7 +91,7 @@ def test_leading_dimensions_are_studies_of_their_own() -> None:
 def test_sign_flips_give_fishers_count_for_darwins_maize() -> None:
     # Fisher, section 21: 863 of the 32,768 sums are as large as the observed 314, and as many as small as -314.
     assert sign_flip_p(MAIZE) == 2 * 863 / 32768
-    assert summarize(MAIZE).mean == pytest.approx(20.933, abs=5e-4)
+    assert Mean([MAIZE]).value == pytest.approx(20.933, abs=5e-4)
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 9, 13])
@@ -214,34 +214,15 @@ def test_seeds_are_at_least_what_sign_flips_need() -> None:
     assert seeds_needed(1e-9, 1.0, 1, 0.05, 0.8) is None
 
 
-def test_mcnemar_gives_agrestis_example() -> None:
-    # Approval of the prime minister in two surveys of 1,600 (Agresti, "Categorical Data Analysis", table 10.1).
-    first = [True] * 794 + [True] * 150 + [False] * 86 + [False] * 570
-    second = [True] * 794 + [False] * 150 + [True] * 86 + [False] * 570
-    result = mcnemar(first, second)
-    assert (result.only_a, result.only_b) == (150, 86)
-    assert result.p == pytest.approx(3.716e-05, abs=5e-9)
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (0, 5), (7, 7), (3, 12)])
-def test_mcnemar_is_the_sum_of_binomials(only_a: int, only_b: int) -> None:
-    n, smaller = only_a + only_b, min(only_a, only_b)
-    tail = Fraction(sum(math.comb(n, i) for i in range(smaller + 1)), 2**n)
-    a = [True] * only_a + [False] * only_b + [True, False]
-    b = [False] * only_a + [True] * only_b + [True, False]
-    assert mcnemar(a, b).p == pytest.approx(float(min(Fraction(1), 2 * tail)))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: summarize([]), "at least one number"),
-        (lambda: summarize([0.1, math.nan]), "number 1 is nan"),
+        (lambda: Mean([[]]), "at least one number"),
+        (lambda: Mean([[0.1, math.nan]]), "number 1 is nan"),
         (lambda: seeds_needed(0.0, 1.0, 1, 0.05, 0.8), "must be above 0"),
         (lambda: sign_flip_p([math.nan]), "number 0 is nan"),
         (lambda: Mean([]), "no cell to pool"),
         (lambda: Mean([[0.1], []]), "at least one number"),
-        (lambda: mcnemar([True], [True, False]), r"shapes \(1,\) and \(2,\)"),
     ],
 )
 def test_wrong_input_is_one_line(call: object, message: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from planned_grids import THREE, TINY, contents, fail, finish, plan
 
-from srp_exp.studies import slurm
+from srp_exp.runs import slurm
 from srp_exp.studies.grid import Grid
 from srp_exp.studies.listing import print_grid, terminal
 from srp_exp.training.reporter import Reporter

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from srp_exp.runs.store import State
 from srp_exp.studies.results import StudyResults, unit_of
-from srp_exp.studies.store import State
 from srp_exp.studies.tables import Table, best, entries_table, results_table
 
 

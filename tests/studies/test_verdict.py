@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from srp_exp.config.study import Expectation
+from srp_exp.runs.store import State
 from srp_exp.studies.measured import Measured, describe, measure, needed
 from srp_exp.studies.pairs import Statement
 from srp_exp.studies.statistics import seeds_needed
-from srp_exp.studies.store import State
 from srp_exp.studies.verdict import Outcome, Verdict, conclude, decide, join, judge
 
 BETTER, NOT_WORSE, EQUAL = Expectation.better, Expectation.not_worse, Expectation.equal

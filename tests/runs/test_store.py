@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from srp_exp.runs.lock import LOCK, only_writer
-from srp_exp.studies.store import JOB, Run, State, all_runs, find_run, note_job, slurm_jobs
+from srp_exp.runs.store import JOB, Run, State, all_runs, find_run, note_job, slurm_jobs
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ JOB = "slurm_job.txt"
 """In a run folder: the SLURM job that was last submitted for it, as squeue prints it."""
 
 
-_ORIGIN = ("commit", "diff", "packages", "device", "processes", "threads")
+_ORIGIN = ("commit", "diff", "packages", "python", "device", "processes", "threads")
 
 
 class State(Enum):

@@ -1,0 +1,58 @@
+"""dry=true: what a grid would train, how long it would take, and what would fail."""
+
+import statistics
+import sys
+from collections import defaultdict
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from srp_exp.config.faults import describe, is_one_line
+from srp_exp.config.identity import identity_of, plain_values
+from srp_exp.runs.store import State
+from srp_exp.studies.grid import Grid, PlannedRun
+from srp_exp.studies.listing import print_grid
+
+
+def dry_run(grid: Grid, console: Console) -> None:
+    """Print the runs, the methods, the time that is left, and what would fail; exit with code 1 if something would."""
+    print_grid(grid, console)
+    for method, run in {planned.method: planned for planned in grid.runs if planned.method}.items():
+        console.print(f"{method}: {' '.join(run.config.study.methods[method])}")
+    alike: dict[str, list[PlannedRun]] = defaultdict(list)
+    for planned in grid.distinct():
+        alike[repr({**identity_of(planned.config), "seed": None})].append(planned)
+    total, failed = 0.0, False
+    for runs in alike.values():
+        left = [planned for planned in runs if planned.is_left and planned.run.state != State.finished]
+        if not left:
+            continue
+        try:
+            step_time = _check(left[0])
+        except Exception as error:
+            if not is_one_line(error):
+                raise
+            console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", soft_wrap=True)
+            failed = True
+            continue
+        finished = [p.run.results["training_seconds"] for p in runs if p.run.state == State.finished]
+        seconds = statistics.median(finished) if finished else step_time
+        total += seconds * len(left)
+    if total:
+        console.print(f"about {_duration(total)} on one device, judging by finished runs, or by a batch measured here")
+    if failed:
+        sys.exit(1)
+
+
+def _check(planned: PlannedRun) -> float:
+    """Take one batch through the data, the network and its gradient; return the seconds of the whole training."""
+    from srp_exp.runs.rehearsal import rehearse  # torch and timm take seconds to import
+
+    return rehearse(OmegaConf.create(plain_values(planned.config)))
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
