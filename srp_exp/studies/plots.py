@@ -88,11 +88,7 @@ def forests(measured: Sequence[Measured]) -> tuple[Picture, ...]:
         unit = statements[0].unit
         rows = [row for of_statement in statements for row in _differences(of_statement)]
         title = f"{metric}, {'higher' if statements[0].statement.higher_is_better else 'lower'} is better"
-        x_label = (
-            f"difference of {metric} ({unit.of_difference.strip()})"
-            if unit.of_difference
-            else f"difference of {metric}"
-        )
+        x_label = f"difference of {metric}{f' ({unit.of_difference.strip()})' if unit.of_difference else ''}"
         words = "; ".join(f"{row.label} {unit.show(row.mean, signed=True)}" for row in rows if row.bold)
         figure = draw_forest(rows, smallest, unit, x_label)
         pictures.append(Picture(title, f"differences-{number}", f"Paired differences, {metric}: {words}", figure))

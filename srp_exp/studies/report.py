@@ -77,7 +77,7 @@ class Contents:
     def provenance(self) -> dict[str, str]:
         """From what the finished runs come: commits, versions, devices, each with the number of its runs."""
         runs = {run.folder: run for *_, run in self.runs if run.state == State.finished}.values()
-        return {**{name: counted(counts) for name, counts in origins(runs).items()}, **training_time(runs)}
+        return {name: counted(counts) for name, counts in origins(runs).items()} | training_time(runs)
 
 
 def training_time(runs: Iterable[Run]) -> dict[str, str]:
@@ -123,7 +123,7 @@ def write_report(made: Contents, folder: Path) -> list[Path]:
     drawn = plots(results, made.measured)
     texts: Mapping[str, str | bytes] = {
         "report.html": page(made, drawn),
-        "report.md": report_markdown(made),
+        "report.md": report_markdown(made, drawn),
         "tables.tex": report_latex(made),
         "entries.csv": csv(entry_values(results)),
         "comparisons.csv": csv(comparisons),
@@ -148,8 +148,8 @@ def print_report(made: Contents, console: Console) -> None:
     console.print(Text(f"{made.outcome}: {made.reason}", STYLES.get(made.verdict.outcome, "yellow")))
 
 
-def report_markdown(made: Contents) -> str:
-    """Question, warnings, verdict, all tables, and where they come from."""
+def report_markdown(made: Contents, drawn: list[Plot]) -> str:
+    """Question, warnings, verdict with the plot that it rests on, all tables, and where they come from."""
     study = made.results.study
     warnings = "".join(f"> **Warning:** {escape_markdown(warning)}\n>\n" for warning in made.results.warnings)
     parts = [
@@ -157,6 +157,7 @@ def report_markdown(made: Contents) -> str:
         *([warnings.removesuffix(">\n")] if warnings else []),
         f"Study {escape_markdown(study['name'])}. Claim: {escape_markdown(study['claim'])}\n",
         f"**Verdict:** {escape_markdown(f'{made.outcome}: {made.reason}')}\n",
+        *(f"![{escape_markdown(panel.described)}]({panel.name}.png)\n" for plot in drawn[:1] for panel in plot.panels),
         *(f"## {table.title}\n\n{markdown(table)}" for table in made.tables),
         "## How to reproduce\n\n" + "".join(f"    {command}\n" for command in made.commands),
     ]

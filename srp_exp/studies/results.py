@@ -128,8 +128,8 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
         values = {seed: value for seed, value in measured.items() if value is not None}
         entries.append(Entry(method, cell, runs, values))
     finished = {run.folder: run for run in (p.run for p in grid.runs) if run.state == State.finished}
-    from_where = origins(finished.values()).items()
-    warnings = [f"runs of different {name} in one table: {counted(of)}" for name, of in from_where if len(of) > 1]
+    same = {name: of for name, of in origins(finished.values()).items() if name != "data"}  # which a grid may vary
+    warnings = [f"runs of different {name} in one table: {counted(of)}" for name, of in same.items() if len(of) > 1]
     warnings += _other_data(finished.values())
     for run in finished.values():
         warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
@@ -138,9 +138,10 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
 
 
 def origins(runs: Iterable[Run]) -> dict[str, Counter[str]]:
-    """From what finished runs come: code, versions, device, each with the number of its runs; {} without a run."""
+    """From what finished runs come: data, code, versions, device, each with the number of its runs."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
+        found["data"][str(run.config["dataset"]["name"])] += 1
         found["commit"][run.commit.replace("+", " with uncommitted changes")] += 1
         for package in PACKAGES:
             found[package][run.provenance["packages"].get(package, "unknown")] += 1

@@ -26,7 +26,7 @@ def write_run(
 ) -> Run:
     """A finished run of three epochs that ends with `top1`, as the training leaves it."""
     folder.mkdir(parents=True)
-    config = {"srp": dict(srp), "backbone": {"name": backbone}, "seed": seed}
+    config = {"dataset": {"name": "cifar10"}, "srp": dict(srp), "backbone": {"name": backbone}, "seed": seed}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     results = {
         "test": {"top1": top1, "top5": 0.999, "loss": 1 - top1}, "parameters": parameters, "training_seconds": 12.5,

@@ -1,6 +1,7 @@
 """A report is written in every format, whole, and says the same everywhere."""
 
 import io
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,11 +65,18 @@ def test_the_verdict_is_in_text_and_page(full_study: StudyResults, tmp_path: Pat
 def test_text_and_page_say_where_the_results_come_from(full_study: StudyResults, tmp_path: Path) -> None:
     page, text, *_ = [p.read_text() for p in write_report(contents(full_study), tmp_path / "reports")[:2]]
     made = contents(full_study)
-    assert set(made.provenance) >= {"commit", "torch", "python", "device", "processes", "threads"}
+    assert set(made.provenance) >= {"data", "commit", "torch", "python", "device", "processes", "threads"}
     assert made.provenance["training"] == f"{17 * 12.5 / 3600:.2f} core-hours"
     for name, value in made.provenance.items():
         assert f"- {name}: {value}\n" in text.replace("\\", "")
         assert f"<dt>{name}</dt><dd>{value}</dd>" in page
+
+
+def test_the_text_shows_the_plot_on_which_the_verdict_rests(full_study: StudyResults, tmp_path: Path) -> None:
+    write_report(contents(full_study), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    (picture,) = re.findall(r"^!\[Paired differences, .*\]\((.*)\)$", text, re.MULTILINE)
+    assert (tmp_path / picture).is_file()
 
 
 def test_hours_are_of_gpus_or_of_cores(full_study: StudyResults) -> None:
