@@ -35,7 +35,7 @@ def test_the_readme_has_snippets_and_commands() -> None:
 
 
 def test_the_readme_has_the_table_of_the_demo_study() -> None:
-    report = (ROOT / "docs" / "demo_study.md").read_text()
+    report = (ROOT / "docs" / "results" / "demo" / "report.md").read_text()
     table = report.partition("## Results")[2].partition("## Comparisons")[0].partition("\n| ")[2]
     assert table.count("(n=6)") == 2
     assert table in (ROOT / "README.md").read_text()
