@@ -15,6 +15,7 @@ from srp_exp.config.validate import validate
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*/report.md"))
 SNIPPETS = [
     pytest.param(snippet, id=f"{document.stem}-{number}")
     for document in DOCUMENTS
@@ -39,7 +40,15 @@ def test_the_readme_has_the_table_of_the_demo_study() -> None:
     table = report.partition("## Results")[2].partition("## Comparisons")[0].partition("\n| ")[2]
     assert table.count("(n=6)") == 2
     assert table in (ROOT / "README.md").read_text()
-    assert "uncommitted changes): " in report and "+ (" not in report.partition("## Where")[2]
+
+
+@pytest.mark.parametrize("report", RESULTS, ids=lambda report: report.parent.name)
+def test_a_published_report_comes_from_one_commit_and_has_its_plot(report: Path) -> None:
+    text = report.read_text()
+    assert re.search(r"^- commit: [0-9a-f]{10} \(\d+ runs\)$", text, re.MULTILINE)
+    assert "**Warning:**" not in text
+    (picture,) = re.findall(r"^!\[.*\]\((.*)\)$", text, re.MULTILINE)
+    assert (report.parent / picture).is_file()
 
 
 def test_the_files_that_documents_name_are_there() -> None:
