@@ -125,7 +125,8 @@ class FolderConfig(FilesConfig):
     """A set of one's own."""
 
     name: str = field(default="${folder_name:${.root}}")  # the folder's
-    memory_mb: float = within("[0, inf)", 1000.0)  # pictures of one size that take no more are held in memory
+    # Pictures of one size that take no more are held in memory and keep it; 0 for weights, which want theirs.
+    memory_mb: float = within("[0, inf)", "${from_weights:memory_mb,1000.0}")
     test_fraction: float = within("[0, 1)", 0.0)  # part of every class that is for testing, where there is no such part
     split_seed: int = within(
         "[0, inf)", 0, counts_unless=("test_fraction", 0.0)

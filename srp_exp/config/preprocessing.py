@@ -16,8 +16,9 @@ from srp_exp.errors import UserError
 def from_weights(fact: str, otherwise: Any = None, *, _root_: DictConfig) -> Any:
     """A fact of the weights that the network begins with; `otherwise` where it begins with none, or isn't timm's.
 
-    facts: mean, std, crop_size, crop_pct, interpolation, eval_crop. A file of weights (backbone.weights) is taken to
-    want what timm's own weights of that network want. The first call imports timm, which takes seconds.
+    facts: mean, std, crop_size, crop_pct, interpolation, eval_crop; and memory_mb, 0, since pictures in memory keep
+    their size. A file of weights (backbone.weights) is taken to want what timm's own weights of that network want. The
+    first call imports timm, which takes seconds.
     """
     return facts_of(_root_.backbone.model).get(fact, otherwise) if _begins_with_weights(_root_) else otherwise
 
@@ -51,7 +52,7 @@ def facts_of(model: str) -> dict[str, Any]:
         raise UserError(f"backbone.model={model}: its weights are for {height} x {width} pixels; only squares are cut")
     facts = {name: stated[name] for name in ("crop_pct", "interpolation")}
     colours = {name: list(stated[name]) for name in ("mean", "std")}
-    return facts | colours | {"eval_crop": stated["crop_mode"], "crop_size": height}
+    return facts | colours | {"eval_crop": stated["crop_mode"], "crop_size": height, "memory_mb": 0.0}
 
 
 def describe(config: DictConfig) -> str | None:

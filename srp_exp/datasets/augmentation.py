@@ -1,7 +1,8 @@
 """How pictures are varied in training and cut for evaluation: the settings that all data sets share."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from srp_exp.errors import UserError
 
@@ -77,6 +78,13 @@ class FileAugmentation(Augmentation):
         self._demand("eval_crop_size", 1 <= self.eval_crop_size <= self.resize, f"1 to resize={self.resize} pixels")
         self._demand("min_area", 0 < self.min_area <= 1, "a part in (0, 1]")
         self._demand("crop_padding", self.crop == "pad" or not self.crop_padding, "0, or crop=pad")
+
+    @property
+    def leaves_size(self) -> bool:
+        """Whether nothing was chosen that resizes or cuts, so that pictures that all have one size may keep it."""
+        chosen: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(Augmentation)}
+        chosen |= {"crop": "pad", "resize": 224} if self.crop == "pad" else {}
+        return self == FileAugmentation(**chosen)
 
 
 def mean_colour(mean: tuple[float, ...]) -> list[int]:

@@ -42,7 +42,8 @@ class PictureSet(FileSet):
     can't be decoded; "skip" tries all once and leaves the broken out of training and evaluation. copy_side: the shorter
     side in pixels that the copy at `root` was reduced to; None: nothing was reduced. crop_to_box: cut every picture to
     its bounding box before all else. memory_mb: pictures that all have one size and take no more than that together are
-    held in memory. own, settings: what `read` gets besides, under their names.
+    held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by default. own,
+    settings: what `read` gets besides, under their names.
 
     `index` of a split counts the samples of the official list, so that it stays the same in subsets and copies. mean
     and std are ImageNet's for a published set, and measured for others. Raises MissingFileError and UserError, in one
@@ -99,7 +100,7 @@ class PictureSet(FileSet):
             for name, split in splits.items():
                 corrupt = found_out(f"{name}-corrupt", lambda split=split: find_corrupt(split))  # type: ignore[misc]
                 splits[name] = _without(split, corrupt, f"{self.set_name} {name}")
-        held = hold_in_memory(splits, memory_mb)
+        held = hold_in_memory(splits, memory_mb if augmentation.leaves_size else 0)
         if self.facts:
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         elif held:
@@ -114,6 +115,13 @@ class PictureSet(FileSet):
             augmentation=augmentation,
             read_from=tuple(str(path) for path in read_from),
         )
+        if held:
+            LOG.info(
+                "pictures are held in memory at their size, %d x %d pixels, and moved by up to %d in training; "
+                "dataset.memory_mb=0 reads, resizes and crops them instead",
+                *self.image_size,
+                self.augmentation.crop_padding,
+            )
 
     @classmethod
     def locate(cls, root: Path) -> Path:

@@ -187,3 +187,10 @@ def test_the_log_says_what_was_taken_and_what_was_not(compose) -> None:
         "as the weights of seresnet50.ra2_in1k want pictures: mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], "
         "interpolation=bicubic, eval_crop=center, resize=365; set otherwise: eval_crop_size=320 (not 224)"
     )
+
+
+@pytest.mark.parametrize("name", ["folder", "parquet"])
+def test_small_pictures_are_resized_for_weights_and_keep_their_size_without(name: str, compose: Any) -> None:
+    network = f"dataset={name}", "backbone=timm", "backbone.model=seresnet50.ra2_in1k"
+    assert compose(*network, "backbone.pretrained=true").dataset.memory_mb == 0
+    assert compose(*network).dataset.memory_mb == 1000

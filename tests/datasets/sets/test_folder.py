@@ -146,6 +146,40 @@ def test_small_pictures_of_one_size_are_held_in_memory_and_others_not(tmp_path):
     assert open_folder(tmp_path, memory_mb=1).image_size == (224, 224)
 
 
+SIZES = {
+    "crop_size": 112, "eval_crop_size": 192, "resize": 240, "crop": "random", "eval_crop": "squash",
+    "interpolation": "bicubic", "min_area": 0.3,
+}  # fmt: skip
+
+
+def one_size(folder):
+    for part in ("train", "test"):
+        for name in "ab":
+            path = folder / part / name / f"{part}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded("palette png", ord(name), (16, 24)))
+
+
+@pytest.mark.parametrize("setting", SIZES)
+def test_pictures_of_one_size_are_resized_and_cropped_where_that_was_chosen(setting, tmp_path):
+    one_size(tmp_path)
+    chosen = FileAugmentation(**{setting: SIZES[setting]})
+    found = open_folder(tmp_path, memory_mb=1, augmentation=chosen)
+    assert found.image_size == (chosen.crop_size, chosen.crop_size) and not hasattr(found.train, "images")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"flip": False}, {"crop": "pad", "resize": 224, "crop_padding": 3}, {"cutout": 4}]
+)
+def test_pictures_in_memory_keep_their_size_and_the_log_says_so(settings, tmp_path, caplog):
+    one_size(tmp_path)
+    with caplog.at_level("INFO", "srp_exp"):
+        found = open_folder(tmp_path, memory_mb=1, augmentation=FileAugmentation(**settings))
+    padding = settings.get("crop_padding", 2)
+    assert found.image_size == (24, 16) and found.augmentation.crop_padding == padding
+    assert f"24 x 16 pixels, and moved by up to {padding} in training;" in caplog.text
+
+
 def test_statistics_are_those_of_the_training_pictures(tmp_path):
     """Of one size every pixel counts alike, and they are the plain mean and deviation."""
     fill(tmp_path / "train", ["a", "b"], 3)
