@@ -100,7 +100,8 @@ def _numbers(labels: NDArray[Any], names: tuple[str, ...], home: Path) -> NDArra
     unknown = sorted(set(labels.tolist()) - set(names))
     if unknown:
         raise UserError(f"{home}: test has classes that train lacks ({first_few(unknown)}); remove their rows")
-    return np.searchsorted(np.array(names), labels)
+    order = np.argsort(names)  # the schema's names come in any order
+    return order[np.searchsorted(np.array(names)[order], labels)]
 
 
 def _files(home: Path, splits: Sequence[str]) -> list[Path]:

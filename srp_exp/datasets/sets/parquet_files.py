@@ -5,6 +5,7 @@ compressed file the images are written once, one after another, into a file of t
 """
 
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -40,13 +41,13 @@ def find_columns(file: Path, image: str | None, label: str | None) -> Columns:
     Raises UserError where there is none, or more than one and none is chosen.
     """
     schema = read_schema(file)
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    features = _features(schema)
     kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
     images = [name for name, kind in kinds.items() if kind == "Image"] or [
         f.name for f in schema if _holds_images(f.type)
     ]
     labels = [name for name, kind in kinds.items() if kind == "ClassLabel"] or [
-        f.name for f in schema if pa.types.is_integer(f.type) or (pa.types.is_string(f.type) and f.name not in images)
+        f.name for f in schema if _read_as(f.type) is not None and f.name not in images
     ]
     image, label = (
         _only(file, schema, chosen, found, what)
@@ -54,7 +55,7 @@ def find_columns(file: Path, image: str | None, label: str | None) -> Columns:
     )
     if not _holds_images(schema.field(image).type):
         raise UserError(f"{file}: column {image} is {schema.field(image).type}, no images; set dataset.image_column")
-    return Columns(image, label, tuple(features.get(label, {}).get("names") or ()))
+    return Columns(image, label, _class_names(schema, label))
 
 
 def read_schema(file: Path) -> pa.Schema:
@@ -66,19 +67,32 @@ def read_schema(file: Path) -> pa.Schema:
 
 
 def read_labels(files: Sequence[Path], columns: Columns) -> NDArray[Any]:
-    """The labels of all rows, integers or texts. Raises UserError where they are neither, or missing."""
-    labels = [np.empty(0, np.int64)]
+    """The labels of all rows, integers or texts.
+
+    Raises UserError where they are neither, or missing, or mean other classes than the names in `columns`.
+    """
+    labels: dict[str, list[NDArray[Any]]] = {}
     for file in files:
-        missing = [name for name in (columns.image, columns.label) if name not in read_schema(file).names]
+        schema = read_schema(file)
+        missing = [name for name in (columns.image, columns.label) if name not in schema.names]
         if missing:
             raise UserError(f"{file}: has no column {missing[0]}, which the other files have; fetch it again")
+        names = _class_names(schema, columns.label)
+        both = enumerate(itertools.zip_longest(names, columns.class_names)) if names and columns.class_names else ()
+        for label, (own, other) in both:
+            if own != other:
+                raise UserError(f"{file}: class {label} is {own}, and {other} in the first file; give them one order")
         column = pq.read_table(file, columns=[columns.label]).column(columns.label)
-        if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_string(column.type)):
+        kind = _read_as(column.type)
+        if column.null_count or kind is None:
             raise UserError(
                 f"{file}: its labels are {column.type} with {column.null_count} missing; give integers or texts"
             )
-        labels.append(np.asarray(column.to_pylist()) if pa.types.is_string(column.type) else column.to_numpy())
-    return np.concatenate(labels if len(labels) == 1 else labels[1:])
+        read = column.cast(kind)
+        labels.setdefault(str(kind), []).append(read.to_numpy() if kind == pa.int64() else np.array(read.to_pylist()))
+    if len(labels) > 1:
+        raise UserError(f"{files[0].parent}: labels are integers in some files and texts in others; make them the same")
+    return np.concatenate(next(iter(labels.values()))) if labels else np.empty(0, np.int64)
 
 
 def read_listing(home: Path, files: Sequence[Path], column: str, labels: NDArray[np.int64], cache: Path) -> Listing:
@@ -174,10 +188,32 @@ def _holds_images(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """What the hub says of the columns."""
+    said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return dict(said.get("info", {}).get("features", {}))
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+    return tuple((_features(schema).get(label) or {}).get("names") or ())
+
+
+def _read_as(kind: pa.DataType) -> pa.DataType | None:
+    """The type as which labels of a type are read; None where they can't be labels."""
+    if pa.types.is_dictionary(kind):  # pandas' categories
+        kind = kind.value_type
+    if pa.types.is_integer(kind):
+        return pa.int64()
+    return pa.string() if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
 def _only(file: Path, schema: pa.Schema, chosen: str | None, found: list[str], what: str) -> str:
-    choices = first_few(found or schema.names)
+    choices = first_few(found)
     if chosen is not None and chosen not in schema.names:
         raise UserError(f"dataset.{what}_column={chosen}: {file} has no such column, but {first_few(schema.names)}")
-    if chosen is None and len(found) != 1:
+    if chosen is None and not found:
+        there = first_few([f"{field.name} ({field.type})" for field in schema])
+        raise UserError(f"{file}: no column holds {what}s{' as integers or texts' * (what == 'label')}, only {there}")
+    if chosen is None and len(found) > 1:
         raise UserError(f"{file}: {len(found)} columns may hold {what}s; set dataset.{what}_column to one of {choices}")
     return chosen or found[0]

@@ -151,6 +151,46 @@ def test_texts_are_labels_too(tmp_path):
         open_parquet(tmp_path, Parquet)
 
 
+INTEGERS = [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.uint64()]
+TEXTS = [pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.large_string())]
+
+
+@pytest.mark.parametrize("kind", [*INTEGERS, *TEXTS], ids=str)
+def test_labels_come_in_every_type_that_pandas_and_polars_write(tmp_path, kind):
+    values = [2, 0, 1, 2] if kind in INTEGERS else ["cat", "ant", "bee", "cat"]
+    for part in ("train", "test"):
+        write(tmp_path / f"{part}.parquet", PICTURES[:4], pa.array(values).cast(kind))
+    found = open_parquet(tmp_path, Parquet)
+    assert found.train.labels.tolist() == found.test.labels.tolist() == [2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("file", ["train-1", "test"])
+def test_a_file_that_means_other_classes_is_refused(tmp_path, file):
+    """The same numbers: the pictures of class 1 of one file would be taught as those of class 1 of the other."""
+    for name in ("train-0", "train-1", "test"):
+        names = ["ant", "cat", "bee"] if name == file else ["ant", "bee", "cat"]
+        features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+        write(tmp_path / f"{name}.parquet", PICTURES[:3], [0, 1, 2], features=features)
+    with pytest.raises(ValueError, match=rf"{file}\.parquet: class 1 is cat, and bee in the first file"):
+        open_parquet(tmp_path, Parquet)
+
+
+def test_texts_of_a_test_file_get_the_numbers_of_the_names(tmp_path):
+    """In whichever order the training files have these."""
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["dog", "ant", "cat"]}}
+    write(tmp_path / "train.parquet", PICTURES[:3], [0, 1, 2], features=features)
+    write(tmp_path / "test.parquet", PICTURES[3:6], ["ant", "cat", "dog"])
+    assert open_parquet(tmp_path, Parquet).test.labels.tolist() == [1, 2, 0]
+
+
+def test_numbers_in_one_file_and_texts_in_another_are_refused(tmp_path):
+    write(tmp_path / "train-0.parquet", PICTURES[:2], [0, 1])
+    write(tmp_path / "train-1.parquet", PICTURES[:2], ["0", "1"])
+    write(tmp_path / "test.parquet", PICTURES[:2], [0, 1])
+    with pytest.raises(ValueError, match="integers in some files and texts in others"):
+        open_parquet(tmp_path, Parquet)
+
+
 def test_a_test_split_without_labels_is_left_for_validation(tmp_path):
     for part, labels in (("train", [0, 1]), ("test", [-1, -1]), ("validation", [1, 0])):
         write(tmp_path / "data" / f"{part}-00000-of-00001.parquet", PICTURES[:2], labels)
@@ -221,7 +261,7 @@ def replace_column(file, name, column):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("image", None, "0 columns may hold images; set dataset.image_column to one of label"),
+        ("image", None, "no column holds images, only label"),
         ("label", None, "has no column label, which the other files have"),
         ("label", pa.array([0.5] * 7), "its labels are double"),
         ("label", pa.array([0, 1, None, 0, 1, 2, 0]), "its labels are int64 with 1 missing"),
