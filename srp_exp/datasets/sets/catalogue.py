@@ -131,10 +131,10 @@ def divide(
     return whole.rows(np.flatnonzero(~is_test)), whole.rows(np.flatnonzero(is_test))
 
 
-def check_labels(catalogue: Catalogue, place: Path) -> None:
-    """Raise UserError unless every label is one of the classes."""
-    num_classes = len(catalogue.class_names)
-    for part in (catalogue.train, catalogue.test):
+def check_labels(catalogue: Catalogue, place: Path) -> tuple[str, ...]:
+    """Raise UserError unless every label is one of the classes; return notes on classes without pictures."""
+    num_classes, notes = len(catalogue.class_names), []
+    for name, part in catalogue.parts.items():
         wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
         if len(wrong):
             source = part.source(place)
@@ -143,6 +143,11 @@ def check_labels(catalogue: Catalogue, place: Path) -> None:
                 f"{place}: {len(wrong):,} labels lie outside the {num_classes} classes, counted from 0 ({found}); "
                 f"the lists are damaged or of another set: fetch them again"
             )
+        unseen = np.flatnonzero(np.bincount(part.labels, minlength=num_classes) == 0)
+        if len(unseen):
+            classes = first_few([catalogue.class_names[label] for label in unseen.tolist()])
+            notes.append(f"{place}: {name} has no picture of {len(unseen):,} classes ({classes})")
+    return tuple(notes)
 
 
 def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -> Catalogue:
@@ -171,7 +176,7 @@ def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -
         return found
     message = f"{home}: {len(absent):,} listed files are absent ({first_few(absent)})"
     if strict:
-        raise MissingFileError(f"{message}; {remedy}, or accept a subset with dataset.verify=warn")
+        raise MissingFileError(f"{message}; {remedy}")
     return replace(found, notes=(*catalogue.notes, f"{message} and left out"))
 
 
@@ -188,7 +193,7 @@ def check_counts(catalogue: Catalogue, facts: Facts | None, place: Path, remedy:
     known = found.values() if facts is None else (facts.train_size, facts.test_size, facts.num_classes)
     off = [f"{n:,} {what} instead of {k:,}" for (what, n), k in zip(found.items(), known, strict=True) if n != k]
     if off and strict:
-        raise UserError(f"{place}: {', '.join(off)}; {remedy}, or accept a subset with dataset.verify=warn")
+        raise UserError(f"{place}: {', '.join(off)}; {remedy}")
     return (f"{place}: {', '.join(off)}; taken as it is, as dataset.verify=warn",) if off else ()
 
 
@@ -206,5 +211,5 @@ def _sizes(home: Path, paths: NDArray[np.bytes_], folders: set[bytes]) -> NDArra
         if place.is_dir():
             with os.scandir(place) as entries:
                 prefix = folder + b"/" if folder else b""
-                found |= {prefix + os.fsencode(e.name): e.stat().st_size for e in entries if not e.is_dir()}
+                found |= {prefix + os.fsencode(e.name): e.stat().st_size for e in entries if e.is_file()}
     return np.array([found.get(path, -1) for path in paths.tolist()], np.int64)

@@ -113,9 +113,15 @@ def loose_pictures(place: Path) -> list[str]:
 
 
 def _walk(place: str) -> list[tuple[str, list[str]]]:
-    """Every folder at and below `place`, none where it is absent, with the names of its files; both are sorted."""
+    """Every folder at and below `place`, none where it is absent, with the names of its files; both are sorted.
+
+    Raises UserError for a link that leads back to a folder in which it lies.
+    """
     found = []
     for folder, inner, names in os.walk(place, followlinks=True):
         inner[:] = [name for name in inner if not name.startswith(".")]
+        for link in (Path(folder, name) for name in inner):
+            if link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve()):
+                raise UserError(f"{link}: a link to a folder in which it lies; remove it")
         found.append((folder, sorted(name for name in names if not name.startswith("."))))
     return sorted(found)

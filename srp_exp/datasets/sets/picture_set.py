@@ -141,9 +141,9 @@ class PictureSet(FileSet):
     @classmethod
     def _checked(cls, catalogue: Catalogue, home: Path, strict: bool) -> Catalogue:
         """The set in `home`, with the facts that it lacks as notes, or as an error where `strict`."""
-        check_labels(catalogue, home)
-        catalogue = look_up_files(catalogue, home, cls.remedy, strict)
-        notes = check_counts(catalogue, cls.facts, home, cls.remedy, strict)
+        remedy = f"{cls.remedy}, or accept a subset with dataset.verify=warn" if cls.facts else cls.remedy
+        catalogue = look_up_files(catalogue, home, remedy if cls.facts else "restore or remove them", strict)
+        notes = check_counts(catalogue, cls.facts, home, remedy, strict) + check_labels(catalogue, home)
         return replace(catalogue, notes=(*catalogue.notes, *notes))
 
 

@@ -11,6 +11,7 @@ from official_copies import encoded, put
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.sets.folder import Folder
+from srp_exp.errors import MissingFileError
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "imagenette_128.tar"
 
@@ -199,3 +200,36 @@ def test_real_photographs(tmp_path):
     assert found.class_names[:2] == ("n01440764", "n02102040")
     assert found.image_size == (128, 128)
     assert found.train.labels.bincount().min() > 100
+
+
+def test_a_link_that_leads_back_is_refused_and_another_followed(tmp_path):
+    one_size(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    put(tmp_path / "elsewhere" / "more.jpg", 3)
+    (tmp_path / "train" / "a" / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert len(open_folder(tmp_path).train) == 3
+    for place, target in (("train/a/here", "train/a"), ("train/b/up", "train"), ("test/a/out", ".")):
+        link = tmp_path / place
+        link.symlink_to(tmp_path / target, target_is_directory=True)
+        with pytest.raises(ValueError, match=rf"{place}: a link to a folder in which it lies; remove it"):
+            open_folder(tmp_path)
+        link.unlink()
+
+
+def test_a_link_to_nothing_is_an_absent_file(tmp_path):
+    one_size(tmp_path)
+    (tmp_path / "train" / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(
+        MissingFileError, match=r"1 listed files are absent \(train/a/gone.png\); restore or remove them"
+    ):
+        open_folder(tmp_path)
+
+
+def test_classes_without_pictures_are_named(tmp_path, caplog):
+    """torchvision refuses them; here the network keeps an output for each, which is said."""
+    one_size(tmp_path)
+    (tmp_path / "train" / "c").mkdir()
+    next((tmp_path / "test" / "b").iterdir()).unlink()
+    assert open_folder(tmp_path).class_names == ("a", "b", "c")
+    assert "train has no picture of 1 classes (c)" in caplog.text
+    assert "test has no picture of 2 classes (b, c)" in caplog.text
