@@ -9,6 +9,7 @@ keeps the bytes of pictures whose shorter side isn't beyond `--side`: of these b
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from srp_exp.training.checkpoints import FINAL, load, model_state
 
@@ -28,11 +30,14 @@ def python(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True, stdout=sys.stderr)
 
 
-def train(output_dir: Path, *overrides: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """results.json of a training, and its weights."""
+def train(output_dir: Path, *overrides: str) -> tuple[dict[str, Any], float, dict[str, torch.Tensor]]:
+    """results.json of a training, its images per second (median of reports after the first epoch), and its weights."""
     python("-m", "srp_exp", f"output_dir={output_dir}", *overrides)
     (run,) = (output_dir / "runs").iterdir()
-    return json.loads((run / "results.json").read_text()), model_state(load(run / "checkpoints" / FINAL))
+    first_epoch = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["step"]
+    reports = EventAccumulator(str(run)).Reload().Scalars("images_per_second")
+    speed = statistics.median(report.value for report in reports if report.step > first_epoch)
+    return json.loads((run / "results.json").read_text()), speed, model_state(load(run / "checkpoints" / FINAL))
 
 
 def main() -> None:
@@ -53,11 +58,11 @@ def main() -> None:
             "copy": [f"dataset.root={copy}", f"dataset.copy_side={options.side}"],
         }
         found = {name: train(Path(place, f"of {name}"), *common, *own) for name, own in ways.items()}
-    print("| read from | test top-1 (%) | training, evaluation included (s) |")
-    print("|---|---:|---:|")
-    for name, (results, _) in found.items():
-        print(f"| {name} | {100 * results['test']['top1']:.2f} | {results['training_seconds']:.0f} |")
-    one, other = (weights for _, weights in found.values())
+    print("| read from | test top-1 (%) | training, images/s | the whole run (s) |")
+    print("|---|---:|---:|---:|")
+    for name, (results, speed, _) in found.items():
+        print(f"| {name} | {100 * results['test']['top1']:.2f} | {speed:.1f} | {results['training_seconds']:.0f} |")
+    one, other = (weights for *_, weights in found.values())
     same = one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     print(f"\nweights {'equal to the bit' if same else 'DIFFERENT'}")
     sys.exit(not same)

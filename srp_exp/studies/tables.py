@@ -247,7 +247,8 @@ def shown_p(value: float | None) -> str:
 
 
 def _numbers(mean: Mean | None, unit: Unit, unfinished: int = 0) -> list[TableCell]:
-    pairs = TableCell(str(mean.n if mean else 0), f"({unfinished} missing)" if unfinished else "")
+    missing = f"({unfinished} run{'s' if unfinished > 1 else ''} missing)" if unfinished else ""
+    pairs = TableCell(str(mean.n if mean else 0), missing)
     if mean is None:
         return [pairs, TableCell(NOTHING), TableCell("")]
     shown = unit.show(float(mean.value), signed=True), unit.interval(mean.bounds, signed=True)

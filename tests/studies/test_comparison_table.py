@@ -39,7 +39,7 @@ def test_several_cells_stand_below_their_statement(full_study: StudyResults) -> 
     table = table_of(full_study)
     rows = texts(table)
     assert [row[1] for row in rows] == ["all", "backbone=resnet20", "backbone=resnet56"] * 2
-    assert [row[2] for row in rows] == ["5 (1 missing)", "3", "2"] * 2
+    assert [row[2] for row in rows] == ["5 (1 run missing)", "3", "2"] * 2
     # Cells: (1.3 + 1.3 + 1.6)/3 = 1.40 and (1.0 + 1.2)/2 = 1.10; both with the same weight: 1.25.
     assert [row[3] for row in rows[:3]] == ["+1.25", "+1.40", "+1.10"]
     assert [row[-1] for row in rows] == ["undecided (preliminary)", "", "", "undecided (preliminary)", "", ""]
@@ -69,4 +69,4 @@ def test_without_a_pair_there_is_no_number(make_results: Any, comparison: Any) -
         comparisons=[comparison("fixed", "gap")],
     )
     (row,) = texts(table_of(results))
-    assert row[1:] == ["0 (2 missing)", "-", "", "", "0.50 [1]", "undecided (preliminary)"]
+    assert row[1:] == ["0 (2 runs missing)", "-", "", "", "0.50 [1]", "undecided (preliminary)"]
