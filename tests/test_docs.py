@@ -52,6 +52,19 @@ def test_a_published_report_comes_from_one_commit_and_has_its_plot(report: Path)
     assert (report.parent / picture).is_file()
 
 
+def test_the_evaluators_figures_are_those_of_the_published_comparison() -> None:
+    table = (ROOT / "docs" / "results" / "compare_cifar" / "comparison.md").read_text()
+    rows = re.findall(r"^\| \w+/(\w+) \| (\S+) \| (\S+) \|", table, re.MULTILINE)
+    values = {name: (float(a), float(b)) for name, a, b in rows}
+    text = (ROOT / "docs" / "evaluators.md").read_text()
+    quoted = re.findall(r"`(\w+)`\s(\d+\.(\d+))\sagainst\s(\d+\.\d+)", text)
+    assert len(quoted) == 3
+    for name, b, digits, a in quoted:
+        assert (float(a), float(b)) == tuple(round(value, len(digits)) for value in values[name])
+    occluded_a, occluded_b = values["occluded_top1"]
+    assert f"({100 * occluded_b:.1f} % against {100 * occluded_a:.1f} %)" in text
+
+
 def test_the_files_that_documents_name_are_there() -> None:
     named = {
         (document.name, path)

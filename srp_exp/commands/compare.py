@@ -17,8 +17,9 @@ from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation.mcnemar import mcnemar
 from srp_exp.files import write_atomically
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
-from srp_exp.runs.folder import PROVENANCE, RESULTS, reading
+from srp_exp.runs.folder import RESULTS, reading
 from srp_exp.runs.read import beside, read_run
+from srp_exp.runs.store import find_run
 
 METRICS = ("top1", "top5", "loss")
 SAME_IMAGES = {
@@ -63,7 +64,7 @@ def execute(config: DictConfig) -> None:
         "b": b.name,
         "split": config.split,
         "settings": _different_settings(a, b),
-        "origin": _different_origins(config.run, config.other),
+        "origin": _origins(config.run, config.other),
         "values": _values(a, b, config.evaluators),
         "mcnemar": _mcnemar(a, b),
         "modules": {name: [_measured(run, name).get("modules") for run in (a, b)] for name in config.evaluators},
@@ -145,15 +146,11 @@ def _different_settings(a: _Run, b: _Run) -> dict[str, list[Any]]:
     return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
 
 
-def _different_origins(run: str, other: str) -> dict[str, list[Any]]:
-    """[A, B] of commit, device and host where they differ."""
-    sides = []
-    for folder in (run, other):
-        with reading(Path(folder) / PROVENANCE):
-            sides.append(dict(json.loads((Path(folder) / PROVENANCE).read_text())))
-    names = ("commit", "device", "host")
-    both = {name: [side.get(name) for side in sides] for name in names}
-    return {name: [one, other] for name, (one, other) in both.items() if one != other}
+def _origins(*folders: str) -> dict[str, list[Any]]:
+    """[A, B] of commit, device and host."""
+    a, b = (find_run(Path(folder)) for folder in folders)
+    both = {name: [a.provenance.get(name), b.provenance.get(name)] for name in ("device", "host")}
+    return {"commit": [a.commit, b.commit], **both}
 
 
 def _mcnemar(a: _Run, b: _Run) -> dict[str, float]:
@@ -172,8 +169,10 @@ def _markdown(report: dict[str, Any]) -> str:
     def row(name: str, cells: list[Any]) -> str:
         return f"| {name} | {' | '.join('' if cell is None else cell for cell in cells)} |"
 
-    lines = [f"A: {report['a']}  ", f"B: {report['b']}  ", f"split: {report['split']}", ""]
-    differing = {**report["settings"], **report["origin"]}
+    commits = zip("AB", report["origin"]["commit"], strict=True)
+    lines = [f"{letter}: {report[letter.lower()]}, commit {commit}  " for letter, commit in commits]
+    lines += [f"split: {report['split']}", ""]
+    differing = report["settings"] | {name: both for name, both in report["origin"].items() if both[0] != both[1]}
     if differing:
         lines += ["| setting | A | B |", "|---|---|---|"]
         lines += [row(name, [None if v is None else str(v) for v in both]) for name, both in differing.items()]

@@ -187,6 +187,10 @@ def test_comparison_of_two_runs(command_line, copies, tmp_path) -> None:
     assert table in outcome.out
     assert all(f"| {name} |" in table for name in report["values"])
     assert "| srp.name | gap | scheduled |" in table
+    for letter, run in (("A", a), ("B", b)):
+        origin = read_json(run / "provenance.json")
+        commit = (origin["commit"] or "unknown")[:10] + ("+" if origin["diff"] else "")
+        assert f"{letter}: {run.name}, commit {commit}  \n" in table
     answers = [pq.read_table(run / "evaluation" / "test" / "predictions.parquet") for run in (a, b)]
     right = [pc.equal(of["label"], of["prediction"]).to_numpy() for of in answers]
     alone = [int((one & ~other).sum()) for one, other in (right, right[::-1])]
