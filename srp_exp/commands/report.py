@@ -65,8 +65,9 @@ def list_runs(arguments: list[str], console: Console) -> None:
         raise UserError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
     settings = {run.folder: {**run.settings, "state": run.state.value} for run in runs}
     known = {name for values in settings.values() for name in values}
-    for name in wanted.keys() - known:
-        raise UserError(f"{name}: no run has such a setting{nearest(name, known)}")
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"{name}: no run has such a setting{nearest(name, known)}")
     states = [state.value for state in State]
     if wanted.get("state", states[0]) not in states:
         raise UserError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")

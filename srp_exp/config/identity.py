@@ -125,9 +125,10 @@ def _rounded(value: Any) -> Any:
 
 
 def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, Any]:
-    kept = {}
-    for key in resolved.keys() - settings(node):
-        value = resolved[key]
+    kept, left_out = {}, settings(node)
+    for key, value in resolved.items():
+        if key in left_out:
+            continue
         child = node._get_node(key)
         kept[key] = _without_settings(child, value) if isinstance(child, DictConfig) and value is not None else value
     return kept

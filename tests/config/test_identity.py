@@ -318,3 +318,7 @@ def test_the_flat_identity_holds_the_same_values(compose) -> None:
     assert "device" not in flat
     assert "recipe.ema_decay" not in flat  # TensorBoard takes no None
     assert identity_of(config)["recipe"]["ema_decay"] is None
+    values = plain_values(config)
+    for group in ("dataset", "recipe", "srp"):  # in the order of the configuration, whatever Python's hash seed
+        there = [name.split(".")[1] for name in flat if name.startswith(f"{group}.")]
+        assert list(dict.fromkeys(there)) == [name for name in values[group] if name in there]
