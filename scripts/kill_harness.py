@@ -83,7 +83,7 @@ IMPORTED_LATE = (
     "srp_exp.runs.complete", "srp_exp.datasets.sets.cub200", "srp_exp.datasets.sets.synthetic",
     "srp_exp.training.lr_schedule",
 )  # fmt: skip
-BY_THE_CLOCK = ("images_per_second", "data_wait")
+BY_THE_CLOCK = ("speed/images_per_second", "speed/data_wait")
 
 
 @dataclass

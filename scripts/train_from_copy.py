@@ -35,7 +35,7 @@ def train(output_dir: Path, *overrides: str) -> tuple[dict[str, Any], float, dic
     python("-m", "srp_exp", f"output_dir={output_dir}", *overrides)
     (run,) = (output_dir / "runs").iterdir()
     first_epoch = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["step"]
-    reports = EventAccumulator(str(run)).Reload().Scalars("images_per_second")
+    reports = EventAccumulator(str(run)).Reload().Scalars("speed/images_per_second")
     speed = statistics.median(report.value for report in reports if report.step > first_epoch)
     return json.loads((run / "results.json").read_text()), speed, model_state(load(run / "checkpoints" / FINAL))
 

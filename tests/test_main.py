@@ -191,11 +191,12 @@ def test_tensorboard_shows_scalars_scales_regions_config_and_hparams(trained) ->
     events.Reload()
     tags = events.Tags()
     assert {
-        "train/loss", "train/top1", "lr", "images_per_second", "test/top1", "test/top5", "test/loss", "final/top1",
+        "train/loss", "train/top1", "lr", "test/top1", "test/top5", "test/loss", "final/top1",
+        "speed/images_per_second", "speed/data_wait", "gradient_norm",
     } <= set(tags["scalars"])  # fmt: skip
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 9))
     assert [event.step for event in events.Scalars("test/top1")] == [4, 8]
-    assert all(event.value > 0 for event in events.Scalars("images_per_second"))
+    assert all(event.value > 0 for event in events.Scalars("speed/images_per_second"))
     scales = {tag: events.Scalars(tag)[-1].value for tag in tags["scalars"] if tag.startswith("srp_scale/")}
     assert list(scales.values()) == [1.0, 0.75, 0.5]  # in the order of depth
     assert tags["images"] == ["regions"]
@@ -204,9 +205,7 @@ def test_tensorboard_shows_scalars_scales_regions_config_and_hparams(trained) ->
     (legend,) = events.Tensors("regions/text_summary")
     assert b"scale 0.5" in legend.tensor_proto.string_val[0]
     hparams = events.PluginTagToContent("hparams")
-    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= hparams.keys()
     assert b"srp.last" in hparams["_hparams_/session_start_info"]
-    assert b"final/top1" in hparams["_hparams_/experiment"]
 
 
 def test_the_log_tells_every_epoch(trained) -> None:

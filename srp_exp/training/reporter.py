@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import SummaryWriter, summary
 
 from srp_exp.files import write_atomically
 from srp_exp.srp import srp_modules
@@ -75,7 +75,7 @@ class Reporter:
         loss, top1 = window["loss"] / window["samples"], window["correct"] / window["samples"]
         speed = self._speed(learner, waited)
         values = {"train/loss": loss, "train/top1": top1, "lr": lr, "gradient_norm": float(learner.gradient_norm)}
-        self._scalars({**values, **speed}, learner.step)
+        self._scalars(values | {f"speed/{name}": value for name, value in speed.items()}, learner.step)
         shown = f"loss {loss:.3f}  top-1 {top1:.1%}  {speed['images_per_second']:,.0f} img/s"
         if speed["data_wait"] > STARVING:
             shown += f"  waiting for data {speed['data_wait']:.0%}"
@@ -98,9 +98,17 @@ class Reporter:
         self._writer.flush()
 
     def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Report the settings and final metrics, for TensorBoard's HParams page."""
+        """Report the settings and final metrics, for TensorBoard's HParams page.
+
+        Not by `add_hparams`, which writes a list of the run's settings as well: the page takes the first run's list for
+        that of all, where without one it shows every setting of any run, and first those that differ.
+        """
         after_all = self._clock[0] + 1  # purged if the run is killed now, and made again
-        self._writer.add_hparams(hparams, metrics, run_name=str(self._folder.resolve()), global_step=after_all)
+        _, start, end = summary.hparams(hparams, metrics)
+        events: Any = self._writer.file_writer  # torch's types know it before it is opened only
+        for part in (start, end):
+            events.add_summary(part, after_all)
+        self._scalars(metrics, after_all)
 
     def close(self) -> None:
         """Also after a start that failed."""

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams.backend_context import Context
 from torch import nn
 
 from srp_exp.datasets import Batch, BatchLoader
@@ -130,8 +135,8 @@ def test_curves_have_the_values_of_the_training(fit_in: Fit, tmp_path: Path, mak
     assert curves["lr"] == [(end, pytest.approx(window[-1][0])) for end, window in zip(LOG_STEPS, windows, strict=True)]
     assert curves["val/loss"] == [(5, 0.25), (10, 0.25), (15, 0.25)]
     assert curves["val/top1"] == [(5, 0.5), (10, 0.5), (15, 0.5)]
-    assert [step for step, _ in curves["images_per_second"]] == LOG_STEPS
-    assert min(values(curves["images_per_second"])) > 0
+    assert [step for step, _ in curves["speed/images_per_second"]] == LOG_STEPS
+    assert min(values(curves["speed/images_per_second"])) > 0
 
 
 def test_the_scale_of_every_attention_layer_is_shown(fit_in: Fit, tmp_path: Path) -> None:
@@ -162,7 +167,7 @@ def test_speed_counts_the_steps_and_not_the_evaluation(
 
     learner.train_step = half_a_second
     fit_in(learner, an_hour)
-    assert values(scalars(tmp_path)["images_per_second"]) == pytest.approx([BATCH / 0.5] * len(LOG_STEPS))
+    assert values(scalars(tmp_path)["speed/images_per_second"]) == pytest.approx([BATCH / 0.5] * len(LOG_STEPS))
 
 
 def test_a_bar_on_a_terminal_and_none_elsewhere(
@@ -197,7 +202,7 @@ def test_the_curves_of_a_resumed_run_have_no_step_twice_and_none_missing(
     fit_in(every_steps=every_steps)
     curves = scalars(tmp_path)
     logged = {None: LOG_STEPS, 1: [*range(1, 16)], 3: sorted({*LOG_STEPS, 3, 6, 9, 12, 15})}[every_steps]
-    for tag in ("train/loss", "train/top1", "lr", "gradient_norm", "images_per_second", "data_wait"):
+    for tag in ("train/loss", "train/top1", "lr", "gradient_norm", "speed/images_per_second", "speed/data_wait"):
         assert [step for step, _ in curves[tag]] == logged, tag
     for tag in ("val/loss", "val/top1", "srp_scale/3", "srp_scale/5"):
         assert [step for step, _ in curves[tag]] == [5, 10, 15], tag
@@ -216,7 +221,7 @@ def test_a_resumed_run_draws_the_curves_of_one_never_stopped(
         fit_in(stop_at=stop, every_steps=2)
     resumed = scalars(tmp_path)
     assert resumed.keys() == straight.keys()
-    for tag in resumed.keys() - {"images_per_second", "data_wait"}:
+    for tag in resumed.keys() - {"speed/images_per_second", "speed/data_wait"}:
         assert resumed[tag] == straight[tag], tag
 
 
@@ -247,8 +252,8 @@ def test_waiting_for_data_is_shown(
     learner.train_step = a_second
     fit_in(learner, progress=True)
     curves = scalars(tmp_path)
-    assert values(curves["data_wait"]) == pytest.approx([0.75] * len(LOG_STEPS))
-    assert values(curves["images_per_second"]) == pytest.approx([BATCH / 4] * len(LOG_STEPS))
+    assert values(curves["speed/data_wait"]) == pytest.approx([0.75] * len(LOG_STEPS))
+    assert values(curves["speed/images_per_second"]) == pytest.approx([BATCH / 4] * len(LOG_STEPS))
     assert "waiting for data 75%" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -265,3 +270,26 @@ def test_the_gradient_norm_is_that_of_all_parameters(fit_in: Fit, tmp_path: Path
     curve = dict(scalars(tmp_path)["gradient_norm"])
     assert list(curve) == LOG_STEPS
     assert curve == pytest.approx({step: norms[step] for step in LOG_STEPS}, rel=1e-4)
+
+
+def test_the_hparams_page_has_the_settings_of_all_runs_those_that_differ_first(tmp_path, make_learner) -> None:
+    """Read by TensorBoard's own code, which takes one run's list of settings for that of all where it finds one."""
+    settings = {
+        "gap": {"attention.rd_divisor": 1, "seed": 0, "srp.name": "gap"},
+        "scheduled": {"attention.rd_divisor": 1, "seed": 0, "srp.name": "scheduled", "srp.last": 0.5},
+    }
+    for name, hparams in settings.items():
+        reporter = Reporter(tmp_path / name, lambda writer: None, EPOCHS, BATCH, progress=False)
+        reporter.start(make_learner(), STEPS)
+        reporter.finish(hparams, {"final/top1": 0.5})
+        reporter.close()
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
+    page, request = Context(TBContext(data_provider=provider, logdir=str(tmp_path))), RequestContext()
+    content = page.hparams_metadata(request, "")
+    experiment = page.experiment_from_metadata(request, "", True, content, [])
+    names = [info.name for info in experiment.hparam_infos]
+    assert names[0] == "srp.name"
+    assert sorted(names) == sorted({*settings["gap"], *settings["scheduled"]})
+    assert "final/top1" in {info.name.tag for info in experiment.metric_infos}
