@@ -14,7 +14,8 @@ from srp_exp.config.register import register
 from srp_exp.config.validate import validate
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*/report.md"))
 SNIPPETS = [
     pytest.param(snippet, id=f"{document.stem}-{number}")
@@ -40,7 +41,15 @@ def test_the_readme_has_the_table_of_a_published_report(name: str, methods: int,
     report = (ROOT / "docs" / "results" / name / "report.md").read_text()
     table = report.partition("## Results")[2].partition("## Comparisons")[0].partition("\n| ")[2]
     assert table.count(seeds) == methods
-    assert table in (ROOT / "README.md").read_text()
+    assert table in README.read_text()
+
+
+def test_the_readmes_differences_are_those_of_the_published_reports() -> None:
+    rows = re.findall(r"^\| (\w+_quick) (\| .+)$", README.read_text(), re.MULTILINE)
+    assert len(rows) == 7
+    assert {study for study, _ in rows} == {report.parent.name for report in RESULTS} - {"demo"}
+    for study, row in rows:
+        assert row in (ROOT / "docs" / "results" / study / "report.md").read_text()
 
 
 @pytest.mark.parametrize("report", RESULTS, ids=lambda report: report.parent.name)
