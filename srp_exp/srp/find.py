@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.errors import UserError
 from srp_exp.srp.findings import Findings
-from srp_exp.srp.record import FACTORS
+from srp_exp.srp.lineage import FACTORS
 from srp_exp.srp.search import Search
 from srp_exp.srp.undisturbed import evaluation_mode, undisturbed
 
