@@ -1,7 +1,10 @@
 """The documents' snippets run, and their commands compose."""
 
+import json
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
+from srp_exp.commands.report import main as report_command
 from srp_exp.config import CONF_DIR
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
@@ -59,6 +63,24 @@ def test_a_published_report_comes_from_one_commit_and_has_its_plot(report: Path)
     assert "**Warning:**" not in text
     (picture,) = re.findall(r"^!\[.*\]\((.*)\)$", text, re.MULTILINE)
     assert (report.parent / picture).is_file()
+
+
+def test_the_readmes_accuracy_of_cifar_short_is_that_of_its_run() -> None:
+    (results,) = (ROOT / "docs" / "results" / "cifar_short").glob("*-resnet32-se-scheduled-*/results.json")
+    top1 = json.loads(results.read_text())["test"]["top1"]
+    assert f"with `backbone=resnet32`\n**{100 * top1:.2f} %** (docs/results/cifar_short)" in README.read_text()
+
+
+@pytest.mark.parametrize("runs", sorted((ROOT / "docs" / "results").glob("*/runs")), ids=lambda runs: runs.parent.name)
+def test_a_published_report_comes_out_of_its_runs_byte_for_byte(runs: Path, tmp_path, monkeypatch) -> None:
+    report = (runs.parent / "report.md").read_text()
+    (command,) = re.findall(r"^    (srp-report .+)$", report, re.MULTILINE)
+    shutil.copytree(runs, tmp_path / "outputs" / "runs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    report_command()
+    (again,) = tmp_path.glob("outputs/reports/*/report.md")
+    assert again.read_text() == report
 
 
 def test_the_evaluators_figures_are_those_of_the_published_comparison() -> None:
