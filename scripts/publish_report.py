@@ -13,7 +13,9 @@ import sys
 from pathlib import Path
 
 from srp_exp.commands.report import plan_study
+from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.identity import output_folder
+from srp_exp.errors import UserError
 from srp_exp.runs.folder import CONFIG, DATA, PROVENANCE, RESULTS
 from srp_exp.runs.store import State
 from srp_exp.studies.report import contents, write_report
@@ -26,6 +28,9 @@ KEPT = (CONFIG, PROVENANCE, DATA, "metrics.jsonl", RESULTS)
 def main() -> None:
     config, grid = plan_study(sys.argv[1:])
     made = contents(collect(grid, config.study))
+    finished = {run.folder for *_, run in made.runs if run.state == State.finished}
+    if not finished:
+        raise UserError(f"study={config.study.name}: none of its runs is finished in {output_folder(config)}")
     written = output_folder(config) / "reports" / f"{config.study.name}{grid.variant}"
     write_report(made, written)
     published = PUBLISHED / config.study.name
@@ -34,7 +39,6 @@ def main() -> None:
     report = (written / "report.md").read_text()
     for name in ("report.md", *re.findall(r"^!\[.*\]\((.*)\)$", report, re.MULTILINE)):
         shutil.copyfile(written / name, published / name)
-    finished = {run.folder for *_, run in made.runs if run.state == State.finished}
     for folder in sorted(finished):
         kept = published / "runs" / folder.name
         kept.mkdir(parents=True)
@@ -44,4 +48,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as error:
+        if not is_one_line(error):
+            raise
+        sys.exit(f"publish_report: {describe(error)}")
