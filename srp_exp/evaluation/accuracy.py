@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
-from srp_exp.srp.undisturbed import evaluation_mode
+from srp_exp.srp.finding.undisturbed import evaluation_mode
 from srp_exp.training.distributed import SINGLE, Processes
 
 

@@ -1,6 +1,6 @@
 """What passes through the channel attention of a network on real images: the pooled maps and the gates.
 
-No attention type is named, as in srp_exp.srp.find, which tells in which calls a forward pools its map and multiplies
+No attention type is named, as in srp_exp.srp.finding, which tells in which calls a forward pools its map and multiplies
 it: there the values are read while the network runs. With SRP or without, the plain network is looked at, in
 evaluation mode.
 """
@@ -19,8 +19,8 @@ from srp_exp.errors import UserError
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import find_attention, remove_srp
 from srp_exp.srp.calls import CountedCalls, pick
-from srp_exp.srp.findings import Gate
-from srp_exp.srp.values import copies
+from srp_exp.srp.finding.findings import Gate
+from srp_exp.srp.finding.values import copies
 
 Pool = Callable[[Tensor], Tensor]
 """Pools a map (B, ..., H, W) to (B, ..., 1, 1)."""

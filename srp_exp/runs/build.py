@@ -21,7 +21,7 @@ from srp_exp.errors import UserError
 from srp_exp.runs.data import remember_digests
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecords, apply_srp, find_attention
-from srp_exp.srp.findings import summary
+from srp_exp.srp.finding.findings import summary
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.learner import Learner, StepSettings, check_parts

@@ -1,7 +1,7 @@
 """Stochastic Region Pooling: regions, schedules, and their injection into any network."""
 
-from srp_exp.srp.find import find_attention
-from srp_exp.srp.findings import Findings, LeftOut, Pooling
+from srp_exp.srp.finding.find import find_attention
+from srp_exp.srp.finding.findings import Findings, LeftOut, Pooling
 from srp_exp.srp.inject import SrpRecord, SrpRecords, apply_srp, remove_srp
 from srp_exp.srp.pool import Draws, RegionPool
 from srp_exp.srp.region import region_side

@@ -1,7 +1,7 @@
 """Calls of torch functions in the forward of a module, named by their number, and one of them done otherwise.
 
 A forward is Python: nothing in it is rewritten. While it runs under a TorchFunctionMode, every call of a torch function
-is seen, in any spelling, and the one whose place was found before (srp_exp.srp.find) can be answered by something else.
+is seen, in any spelling, and the one whose place was found before (srp_exp.srp.finding) can be answered otherwise.
 """
 
 from dataclasses import dataclass

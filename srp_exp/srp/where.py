@@ -15,7 +15,7 @@ from typing import TypeAlias
 from torch import nn
 
 from srp_exp.errors import UserError
-from srp_exp.srp.findings import Pooling
+from srp_exp.srp.finding.findings import Pooling
 
 Selector: TypeAlias = type[nn.Module] | str
 Where: TypeAlias = Selector | Sequence[Selector]

@@ -1,8 +1,8 @@
 """Find the channel attention of a network: where the mean of a map over height and width gates this map.
 
 No attention type is named, and nothing is rewritten: the network runs on random images, in float64, and values tell
-(srp_exp.srp.record). A gate is a factor of the map that was computed from its mean and changes when a constant is added
-to the map, which tells it from a norm. The pooling in front of a classifier multiplies nothing, so it is never found.
+(lineage.py). A gate is a factor of the map that was computed from its mean and changes when a constant is added to the
+map, which tells it from a norm. The pooling in front of a classifier multiplies nothing, so it is never found.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.errors import UserError
-from srp_exp.srp.findings import Findings
-from srp_exp.srp.lineage import FACTORS
-from srp_exp.srp.search import Search
-from srp_exp.srp.undisturbed import evaluation_mode, undisturbed
+from srp_exp.srp.finding.findings import Findings
+from srp_exp.srp.finding.lineage import FACTORS
+from srp_exp.srp.finding.search import Search
+from srp_exp.srp.finding.undisturbed import evaluation_mode, undisturbed
 
 LOOKED_FOR = (
     "a module that averages a map (B, C, H, W) over H and W, in any spelling, and multiplies the map by something "

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from srp_exp.srp.calls import Call, Path, Place, pick
-from srp_exp.srp.lineage import Lineage
-from srp_exp.srp.values import Frame, FunctionCall, Mean, copies, is_of_torch, tensors_in
-from srp_exp.srp.watch import unseen, watched
+from srp_exp.srp.finding.lineage import Lineage
+from srp_exp.srp.finding.values import Frame, FunctionCall, Mean, copies, is_of_torch, tensors_in
+from srp_exp.srp.finding.watch import unseen, watched
 
 _CASTS = {torch.Tensor.float: torch.Tensor.double, torch.Tensor.half: torch.Tensor.double}
 _CASTS[torch.Tensor.bfloat16] = torch.Tensor.double

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from srp_exp.srp.calls import Place
-from srp_exp.srp.findings import Findings, Gate, LeftOut, Pooling
-from srp_exp.srp.record import Run
-from srp_exp.srp.values import Frame, Mean, Product, copies, gates, is_of_torch, pools_square
+from srp_exp.srp.finding.findings import Findings, Gate, LeftOut, Pooling
+from srp_exp.srp.finding.record import Run
+from srp_exp.srp.finding.values import Frame, Mean, Product, copies, gates, is_of_torch, pools_square
 
 _SMALLEST = 4
 """Side of a map below which poolings can't be told from local ones, or from no pooling: the images are enlarged."""
@@ -36,7 +36,7 @@ CHANGING = "pools by another call from run to run"
 
 
 class Search:
-    """Searches `model`, which has stand-ins of `dtype` for its parameters (srp_exp.srp.undisturbed)."""
+    """Searches `model`, which has stand-ins of `dtype` for its parameters (srp_exp.srp.finding.undisturbed)."""
 
     def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype, training: bool) -> None:
         self.model, self.dtype, self.example, self.training = model, dtype, example, training

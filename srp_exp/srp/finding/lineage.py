@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from srp_exp.srp.values import Frame, FunctionCall, Mean, Node, Product, close, gates, is_map, tensors_in
+from srp_exp.srp.finding.values import Frame, FunctionCall, Mean, Node, Product, close, gates, is_map, tensors_in
 
 aten = torch.ops.aten
 FACTORS = {aten.mul: 0, aten.mul_: 0, aten.div: 0, aten.div_: 0, aten.addcmul: 1}
