@@ -26,7 +26,7 @@ from rich.progress import Progress
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import searched
-from srp_exp.config.faults import describe, is_one_line
+from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
@@ -122,16 +122,13 @@ def main(arguments: Sequence[str]) -> None:
         print(__doc__)
         return
     try:
-        choices, config = read_arguments(arguments)
-        with Progress(console=Console(stderr=True)) as progress:
-            prepare(choices, config, Bars(progress))
+        with ending_in_one_line("prepare_data"):
+            choices, config = read_arguments(arguments)
+            with Progress(console=Console(stderr=True)) as progress:
+                prepare(choices, config, Bars(progress))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
-        if not is_one_line(error):
-            raise
-        sys.exit(f"prepare_data: {describe(error)}")
 
 
 if __name__ == "__main__":

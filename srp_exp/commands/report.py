@@ -19,7 +19,7 @@ from rich.console import Console
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_overrides, searched
 from srp_exp.config.explain import nearest
-from srp_exp.config.faults import describe, is_one_line
+from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
 from srp_exp.runs.store import State, all_runs, find_run
@@ -117,7 +117,7 @@ def main() -> None:
         parser.print_help()
         return
     console = terminal()
-    try:
+    with ending_in_one_line("srp-report"):
         of_folder = searched(options.config_dir)
         match arguments:
             case ["runs", *filters]:
@@ -128,10 +128,6 @@ def main() -> None:
                 raise UserError(f"{word}: it is no command{nearest(word, ['runs', 'compare', 'study=NAME'])}")
             case _:
                 report_study([*arguments, *of_folder], console)
-    except Exception as error:
-        if not is_one_line(error):
-            raise
-        sys.exit(f"srp-report: {describe(error)}")
 
 
 if __name__ == "__main__":

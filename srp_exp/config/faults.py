@@ -1,6 +1,9 @@
 """Whose error is it: the user's, the machine's, or a fault of the program."""
 
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException
@@ -28,6 +31,17 @@ def is_one_line(error: BaseException) -> bool:
     """Whether one line is enough: for the user's errors, and for what the system refuses, such as a full disk."""
     cause = _built(error)
     return is_users(error) or (isinstance(cause, OSError) and cause.errno is not None)
+
+
+@contextmanager
+def ending_in_one_line(program: str) -> Iterator[None]:
+    """At an error for which one line is enough, end `program` with that line and exit code 1."""
+    try:
+        yield
+    except Exception as error:
+        if not is_one_line(error):
+            raise
+        sys.exit(f"{program}: {describe(error)}")
 
 
 def describe(error: BaseException) -> str:
