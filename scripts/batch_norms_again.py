@@ -8,18 +8,21 @@ forward passes each, on the CPU or the GPU that the run is set to.
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.register import register
-from srp_exp.runs.build import Data, build_data, build_model
+from srp_exp.errors import UserError
+from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
+from srp_exp.runs.data import refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.evaluate import evaluate_on
 from srp_exp.runs.folder import CONFIG
+from srp_exp.runs.read import leave_out_weights
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import FINAL, load, model_state
 from srp_exp.training.distributed import SINGLE
@@ -32,12 +35,29 @@ def top1(config: DictConfig, model: nn.Module, data: Data) -> str:
 
 def gather_again(config: DictConfig, model: nn.Module, data: Data) -> None:
     batches = data.training_batches(config.recipe.batch_size, config.seed)
-
-    def images() -> Iterator[Tensor]:
-        yield from (batch.images for batch in batches.epoch(0))
-
     with autocast(data.device, config.precision):
-        update_bn(images(), model)
+        update_bn((batch.images for batch in batches.epoch(0)), model)
+
+
+def row(folder: Path) -> list[str]:
+    """The accuracies of the run in `folder` as trained, and with statistics gathered with regions and without."""
+    checkpoint = folder / "checkpoints" / FINAL
+    if not checkpoint.is_file():
+        raise UserError(f"{folder}: no finished run is there (no {checkpoint})")
+    config = OmegaConf.load(folder / CONFIG)
+    assert isinstance(config, DictConfig)
+    leave_out_weights(config)
+    choose_kernels(config)
+    data = build_data(config, build_device(config.device))
+    refuse_other_data(folder, digests_of_data(config, data.dataset))
+    model, _ = build_model(config, data.dataset, data.device)
+    model.load_state_dict(model_state(load(checkpoint)))
+    trained = top1(config, model, data)
+    gather_again(config, model, data)
+    with_regions = top1(config, model, data)
+    remove_srp(model)
+    gather_again(config, model, data)
+    return [trained, with_regions, top1(config, model, data)]
 
 
 def main() -> None:
@@ -46,22 +66,9 @@ def main() -> None:
     register()
     print("| run | as trained | gathered again, with regions | without |\n|---|---:|---:|---:|")
     for folder in parser.parse_args().runs:
-        config = OmegaConf.load(folder / CONFIG)
-        assert isinstance(config, DictConfig)
-        choose_kernels(config)
-        device = build_device(config.device)
-        data = build_data(config, device)
-        row = []
-        for again, regions in ((False, True), (True, True), (True, False)):
-            model, _ = build_model(config, data.dataset, device)
-            model.load_state_dict(model_state(load(folder / "checkpoints" / FINAL)))
-            if not regions:
-                remove_srp(model)
-            if again:
-                gather_again(config, model, data)
-            row.append(top1(config, model, data))
-        print(f"| {folder.name} | {' | '.join(row)} |", flush=True)
+        print(f"| {folder.name} | {' | '.join(row(folder))} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    with ending_in_one_line("batch_norms_again"):
+        main()
