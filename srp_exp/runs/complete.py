@@ -33,7 +33,7 @@ from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.logs import LOG, log_to
+from srp_exp.training.logs import LOG, log_from_the_start, log_to
 from srp_exp.training.loop import Training, fit
 from srp_exp.training.pictures import regions_on_images
 from srp_exp.training.profiler import Profiled
@@ -51,7 +51,11 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
     device = build_device(config.device)
     for name in config.evaluators:
         load_evaluator(name)  # not after hours of training
-    with connected(device) as processes, memory_suffices(device, config.recipe.batch_size, _less_memory(config)):
+    with (
+        connected(device) as processes,
+        log_from_the_start(processes.writes),
+        memory_suffices(device, config.recipe.batch_size, _less_memory(config)),
+    ):
         data = build_data(config, device, processes)  # before the folder is touched
         model, records = build_model(config, data.dataset, device)
         batches = data.training_batches(config.recipe.batch_size, config.seed)

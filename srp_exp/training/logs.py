@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from rich.console import Console
@@ -19,23 +20,41 @@ class _ConsoleHandler(logging.Handler):
 
 
 @contextmanager
+def log_from_the_start(writes: bool = True) -> Iterator[None]:
+    """Log to the console; within it, `log_to` writes to run.log also what was said before there was a folder.
+
+    Of several processes only the one that `writes` logs anything.
+    """
+    kept = MemoryHandler(capacity=0, flushLevel=logging.CRITICAL + 1, flushOnClose=False)  # without a target it keeps
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+    LOG.handlers = [kept, _ConsoleHandler()] if writes else [logging.NullHandler()]
+    try:
+        yield
+    finally:
+        LOG.handlers = []
+
+
+@contextmanager
 def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
     """Log to the console and to run.log in `folder`, which also gets the traceback of an exception that leaves.
 
     Of several processes only the one that `writes` logs anything.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of no CUDA where a step is compiled
+    LOG.propagate = False
     if not writes:
-        LOG.addHandler(logging.NullHandler())
-        LOG.propagate = False
+        LOG.handlers = [logging.NullHandler()]
         yield
         return
     file = logging.FileHandler(folder / "run.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handlers = [file, _ConsoleHandler()]
+    for handler in LOG.handlers:
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            handler.flush()
     LOG.setLevel(logging.INFO)
-    LOG.propagate = False
-    LOG.handlers = list(handlers)
+    LOG.handlers = [file, _ConsoleHandler()]
     try:
         yield
     except SystemExit:

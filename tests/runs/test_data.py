@@ -45,6 +45,16 @@ def test_what_was_read_is_on_record(finished) -> None:
     assert json.loads((run / "data.json").read_text()).keys() == {"class names", *parts}
 
 
+def test_what_was_noted_about_the_data_is_on_the_console_and_in_the_log(command_line, tmp_path) -> None:
+    data = make_folder(tmp_path / "own", 0)
+    (data / "train" / "a" / "notes.txt").touch()
+    outcome = command_line(*TINY, f"dataset.root={data}", f"output_dir={tmp_path / 'out'}")
+    (run,) = (tmp_path / "out" / "runs").iterdir()
+    for said in (outcome.out, (run / "run.log").read_text()):
+        for note in ("1 files are no pictures and passed over (train/a/notes.txt)", "held in memory at their size"):
+            assert said.count(note) == 1
+
+
 def test_a_finished_run_is_skipped_over_its_data_wherever_they_lie(command_line, finished, tmp_path) -> None:
     output, data = finished
     for root in (data, shutil.copytree(data, tmp_path / "moved")):
