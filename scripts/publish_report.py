@@ -28,7 +28,7 @@ KEPT = (CONFIG, PROVENANCE, DATA, "metrics.jsonl", RESULTS, f"{EVALUATION}/*.jso
 
 
 def refuse_to_lose(published: Path, made: Contents, finished: list[Run]) -> None:
-    """Raise UserError where `published` is of another grid, or has runs that aren't among the `finished`."""
+    """Raise UserError where `published` is of another grid, or of more runs, or of some that aren't `finished` now."""
     report = published / "report.md"
     if report.is_file() and not all(f"    {command}\n" in report.read_text() for command in made.commands):
         raise UserError(f"{report}: is of another command (How to reproduce); give that one, or remove the folder")
@@ -38,15 +38,19 @@ def refuse_to_lose(published: Path, made: Contents, finished: list[Run]) -> None
             f"{published}: {len(lost)} of its runs aren't among the finished, such as {min(lost)}; copy what is in "
             f"{published / 'runs'} to outputs/runs"
         )
+    told = re.search(r"^- data: .*$", report.read_text(), re.MULTILINE) if report.is_file() else None
+    before = sum(map(int, re.findall(r"\((\d+) runs?\)", told[0]))) if told else 0
+    if len(finished) < before:
+        raise UserError(f"{report}: was made from {before} runs, and {len(finished)} are finished; finish the others")
 
 
 def publish(published: Path, made: Contents, finished: list[Run]) -> None:
     """Put the report and what `finished` runs say into the folder `published`."""
-    shutil.rmtree(published, ignore_errors=True)
-    published.mkdir(parents=True)
     with TemporaryDirectory() as written:
         write_report(made, Path(written))
         report = Path(written, "report.md").read_text()
+        shutil.rmtree(published, ignore_errors=True)
+        published.mkdir(parents=True)
         for name in ("report.md", *re.findall(r"^!\[.*\]\((.*)\)$", report, re.MULTILINE)):
             shutil.copyfile(Path(written, name), published / name)
     for run in finished:

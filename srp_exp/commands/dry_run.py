@@ -35,7 +35,8 @@ def dry_run(grid: Grid, console: Console) -> None:
             console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", soft_wrap=True)
             failed = True
             continue
-        finished = [p.run.results["training_seconds"] for p in runs if p.run.state == State.finished]
+        whole = [p.run for p in runs if p.run.state == State.finished and len(p.run.starts) <= 1]  # not the end of one
+        finished = [run.results["training_seconds"] for run in whole]
         seconds = statistics.median(finished) if finished else step_time
         total += seconds * len(left)
     if total:

@@ -40,7 +40,8 @@ def markdown(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*<|])", r"\\\1", text)
+    """Text for Markdown: nothing of it is a tag, a link, an entity or emphasis, and it stays in its row."""
+    return re.sub(r"([\\`*<|~]|\b_\B|\B_\b|\](?=[(\[])|&(?=#?\w+;))", r"\\\1", text.replace("\n", " "))
 
 
 def latex(table: Table, label: str) -> str:
@@ -70,7 +71,9 @@ def latex(table: Table, label: str) -> str:
         r"\toprule",
         *_latex_header(table),
         r"\midrule",
-        *(rf"{'{}' * row.startswith('[')}{row} \\" for row in body),  # else it is an option of the rule or row above
+        *(
+            rf"{'{}' * row.startswith(('[', '*'))}{row} \\" for row in body
+        ),  # else it is an option of the rule or row above
         r"\bottomrule",
         r"\end{tabular}",
         *fit[1:],

@@ -48,7 +48,8 @@ class Measured:
 
     @cached_property
     def unit(self) -> Unit:
-        return unit_of(self.statement.metric, [abs(float(d)) for of in self.cells.values() for d in of.flat])
+        differences = [float(d) for of in self.cells.values() for d in of.flat]
+        return unit_of(self.statement.metric, differences if any(differences) else [self.statement.smallest])
 
     @cached_property
     def p(self) -> float | None:

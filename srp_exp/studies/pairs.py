@@ -120,13 +120,17 @@ def check_decidable(study: Mapping[str, Any], runs: Runs) -> None:
     """Raise ValueError where a statement can't come out in every way, with the seeds that it takes."""
     found = statements(study, runs)
     for statement, level in zip(found, levels(found), strict=True):
-        pairs = sum(min(len(statement.cells[cell]) for cell in group) for group in statement.groups)
-        if statement.structural or study["pilot"] or pairs >= level.fewest_pairs:
+        of_groups = [min(len(statement.cells[cell]) for cell in group) for group in statement.groups]
+        pairs = sum(of_groups)
+        if statement.structural or study["pilot"] or (pairs >= level.fewest_pairs and max(of_groups) > 1):
             continue
-        seeds = math.ceil(level.fewest_pairs / len(statement.groups))
+        seeds = max(2, math.ceil(level.fewest_pairs / len(of_groups)))  # one tells nothing of their spread
+        many, needed = f"{pairs} pair{'s' * (pairs != 1)}", f"{level.fewest_pairs}"
+        if pairs >= level.fewest_pairs:
+            many, needed = f"{many}, one of each cell,", "two seeds of a cell"
         raise UserError(
-            f"study={study['name']}: {pairs} pair{'s' * (pairs != 1)} of {statement.method} and {statement.baseline} "
-            f"can't decide, it takes {level.fewest_pairs}: 'seed=range({seeds})', or study.pilot=true to run it so"
+            f"study={study['name']}: {many} of {statement.method} and {statement.baseline} can't decide, it takes "
+            f"{needed}: 'seed=range({seeds})', or study.pilot=true to run it so"
         )
 
 

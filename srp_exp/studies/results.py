@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +85,7 @@ class Unit:
     of_difference: str = ""
 
     def show(self, value: float, signed: bool = False) -> str:
-        return f"{value * self.factor:{'+' if signed else ''},.{self.decimals}f}"
+        return f"{value * self.factor:{'+' if signed else ''}z,.{self.decimals}f}"
 
     def interval(self, bounds: tuple[float, float] | None, signed: bool = False) -> str:
         """[low, high]; empty where there is none."""
@@ -124,13 +124,13 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
     plain = plain_study(study)
     entries = []
     for (method, cell), runs in grid.entries.items():
-        measured = {s: r.value(study.metric) for s, r in runs.items() if r.state == State.finished}
+        measured = {seed: value_of(run, study.metric) for seed, run in runs.items()}
         values = {seed: value for seed, value in measured.items() if value is not None}
         entries.append(Entry(method, cell, runs, values))
     finished = {run.folder: run for run in (p.run for p in grid.runs) if run.state == State.finished}
     same = {name: of for name, of in origins(finished.values()).items() if name != "data"}  # which a grid may vary
     warnings = [f"runs of different {name} in one table: {counted(of)}" for name, of in same.items() if len(of) > 1]
-    warnings += _other_data(finished.values())
+    warnings += _other_data(list(finished.values()))
     for run in finished.values():
         warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
     warnings += _unmeasured(finished.values(), _metrics(plain))
@@ -142,23 +142,28 @@ def origins(runs: Iterable[Run]) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
         found["data"][str(run.config["dataset"]["name"])] += 1
-        found["commit"][run.commit.replace("+", " with uncommitted changes")] += 1
+        found["commit"][run.commit.replace("+", " with uncommitted changes ")] += 1
         for package in PACKAGES:
             found[package][run.provenance["packages"].get(package, "unknown")] += 1
-        for name in ("python", "device", "processes", "threads"):
-            found[name][str(run.provenance[name])] += 1
+        for name in ("python", "device", "driver", "processes", "threads"):
+            if run.provenance.get(name) is not None:  # a processor has no driver
+                found[name][str(run.provenance[name])] += 1
     return dict(found)
 
 
-def _other_data(runs: Iterable[Run]) -> list[str]:
-    """Where runs of one data set, with one choice of its settings, have read other pictures or labels."""
+def _other_data(runs: Sequence[Run]) -> list[str]:
+    """Where runs of one data set, with one choice of its settings, have read other pictures or labels, or may have."""
+    unknown = [run.folder.name for run in runs if not run.data]
+    lines = []
+    if 0 < len(unknown) < len(runs):
+        lines = [f"{len(unknown)} of {len(runs)} finished runs don't say what data they read, as {min(unknown)}"]
     digests: dict[str, Counter[str]] = {}
     for run in runs:
         if run.data:
             dataset = {name: value for name, value in run.config["dataset"].items() if name not in _SAME_DATA}
             found = hashlib.sha256(json.dumps(run.data, sort_keys=True).encode()).hexdigest()[:8]
             digests.setdefault(json.dumps(dataset, sort_keys=True), Counter())[found] += 1
-    return [
+    return lines + [
         f"runs of different data in one table: {json.loads(dataset)['name']} with the digests {counted(counts)}"
         for dataset, counts in digests.items()
         if len(counts) > 1

@@ -3,6 +3,7 @@
 import json
 import re
 
+import pytest
 from planned_grids import THREE, begin, fail, finish
 
 from srp_exp.commands.report import plan_study
@@ -64,10 +65,65 @@ def test_runs_of_other_code_versions_or_devices_are_told(tmp_path) -> None:
         tmp_path, commit="fedcba9876543210", diff="diff", packages={"torch": "2.9.0", "timm": "1.0.31"}, device="cuda"
     )
     assert results.warnings == (
-        "runs of different commit in one table: 0123456789 (5 runs), fedcba9876 with uncommitted changes (1 run)",
+        "runs of different commit in one table: "
+        "0123456789 (5 runs), fedcba9876 with uncommitted changes df0879 (1 run)",
         "runs of different torch in one table: 2.14.1 (5 runs), 2.9.0 (1 run)",
         "runs of different device in one table: AMD EPYC (5 runs), cuda (1 run)",
     )
+
+
+def test_runs_of_one_commit_with_different_changes_or_drivers_are_told(tmp_path) -> None:
+    lines = [*THREE[1:], "study=three", "dataset=synthetic", "seed=0,1", f"output_dir={tmp_path}"]
+    _, grid = plan_study(lines)
+    for planned in grid.runs:
+        finish(planned, 0.5, diff=f"+x = {planned.method}", driver="550" if planned.seed else "545")
+    config, grid = plan_study(lines)
+    commits, drivers = collect(grid, config.study).warnings
+    assert re.fullmatch(
+        "runs of different commit in one table: "
+        + ", ".join(["0123456789 with uncommitted changes [0-9a-f]{6} \\(2 runs\\)"] * 3),
+        commits,
+    )
+    assert drivers == "runs of different driver in one table: 545 (3 runs), 550 (3 runs)"
+
+
+def test_a_run_that_went_on_with_other_threads_is_told(tmp_path) -> None:
+    results = collected(tmp_path, earlier_starts=[{"threads": 4}])
+    assert any("threads 4 -> 1" in warning for warning in results.warnings)
+
+
+def test_the_results_of_another_run_are_refused_and_missing_digests_told(tmp_path) -> None:
+    lines = [*THREE[1:], "study=three", "dataset=synthetic", "seed=0,1", f"output_dir={tmp_path}"]
+    _, grid = plan_study(lines)
+    for planned in grid.runs:
+        finish(planned, 0.5)
+        (planned.run.folder / "data.json").write_text("{}")
+    first, last = grid.runs[0].run.folder, grid.runs[-1].run.folder
+    (last / "data.json").write_text('{"training pictures": "two"}')
+    config, grid = plan_study(lines)
+    (warning,) = collect(grid, config.study).warnings
+    assert warning.startswith("5 of 6 finished runs don't say what data they read")
+    results = json.loads((first / "results.json").read_text())
+    (last / "results.json").write_text(json.dumps({**results, "run": first.name}))
+    _, grid = plan_study(lines)
+    with pytest.raises(ValueError, match=f"{last.name}/results.json is that of {first.name}"):
+        collect(grid, config.study)
+
+
+def test_a_value_that_is_not_finite_is_named_without_a_comparison_too(tmp_path) -> None:
+    lines = [
+        *THREE[1:],
+        "study=three",
+        "dataset=synthetic",
+        "seed=0,1",
+        "study.comparisons=[]",
+        f"output_dir={tmp_path}",
+    ]
+    _, grid = plan_study(lines)
+    finish(grid.runs[0], float("nan"))
+    config, grid = plan_study(lines)
+    with pytest.raises(ValueError, match=f"top1=nan in .*{grid.runs[0].run.folder.name} can't be compared"):
+        collect(grid, config.study)
 
 
 def test_runs_over_other_data_are_told(tmp_path) -> None:

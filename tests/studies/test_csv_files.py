@@ -57,7 +57,7 @@ def test_the_reason_of_a_failure_and_uncommitted_changes(make_results: Any) -> N
     runs[1].provenance["diff"] = "changes"
     first, second = read(csv_of(run_values(results)))
     assert first["failure"] == 'loss is "nan", at step 3'
-    assert second["commit"] == "0123456789+"
+    assert second["commit"] == "0123456789+d0b4ba"
 
 
 def test_a_study_without_a_single_result_can_be_written(make_results: Any) -> None:

@@ -2,11 +2,12 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from srp_exp.studies.formats import escape_latex, latex, markdown, print_table, spans
+from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
 from srp_exp.studies.tables import Table, TableCell
 
 TABLE = Table(
@@ -51,6 +52,26 @@ def test_markdown_read_back() -> None:
     assert text.startswith("Accuracy (%) of a_b\n\n|")
     assert "\n\n[1] Source: A & B" in text
     assert "| --- | ---: | ---: | ---: |" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("_y_ a_b", r"\_y\_ a_b"),
+        ("~~s~~", r"\~\~s\~\~"),
+        ("[l](http://x) [1, 2]", r"[l\](http://x) [1, 2]"),
+        ("&lt;b&gt; A & B", r"\&lt;b\&gt; A & B"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_what_markdown_would_read_as_its_own_is_escaped(text: str, escaped: str) -> None:
+    assert escape_markdown(text) == escaped
+
+
+def test_a_row_of_latex_that_begins_with_a_star_keeps_it() -> None:
+    row = (TableCell("*SE*"), *TABLE.rows[0][1:])
+    text = latex(replace(TABLE, rows=(TABLE.rows[0], row)), "tab:a")
+    assert "\n{}*SE* &" in text  # \\\\ before a star is another command
 
 
 def test_latex_has_the_structure_of_a_booktabs_table() -> None:

@@ -114,6 +114,13 @@ def test_a_study_that_can_not_decide_is_refused_with_the_seeds_that_it_takes(
     check_decidable(study(better, pilot=True), runs("srp", "gap", seeds=seeds))
 
 
+def test_one_seed_of_many_cells_decides_nothing(better: Any) -> None:
+    cells = tuple((("dataset", name),) for name in "abcdef")
+    with pytest.raises(ValueError, match=r"6 pairs, one of each cell, .* takes two seeds of a cell: 'seed=range\(2\)'"):
+        check_decidable(study(better), runs("srp", "gap", seeds=1, cells=cells))
+    check_decidable(study(better), runs("srp", "gap", seeds=2, cells=cells))
+
+
 def test_more_statements_take_more_seeds(better: Any) -> None:
     # Row 4: one of two is refuted at 0.025, which 2 / 2^6 = 0.031 doesn't reach.
     with pytest.raises(ValueError, match=r"6 pairs .* takes 7: 'seed=range\(7\)'"):
