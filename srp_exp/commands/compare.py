@@ -59,6 +59,8 @@ def execute(config: DictConfig) -> None:
         _complete(run, config)
     if not _labels(a).equals(_labels(b)):
         raise UserError(f"{a.name} and {b.name} hold different images in split={config.split}; compare another split")
+    for run in (a, b):
+        _check_evaluation(run)
     report = {
         "a": a.name,
         "b": b.name,
@@ -108,10 +110,34 @@ def _complete(run: _Run, config: DictConfig) -> None:
     measure_checkpoint(run.config, run.checkpoint, config.split, missing, run.folder)
 
 
+def _check_evaluation(run: _Run) -> None:
+    """Raise UserError where the metrics of an evaluation aren't those of its predictions."""
+    found, told = float(_right(run).mean()), _metrics(run)["top1"]
+    if abs(found - told) > 1e-6:
+        raise UserError(
+            f"{run.folder}: metrics.json has top1={told:.4g} and predictions.parquet {found:.4g}, so one of them is of "
+            "another run: remove the folder, and it is evaluated again"
+        )
+
+
 def _labels(run: _Run) -> Any:
     file = run.folder / "predictions.parquet"
     with reading(file):
         return pq.read_table(file, columns=["index", "label"])
+
+
+def _right(run: _Run) -> Any:
+    """Whether the prediction is right, in the order of the index."""
+    file = run.folder / "predictions.parquet"
+    with reading(file):
+        answers = pq.read_table(file, columns=["index", "label", "prediction"]).sort_by("index")
+        return answers["label"].to_numpy() == answers["prediction"].to_numpy()
+
+
+def _metrics(run: _Run) -> dict[str, Any]:
+    file = run.folder / "metrics.json"
+    with reading(file):
+        return dict(json.loads(file.read_text()))
 
 
 def _measured(run: _Run, evaluator: str) -> dict[str, Any]:
@@ -125,8 +151,7 @@ def _values(a: _Run, b: _Run, evaluators: list[str]) -> dict[str, list[float | N
     """[A, B, B - A] by name, metrics first; None where a value is undefined or only one of the runs has it."""
     sides: list[dict[str, float | None]] = []
     for run in (a, b):
-        with reading(run.folder / "metrics.json"):
-            metrics = dict(json.loads((run.folder / "metrics.json").read_text()))
+        metrics = _metrics(run)
         values = {name: metrics[name] for name in METRICS if name in metrics}
         for evaluator in evaluators:
             summary = _measured(run, evaluator)["summary"]
@@ -155,13 +180,7 @@ def _origins(*folders: str) -> dict[str, list[Any]]:
 
 def _mcnemar(a: _Run, b: _Run) -> dict[str, float]:
     """How many images one alone has right, and the exact p-value of McNemar's test."""
-    right = []
-    for run in (a, b):
-        with reading(run.folder / "predictions.parquet"):
-            answers = pq.read_table(run.folder / "predictions.parquet", columns=["index", "label", "prediction"])
-        answers = answers.sort_by("index")
-        right.append(answers["label"].to_numpy() == answers["prediction"].to_numpy())
-    test = mcnemar(*right)
+    test = mcnemar(_right(a), _right(b))
     return {"only_a": test.only_a, "only_b": test.only_b, "p": test.p}
 
 

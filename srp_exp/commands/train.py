@@ -1,6 +1,7 @@
 """mode=train: train a run; a finished one is skipped without torch, whose import takes seconds."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def execute(config: DictConfig) -> None:
         return
     if (folder / RESULTS).exists() and not config.rerun:
         _check_data(config, folder)
+        _ = find_run(folder).results  # which are read before it is said
         print(f"finished already: {folder} (rerun=true trains it afresh)")
     else:
         from srp_exp.runs.complete import complete_run
@@ -65,7 +67,8 @@ def _show(folder: Path) -> None:
     show_metrics("test", find_run(folder).results["test"])
     print(f"run folder  {folder}")
     if HydraConfig.get().mode == RunMode.RUN:
-        print(f"{os.path.relpath(Path(sys.executable).with_name('tensorboard'))} --logdir {folder}")
+        tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+        print(shlex.join([tensorboard, "--logdir", str(folder)]))
 
 
 def _measure_missing(config: DictConfig, folder: Path) -> None:

@@ -16,8 +16,8 @@ from srp_exp.runs.data import refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder import EVALUATION
 from srp_exp.runs.lock import only_writer
-from srp_exp.runs.read import leave_out_weights
-from srp_exp.training.checkpoints import FINAL, load, model_state
+from srp_exp.runs.read import leave_out_weights, load_of_run, run_of
+from srp_exp.training.checkpoints import FINAL, model_state
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.learner import autocast
 from srp_exp.training.logs import log_to
@@ -29,9 +29,9 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
     device = build_device(config.device)
     with connected(device) as processes:
         data = build_data(config, device, processes)
-        refuse_other_data(_run_of(checkpoint), digests_of_data(config, data.dataset))
+        refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))
         model, _ = build_model(config, data.dataset, device)
-        model.load_state_dict(model_state(load(checkpoint)))
+        model.load_state_dict(model_state(load_of_run(checkpoint)))
         evaluation = evaluate_on(config, model, data, config.split, processes)
         if processes.writes:
             evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
@@ -59,21 +59,16 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     choose_kernels(config)
     device = build_device(config.device)
     data = build_data(config, device)
-    refuse_other_data(_run_of(checkpoint), digests_of_data(config, data.dataset))
+    refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))
     plain = config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, data.dataset, device)
-    model.load_state_dict(model_state(load(checkpoint)))
+    model.load_state_dict(model_state(load_of_run(checkpoint)))
     batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
     context = autocast(device, config.precision)
     dataset = data.dataset
     subject = Subject(model.eval(), batches, dataset.class_names, context, config.seed, dataset.mean, dataset.std)
     return subject, dataset
-
-
-def _run_of(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint belongs to, if it lies where runs keep theirs."""
-    return checkpoint.parent.parent
 
 
 def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Evaluation:

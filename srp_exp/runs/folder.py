@@ -1,6 +1,7 @@
 """A run folder: what lies in it under which name, and how it looks to who passes by."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
 def differences(starts: Sequence[dict[str, Any]]) -> list[str]:
     """How the starts of one run differ in what may change its numbers: code, packages, device; [] where they don't."""
     found = []
-    for name in ("commit", "python", "device", "driver", "processes"):
+    for name in ("commit", "python", "device", "driver", "processes", "threads"):
         values = list(dict.fromkeys(str(start.get(name)) for start in starts))
         if len(values) > 1:
             found.append(f"{name} {' -> '.join(value[:12] if name == 'commit' else value for value in values)}")
@@ -63,6 +64,16 @@ def differences(starts: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
+def refuse_other_run(file: Path, folder: Path, run: str) -> None:
+    """Raise UserError where `file`, which lies in the run folder `folder`, says that it is of another `run`.
+
+    The hashes at the end of the names are compared: a folder may have been moved, or renamed.
+    """
+    of_folder, of_file = (re.search("-([0-9a-f]{10})$", name) for name in (folder.resolve().name, run))
+    if of_folder and of_file and of_folder[1] != of_file[1]:
+        raise UserError(f"{file} is that of {run}: put it back there, or remove {folder} and give its command again")
+
+
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
     """Name `file` where reading it fails: MissingFileError where it isn't there, UserError where it is damaged."""
@@ -71,6 +82,8 @@ def reading(file: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise MissingFileError(f"{file} is not there: {remedy}") from None
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
         said = next(iter(str(error).splitlines()), "")
         why = {KeyError: f"no {said}", TypeError: "other content", AttributeError: "other content"}.get(

@@ -8,6 +8,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srp_exp.errors import MissingFileError, UserError
+from srp_exp.runs.folder import refuse_other_run
 from srp_exp.training.checkpoints import FINAL, load
 
 TRUSTED = (
@@ -24,7 +25,7 @@ def read_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tu
     data_root...) from `config`. Raises ValueError where `overrides` of the command line would change what the run is.
     """
     checkpoint = _checkpoint(config)
-    trained = OmegaConf.create(load(checkpoint)["config"])
+    trained = OmegaConf.create(load_of_run(checkpoint)["config"])
     assert isinstance(trained, DictConfig)
     _check_targets(trained, config.trust_targets)
     changed = [o for o in overrides if not _is_setting(o, settings)]
@@ -36,6 +37,18 @@ def read_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tu
     for name in settings & {str(key) for key in config}:
         trained[name] = config[name]
     return trained, checkpoint
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, if it lies where runs keep theirs."""
+    return checkpoint.resolve().parent.parent
+
+
+def load_of_run(checkpoint: Path) -> dict[str, Any]:
+    """The content of a checkpoint; raises UserError where it lies in the folder of a run that didn't write it."""
+    content = load(checkpoint)
+    refuse_other_run(checkpoint, run_of(checkpoint), str(content.get("name")).partition("/")[0])
+    return content
 
 
 def leave_out_weights(trained: DictConfig) -> None:

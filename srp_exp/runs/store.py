@@ -1,5 +1,6 @@
 """Run folders as they are on the disk: in which state each is, and what it holds."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from srp_exp.files import write_atomically
-from srp_exp.runs.folder import CONFIG, DATA, PROVENANCE, RESULTS, failure_files, read_starts, reading
+from srp_exp.runs.folder import CONFIG, DATA, PROVENANCE, RESULTS, failure_files, read_starts, reading, refuse_other_run
 from srp_exp.runs.lock import is_held
 
 JOB = "slurm_job.txt"
@@ -71,6 +72,7 @@ class Run:
         """results.json: {"test": {"top1": ..., "loss": ...}, "parameters": ..., "training_seconds": ...}."""
         with reading(self.folder / RESULTS):
             results = dict(json.loads((self.folder / RESULTS).read_text()))
+            refuse_other_run(self.folder / RESULTS, self.folder, str(results.get("run", "")))
             test = {name: float(value) for name, value in results["test"].items()}
             return {**results, "test": test, "training_seconds": float(results["training_seconds"])}
 
@@ -95,11 +97,12 @@ class Run:
 
     @property
     def commit(self) -> str:
-        """That of a finished run, with a + where there were uncommitted changes; empty where none is known."""
+        """That of a finished run, with + and a digest where it had uncommitted changes; empty if not known."""
         if self.state != State.finished:
             return ""
         commit = (self.provenance["commit"] or "unknown")[:10]
-        return f"{commit}+" if self.provenance["diff"] else commit
+        diff = self.provenance["diff"]
+        return f"{commit}+{hashlib.sha256(diff.encode()).hexdigest()[:6]}" if diff else commit
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:

@@ -237,6 +237,18 @@ def test_a_split_of_other_labels_is_refused(command_line, copies, tmp_path) -> N
     assert not (tmp_path / "reports").exists()
 
 
+def test_an_evaluation_that_is_mixed_of_two_is_refused(command_line, copies, tmp_path) -> None:
+    file = Path("evaluation", "test", "metrics.json")
+    found = read_json(copies["gap"] / file)
+    (copies["gap"] / file).write_text(json.dumps({**found, "top1": found["top1"] + 0.01}))
+    outcome = command_line(
+        "mode=compare", f"run={copies['gap']}", f"other={copies['scheduled']}", f"output_dir={tmp_path}", "device=cpu"
+    )
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "one of them is of another run" in outcome.err and str(copies["gap"]) in outcome.err
+    assert not (tmp_path / "reports").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

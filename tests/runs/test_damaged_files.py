@@ -109,6 +109,31 @@ def test_damaged_results_stop_every_command_that_needs_them(command_line, runs, 
     assert_one_line(run_report("runs"), file)
 
 
+def test_the_results_of_another_run_are_refused(command_line, runs) -> None:
+    shutil.copyfile(runs[1] / "results.json", runs[0] / "results.json")
+    for arguments in ((*TINY, "seed=0"), GRID):
+        outcome = command_line(*arguments)
+        assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
+        assert f"{runs[0].name}/results.json is that of {runs[1].name}" in outcome.err
+        assert "finished already" not in outcome.out
+    assert f"is that of {runs[1].name}" in run_report("runs")
+
+
+@pytest.mark.parametrize("command", ["mode=eval", "mode=export", "mode=compare", "evaluators=[responses]"])
+def test_the_network_of_another_run_is_refused(command_line, runs, command) -> None:
+    """Wherever the folder has been moved to, under whatever name; a file named by checkpoint= is what it is."""
+    shutil.copyfile(runs[1] / "checkpoints" / "final.pt", runs[0] / "checkpoints" / "final.pt")
+    before = (runs[0] / "evaluation" / "test" / "metrics.json").read_bytes()
+    more = {"mode=export": ["format=safetensors"], "mode=compare": [f"other={runs[1]}"]}.get(command, [])
+    named = [*TINY, "seed=0"] if command.startswith("evaluators") else [f"run={runs[0]}", "device=cpu"]
+    outcome = command_line(command, *named, *more)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
+    assert f"final.pt is that of {runs[1].name}" in outcome.err
+    assert (runs[0] / "evaluation" / "test" / "metrics.json").read_bytes() == before
+    moved = runs[1].rename(runs[1].with_name("my best"))
+    assert command_line("mode=eval", f"run='{moved}'", "device=cpu").code == 0
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "command"),
     [
