@@ -397,11 +397,14 @@ def unpack_too_many(*arguments):
     return one, other
 
 
-def test_a_failed_build_is_one_line_and_leaves_no_run_folder(command_line, tmp_path) -> None:
-    outcome = command_line(*TINY, "backbone.depth=9", f"output_dir={tmp_path}")
+@pytest.mark.parametrize(
+    ("override", "named"), [("backbone.depth=9", "9"), ("optimizer._target_=torch.optim.Adamax", "optimizer=sgd")]
+)
+def test_a_failed_build_is_one_line_and_leaves_no_run_folder(command_line, tmp_path, override, named) -> None:
+    outcome = command_line(*TINY, override, f"output_dir={tmp_path}")
     assert outcome.code == 1
     assert outcome.err.count("\n") == 1, outcome.err
-    assert "9" in outcome.err
+    assert named in outcome.err
     assert not list(tmp_path.glob("runs/*"))
 
 

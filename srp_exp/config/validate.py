@@ -89,6 +89,8 @@ def _validate_choices(config: DictConfig) -> None:
 
 def _validate_training(config: DictConfig) -> None:
     recipe = config.recipe
+    if config.dry and config.mode.name != "train":
+        raise UserError(f"dry=true: tries out a training, not mode={config.mode.name}; leave it out")
     if not isinstance(config.checkpoint, str) and not OmegaConf.is_dict(config.checkpoint):
         raise UserError(f"checkpoint={config.checkpoint}: give a file, or set checkpoint.every_steps, .every_minutes")
     if recipe.selection.name == "best" and config.dataset.val_fraction == 0:
@@ -104,6 +106,10 @@ def _validate_training(config: DictConfig) -> None:
         raise UserError(
             f"recipe.accumulate_steps={recipe.accumulate_steps} does not divide recipe.batch_size={recipe.batch_size}"
         )
+    if config.optimizer.get("nesterov") and config.optimizer.get("momentum") == 0:
+        raise UserError("optimizer.momentum=0: Nesterov's needs some; set optimizer.nesterov=false")
+    if recipe.ema_warmup and recipe.ema_decay is None:
+        raise UserError("recipe.ema_warmup=true: there is no average to warm up; set recipe.ema_decay, or leave it out")
     if recipe.pretrained and "pretrained" not in config.backbone:
         raise UserError(
             f"recipe.pretrained=true: there are no pretrained weights of backbone={config.backbone.name}; "

@@ -3,7 +3,8 @@
 Only commands/ and runs/ ever see a configuration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,9 +133,11 @@ def build_learner(
     groups = parameter_groups(model, chosen.weight_decay, chosen.decay_norm_and_bias, chosen.lr, chosen.head_lr_factor)
     of_groups = ("name", "weight_decay", "decay_norm_and_bias", "head_lr_factor")
     make_optimizer = instantiate(_arguments(chosen, without=of_groups))
-    optimizer = make_optimizer(groups)
+    with _named(f"optimizer={chosen.name}"):
+        optimizer = make_optimizer(groups)
     make_schedule = instantiate(_arguments(config.lr_schedule, without=("name",)))
-    lr_schedule = make_schedule(optimizer, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch)
+    with _named(f"lr_schedule={config.lr_schedule.name}"):
+        lr_schedule = make_schedule(optimizer, epochs=recipe.epochs, steps_per_epoch=steps_per_epoch)
     settings = StepSettings(
         seed=config.seed,
         total_steps=recipe.epochs * steps_per_epoch,
@@ -154,8 +157,21 @@ def build_learner(
 def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:
     if mixing._target_ is None:
         return None
-    mix: Mix = instantiate(_arguments(mixing, without=("name",)))(num_classes=num_classes)
+    make_mix = instantiate(_arguments(mixing, without=("name",)))
+    with _named(f"mixing={mixing.name}"):
+        mix: Mix = make_mix(num_classes=num_classes)
     return mix
+
+
+@contextmanager
+def _named(choice: str) -> Iterator[None]:
+    """Name the choice whose class refuses its settings, as torch's SGD does with momentum=0 and nesterov=true."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{choice}: its class refuses its settings ({error})") from error
 
 
 def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> SrpRecords:

@@ -1,6 +1,7 @@
 """A run from its configuration to its results."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -60,7 +61,9 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
         model, records = build_model(config, data.dataset, device)
         batches = data.training_batches(config.recipe.batch_size, config.seed)
         learner = build_learner(config, model, data, batches.steps_per_epoch, processes)
-        with Interruption().watch() as interruption, _hold(folder, config.rerun, processes):
+        afresh = config.rerun and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)  # a requeued job goes on
+        goes_on = f"the same command{' without rerun=true' * config.rerun}"
+        with Interruption(goes_on).watch() as interruption, _hold(folder, afresh, processes):
             _keep_to_its_data(config, folder, data, processes)
             reporter = None
             if processes.writes:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from srp_exp.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -113,12 +115,16 @@ def launched_as() -> Processes:
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
     else:
         return SINGLE
-    return Processes(*(int(os.environ[name]) for name in names))
+    try:
+        return Processes(*(int(os.environ[name]) for name in names))
+    except (KeyError, ValueError):
+        told = " ".join(f"{name}={os.environ.get(name, '')}" for name in names)
+        raise UserError(f"{told} in the environment: give all three whole numbers, or unset {names[1]}") from None
 
 
 def by_slurm() -> bool:
     """Whether this process is one of several tasks of a SLURM step, and no process of torchrun."""
-    several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ
+    several = int(os.environ.get("SLURM_NTASKS") or 1) > 1 and "SLURM_PROCID" in os.environ
     return several and "WORLD_SIZE" not in os.environ
 
 

@@ -17,9 +17,13 @@ EXIT_CODE = 75
 
 
 class Interruption:
-    """Remembers that a signal came, so that the training can stop where its state is whole."""
+    """Remembers that a signal came, so that the training can stop where its state is whole.
 
-    def __init__(self) -> None:
+    goes_on: the command with which the training goes on then, in words.
+    """
+
+    def __init__(self, goes_on: str = "the same command") -> None:
+        self.goes_on = goes_on
         self.signal: int | None = None
         self._previous: dict[int, Any] = {}
 

@@ -81,6 +81,7 @@ class Learner:
         self.step, self.epoch, self.last_lr = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.totals = Totals(device)
+        self.reported: dict[str, float] = {}  # the totals at the last report, from which the next one counts
         self.gradient_norm = torch.zeros(())
 
     @property
@@ -153,6 +154,7 @@ class Learner:
             "lr_schedule": self.lr_schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "totals": self.totals.values.clone(),
+            "reported": self.reported,
             "step": self.step,
             "epoch": self.epoch,
             "last_lr": self.last_lr,
@@ -169,7 +171,7 @@ class Learner:
         self.scaler.load_state_dict(state["scaler"])
         self.totals.values.copy_(state["totals"] if self.processes.writes else torch.zeros_like(state["totals"]))
         self.step, self.epoch, self.last_lr = state["step"], state["epoch"], state["last_lr"]
-        self.history = state["history"]
+        self.history, self.reported = state["history"], state["reported"]
         self._set_ramp(max(0, self.step - 1))  # as the last step left it, for who looks before the next
 
 

@@ -203,5 +203,5 @@ def _leave(training: Training, number: int) -> NoReturn:
     """End the process because of signal `number`, when what was saved for it is on the disk."""
     training.checkpoints.wait()
     step = training.learner.step
-    LOG.info("%s: saved at step %d; the same command goes on", signal.Signals(number).name, step)
+    LOG.info("%s: saved at step %d; %s goes on", signal.Signals(number).name, step, training.interruption.goes_on)
     training.interruption.leave(number)

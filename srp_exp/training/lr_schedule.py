@@ -18,6 +18,8 @@ def cosine(
     """After the warm-up half a cosine from the peak to `final_factor` times the peak. arXiv:1608.03983, eq. 5."""
     warmup = round(warmup_epochs * steps_per_epoch)
     steps = epochs * steps_per_epoch - warmup
+    if steps <= 0:
+        raise UserError(f"lr_schedule.warmup_epochs={warmup_epochs}: its {warmup} steps are all of the training")
 
     def factor(step: int) -> float:
         return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2

@@ -53,8 +53,8 @@ class Reporter:
             LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch + 1)
         else:
             self._introduce(self._writer)
-        totals = learner.totals.read()
-        self._previous = {name: totals[name] for name in self._previous}
+        self._warn_of_the_clock(learner.step)
+        self._previous |= learner.reported
         self._write_metrics(learner)
         self._task = self._progress.add_task(
             "", total=self._epochs * steps_per_epoch, completed=learner.step, epoch=learner.epoch + 1,
@@ -62,6 +62,15 @@ class Reporter:
         )  # fmt: skip
         self._progress.start()
         self._clock = (learner.step, time.perf_counter(), 0.0)
+
+    def _warn_of_the_clock(self, step: int) -> None:
+        """TensorBoard reads the files of events in the order of the times in their names."""
+        times = [float(file.name.split(".")[3]) for file in self._folder.glob("events.out.tfevents.*")]
+        if max(times, default=0) > time.time() + 1:
+            LOG.warning(
+                "the clock is behind that of an earlier start: TensorBoard may leave out what comes after step %d; "
+                "metrics.jsonl has all", step,
+            )  # fmt: skip
 
     def step(self, learner: Learner, totals: dict[str, float], lr: float, waited: float) -> None:
         """Report the steps since the last report.
@@ -71,7 +80,7 @@ class Reporter:
         if totals["samples"] <= self._previous["samples"]:
             self._previous = dict.fromkeys(self._previous, 0.0)
         window = {name: totals[name] - before for name, before in self._previous.items()}
-        self._previous = {name: totals[name] for name in self._previous}
+        learner.reported = self._previous = {name: totals[name] for name in self._previous}
         loss, top1 = window["loss"] / window["samples"], window["correct"] / window["samples"]
         speed = self._speed(learner, waited)
         values = {"train/loss": loss, "train/top1": top1, "lr": lr, "gradient_norm": float(learner.gradient_norm)}

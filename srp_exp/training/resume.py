@@ -27,7 +27,10 @@ def load_best(checkpoints: Checkpoints, learner: Learner) -> None:
         raise UserError(
             f"checkpoint {checkpoints.best} could not be saved: make room on the disk, and run the command again"
         )
-    _load(checkpoints, checkpoints.best, learner)
+    try:
+        _load(checkpoints, checkpoints.best, learner)
+    except UserError as error:
+        raise UserError(f"{error}; rerun=true trains the run afresh") from error
 
 
 def _load(checkpoints: Checkpoints, path: Path, learner: Learner, content: dict[str, Any] | None = None) -> None:

@@ -70,11 +70,13 @@ def test_the_last_valid_value_is_accepted(compose, overrides) -> None:
         ("recipe.accumulate_steps=256", "does not divide"),
         ("recipe.selection=best", "validation part"),
         ("attention=none", "average pooling"),
+        ("recipe.ema_warmup=true", "set recipe.ema_decay"),
+        ("mode=cost dry=true", "tries out a training, not mode=cost"),
     ],
 )
 def test_the_first_invalid_value_is_refused(compose, override, words) -> None:
     with pytest.raises(ValueError, match=words):
-        validate(compose(override))
+        validate(compose(*override.split()))
 
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(10, 1.0), (2, 1.0), (1, 0.5)])

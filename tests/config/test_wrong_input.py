@@ -25,6 +25,7 @@ WRONG = {
     "srp=fixed +srp.last=0.5": ["srp.last", "scale"],
     "srp=gap srp.share=batch": ["srp.share"],
     "optimizer=adamw optimizer.momentum=0.9": ["optimizer.momentum", "betas"],
+    "optimizer.momentum=0": ["optimizer.momentum=0", "optimizer.nesterov=false"],
     "dataset.num_classes=3": ["dataset.num_classes", "val_fraction"],  # of synthetic only
     # A key that can't be deleted.
     "~seed": ["seed", "deleted"],

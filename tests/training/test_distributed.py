@@ -35,6 +35,18 @@ def test_who_a_process_is(monkeypatch: pytest.MonkeyPatch, environment: dict[str
     assert launched_as() == expected
 
 
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": "2", "RANK": "x", "LOCAL_RANK": "0"}])
+def test_half_of_an_environment_is_one_line(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_NTASKS", "")
+    assert launched_as() == SINGLE
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"RANK=x? WORLD_SIZE=2 LOCAL_RANK=0? in the environment: .* unset WORLD_SIZE"):
+        launched_as()
+
+
 def test_a_single_process_asks_nobody() -> None:
     assert SINGLE.gather_numbers([1.0, 2.0], torch.device("cpu")) == [[1.0, 2.0]]
     assert SINGLE.gather("own") == ["own"]

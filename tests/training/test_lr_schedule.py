@@ -68,6 +68,11 @@ def test_a_warmup_beyond_the_first_milestone_is_refused(warmup_epochs: float) ->
         rates(partial(step, warmup_epochs=warmup_epochs, milestones=[0.8, 0.5], gamma=0.1))
 
 
+def test_a_warmup_of_all_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"warmup_epochs=1.99: its 4 steps are all of the training"):
+        rates(partial(cosine, warmup_epochs=1.99, final_factor=0.0), epochs=2, steps_per_epoch=2)
+
+
 @pytest.mark.parametrize("final_factor", [0.0, 1e-4, 0.1])
 @pytest.mark.parametrize("peak_at, start_factor", [(0.3, 0.04), (0.5, 0.1), (0.9, 0.5), (0.25, 1.0)])
 def test_one_cycle_at_every_step(peak_at: float, start_factor: float, final_factor: float) -> None:

@@ -1,6 +1,9 @@
 """What a training leaves behind for its reader: metrics.jsonl, TensorBoard's events, and the bar on a terminal."""
 
 import json
+import shutil
+import signal
+import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -55,25 +58,28 @@ def fit_in(tmp_path: Path, make_learner: Callable[..., Learner], batches: BatchL
         epochs: int = EPOCHS,
         progress: bool = False,
         stop_at: int | None = None,
+        signal_at: int | None = None,
         every_steps: int | None = None,
     ) -> Learner:
         learner = make_learner(ramp_until=0.5) if learner is None else learner
         reporter = Reporter(tmp_path, lambda writer: None, epochs, BATCH, progress)
         checkpoints = Checkpoints(tmp_path / "checkpoints", "", every_steps=every_steps)
-        step = learner.train_step
+        step, interruption = learner.train_step, Interruption()
 
         def dying(batch: Batch, watch: bool) -> None:
             step(batch, watch)
             if learner.step == stop_at:
                 raise Killed
+            if learner.step == signal_at:
+                interruption.signal = signal.SIGUSR1
 
         learner.train_step = dying  # type: ignore[method-assign]
         try:
             fit(
-                Training(learner, batches, checkpoints, Interruption(), reporter, epochs=epochs, log_every_steps=2),
+                Training(learner, batches, checkpoints, interruption, reporter, epochs=epochs, log_every_steps=2),
                 evaluate,
             )
-        except Killed:
+        except (Killed, SystemExit):
             checkpoints.wait()
         finally:
             reporter.close()
@@ -139,6 +145,29 @@ def test_curves_have_the_values_of_the_training(fit_in: Fit, tmp_path: Path, mak
     assert min(values(curves["speed/images_per_second"])) > 0
 
 
+@pytest.mark.parametrize("signal_at", [1, 3, 6, 8])
+def test_a_run_that_went_on_between_two_reports_has_the_same_curves(
+    fit_in: Fit, tmp_path: Path, signal_at: int
+) -> None:
+    names = "train/loss", "train/top1", "lr"
+    assert fit_in(signal_at=signal_at).step == signal_at
+    fit_in()
+    disturbed = scalars(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    for file in tmp_path.glob("events*"):
+        file.unlink()
+    fit_in()
+    undisturbed = scalars(tmp_path)
+    assert {name: disturbed[name] for name in names} == {name: undisturbed[name] for name in names}
+
+
+def test_a_clock_that_went_back_is_warned_of(fit_in: Fit, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit_in(stop_at=3, every_steps=1)
+    (tmp_path / f"events.out.tfevents.{int(time.time()) + 60}.other.1.0").touch()
+    fit_in()
+    assert "the clock is behind that of an earlier start" in caplog.text
+
+
 def test_the_scale_of_every_attention_layer_is_shown(fit_in: Fit, tmp_path: Path) -> None:
     fit_in()
     curves = scalars(tmp_path)
@@ -153,7 +182,7 @@ def test_speed_counts_the_steps_and_not_the_evaluation(
     fit_in: Fit, tmp_path: Path, make_learner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(reporter_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(reporter_module, "time", SimpleNamespace(perf_counter=lambda: now[0], time=lambda: 0.0))
     learner = make_learner()
     step = learner.train_step
 
@@ -229,7 +258,7 @@ def test_waiting_for_data_is_shown(
     fit_in: Fit, tmp_path: Path, batches: BatchLoader, make_learner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    clock = SimpleNamespace(perf_counter=lambda: now[0], time=lambda: 0.0)
     monkeypatch.setattr(reporter_module, "time", clock)
     monkeypatch.setattr(loop_module, "time", clock)
     console = Console(file=StringIO(), force_terminal=True, width=200)
