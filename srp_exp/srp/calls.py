@@ -37,8 +37,8 @@ class Place:
     path: Path
     mean_call: Call
     shape: tuple[int, ...]
-    calls: int | None = None
-    """How often the forward calls the function of `mean_call`; None where that isn't always the same."""
+    calls: tuple[tuple[int, int], ...] = ()
+    """How often a forward may call the functions of `map_call` and of `mean_call`: with random numbers it varies."""
 
 
 def pick(args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> Any:

@@ -136,12 +136,14 @@ class _Swap(CountedCalls):
     def check_number(self) -> None:
         """Raise RuntimeError where the forward has pooled another number of times than when SRP was put in."""
         for place in self._srp.places:
-            count = self.counts[self.functions.index(place.mean_call.function)]
-            if place.calls not in (None, count):
+            functions = place.map_call.function, place.mean_call.function
+            counts = tuple(self.counts[self.functions.index(function)] for function in functions)
+            if counts not in place.calls:
+                index = counts[1] != place.calls[-1][1]
                 raise RuntimeError(
-                    f"{self._name}: SRP was put in for {place.calls} calls of {place.mean_call.function.__name__}, and "
-                    f"the forward made {count}: a hook, a flag or a branch has changed since; call remove_srp and "
-                    f"apply_srp again"
+                    f"{self._name}: SRP was put in for {place.calls[-1][index]} calls of {functions[index].__name__}, "
+                    f"and the forward made {counts[index]}: a hook, a flag or a branch has changed since; call "
+                    f"remove_srp and apply_srp again"
                 )
 
     def _numbers(self, map_: Tensor) -> Numbers | None:

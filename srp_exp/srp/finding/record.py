@@ -4,7 +4,8 @@ The calls are numbered, for these are what can be answered otherwise later.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,12 +62,15 @@ class Run:
                         return call, path
         return None
 
-    def place(self, mean: Mean, frame: Frame) -> Place:
-        """Where `frame` pools."""
+    def place(self, mean: Mean, frame: Frame, others: "Sequence[Run]" = ()) -> Place:
+        """Where `frame` pools; `others` are runs of it with other random numbers."""
         found = self.map_argument(mean, frame)
         assert found is not None and mean.call is not None
-        calls = None if self.is_random else len(self._alike(mean.call.function, frame))
-        return Place(self.number(found[0], frame), found[1], self.number(mean.call, frame), mean.shape, calls)
+        functions = found[0].function, mean.call.function
+        calls = {self._counts(functions, frame)} | ({(0, 0)} if self.is_random else set())
+        calls |= {run._counts(functions, own) for run in others for own in run.frames if own.name == frame.name}
+        place = Place(self.number(found[0], frame), found[1], self.number(mean.call, frame), mean.shape)
+        return replace(place, calls=tuple(sorted(calls)))
 
     def number(self, call: FunctionCall, frame: Frame) -> Call:
         """The place of `call` among the calls of its function in `frame`."""
@@ -81,6 +85,9 @@ class Run:
         """The call that `number` names so."""
         alike = self._alike(call.function, frame)
         return alike[call.number - 1] if len(alike) >= call.number else None
+
+    def _counts(self, functions: tuple[Any, Any], frame: Frame) -> tuple[int, int]:
+        return len(self._alike(functions[0], frame)), len(self._alike(functions[1], frame))
 
     def _alike(self, function: Any, frame: Frame) -> list[FunctionCall]:
         return [call for call in self.calls if call.function is function and frame in call.frame.chain()]
@@ -171,7 +178,7 @@ def _checkpointed_part() -> Any:
 
 
 def _steps(map_: Tensor) -> Tensor:
-    """Another number in [0, 1) for each channel of a map (N, ..., H, W): what is shifted alike can hide in the gate."""
-    channels = map_.shape[1:-2]
+    """Another number in [0, 1) for each channel of each map (N, ..., H, W): a norm in the gate hides what is alike."""
+    channels = map_.shape[:-2]
     generator = torch.Generator().manual_seed(0)
     return torch.rand(*channels, 1, 1, dtype=map_.dtype, generator=generator).to(map_.device)

@@ -128,11 +128,10 @@ class Search:
 
     def _verify(self, home: Frame, owner: Frame) -> None:
         """Run the module of `home` alone, as it will run, and take what pools in it and gates its map."""
-        between = owner.chain()[: owner.chain().index(home) + 1]
-        training = {frame.module: frame.module.training for frame in between}
-        for module in training:
-            module.training = self.training
         try:
+            self.model.train(self.training)
+            for module in self.names:  # torch's own make the same calls in evaluation, without noise
+                module.training &= not is_of_torch(module)
             runs = [self._run_again(home, 0)]
             runs += [self._run_again(home, seed) for seed in _more_seeds(runs[0])]
             for seed, run in enumerate(runs):
@@ -142,8 +141,7 @@ class Search:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
             self._leave_out(owner, f"its forward can't be run again: {reason}")
         finally:
-            for module, mode in training.items():
-                module.training = mode
+            self.model.eval()
 
     def _run_again(self, home: Frame, seed: int, shift: Any = None) -> Run:
         args, kwargs = copies((home.args, home.kwargs))
@@ -157,7 +155,7 @@ class Search:
         owner = run.owner(mean)
         if owner.common(joint) is not run.frames[0]:
             return  # a module in it, which is looked at by itself
-        place = run.place(mean, owner)
+        place = run.place(mean, owner, others)
         if any(_is_other_call(other, owner.name, place) for other in others):
             self._leave_out(owner, CHANGING)
             return

@@ -1,0 +1,144 @@
+"""The call that training answers is the one that was found: what is counted is what a training step calls."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import DropBlock2d
+
+from srp_exp.srp import apply_srp, read_regions
+
+CHANNELS = 8
+
+
+def images() -> Tensor:
+    return torch.randn(4, CHANNELS, 12, 10, generator=torch.Generator().manual_seed(0))
+
+
+class Attention(nn.Module):
+    """Keeps the map and the descriptor of its last call; subclasses say what comes before."""
+
+    map: Tensor
+    descriptor: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(CHANNELS, CHANNELS)
+
+    def gated(self, x: Tensor, descriptor: Tensor) -> Tensor:
+        self.map, self.descriptor = x.detach(), descriptor.detach()
+        return x * self.fc(descriptor).sigmoid()[:, :, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gated(x, x.mean((2, 3)))
+
+
+class BatchNorm(nn.Module):
+    """By hand: its means are those of training only."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, CHANNELS, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x - self.mean
+        mean = x.mean((0, 2, 3), keepdim=True)
+        self.mean = 0.9 * self.mean + 0.1 * mean.detach()
+        return (x - mean) * ((x - mean).square().mean((0, 2, 3), keepdim=True) + 1e-5).rsqrt()
+
+
+class BehindDropBlock(Attention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = DropBlock2d(0.1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(x)
+        return x + self.gated(y, y.sum((2, 3)) / (y.shape[2] * y.shape[3]))
+
+
+class BehindBatchNorm(Attention):
+    dropout = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = BatchNorm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return x + F.dropout(self.gated(y, y.mean((2, 3))), self.dropout, self.training)
+
+
+class BehindBatchNormAndDropout(BehindBatchNorm):
+    dropout = 0.1
+
+
+class BehindFrozenBatchNorm(BehindBatchNorm):
+    def train(self, mode: bool = True) -> "BehindFrozenBatchNorm":
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+class FlattensAndPools(Attention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).relu()
+        return self.gated(y, y.flatten(2).mean(-1))
+
+
+class SeldomSkips(Attention):
+    skips = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.rand(1).item() < 0.03:
+            self.skips += 1
+            return x
+        return super().forward(x)
+
+
+def with_srp(module: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(module)
+    apply_srp(net, 0.5, example_input=images())
+    return net.train()
+
+
+def check_regions(net: nn.Sequential) -> None:
+    """That the descriptor is the mean of the map over the regions, by crops."""
+    corners = read_regions(net)["0"][:, 0].tolist()
+    crops = [x[:, t : t + h, c : c + w].mean((1, 2)) for x, (t, c, h, w) in zip(net[0].map, corners, strict=True)]
+    torch.testing.assert_close(net[0].descriptor, torch.stack(crops))
+    assert not torch.allclose(net[0].descriptor, net[0].map.mean((2, 3)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "module", [BehindDropBlock, BehindBatchNorm, BehindBatchNormAndDropout, BehindFrozenBatchNorm, FlattensAndPools]
+)
+def test_children_that_act_otherwise_in_training_move_no_call(module: type[Attention]) -> None:
+    net = with_srp(module())
+    for _ in range(3):
+        net(images())
+        check_regions(net)
+
+
+def test_a_random_branch_that_no_look_saw_may_skip_the_pooling() -> None:
+    net = with_srp(SeldomSkips())
+    for _ in range(100):
+        net(images())
+    assert net[0].skips > 0
+
+
+def test_a_hook_that_makes_another_map_pooled_is_an_error() -> None:
+    net = with_srp(FlattensAndPools())
+    net(images())
+    check_regions(net)
+    net[0].conv.register_forward_hook(lambda module, inputs, output: None if output.flatten(2).isfinite().all() else output)
+    with pytest.raises(RuntimeError, match="SRP was put in for 1 calls of flatten, and the forward made 2"):
+        net(images())
