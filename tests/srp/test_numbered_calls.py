@@ -142,3 +142,21 @@ def test_a_hook_that_makes_another_map_pooled_is_an_error() -> None:
     net[0].conv.register_forward_hook(lambda module, inputs, output: None if output.flatten(2).isfinite().all() else output)
     with pytest.raises(RuntimeError, match="SRP was put in for 1 calls of flatten, and the forward made 2"):
         net(images())
+
+
+@pytest.mark.parametrize("parameter", [torch.ones(CHANNELS), torch.ones(1)])
+def test_a_gain_between_sum_and_mean_that_begins_as_one_is_not_dropped(parameter: Tensor) -> None:
+    class Gain(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(parameter.clone())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gated(x, x.sum((2, 3)) * self.gain / (x.shape[2] * x.shape[3]))
+
+    net = nn.Sequential(Attention(), Gain()).train()
+    records = apply_srp(net, 0.5, example_input=images())
+    assert [record.name for record in records] == ["0"]
+    assert [one.name for one in records.left_out] == ["1"]
+    net(images()).sum().backward()
+    assert net[1].gain.grad is not None

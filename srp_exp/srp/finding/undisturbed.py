@@ -31,8 +31,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def undisturbed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Give `model` stand-ins of `dtype` for its parameters and buffers, and restore all of it at the end.
 
-    A parameter that is zero, a matrix of equal numbers, not finite, or on the meta device gets random values: a zero
-    hides what follows it, and weights that begin as 1 / (H * W) make a mean only until they are trained. What is on the
+    A parameter of equal numbers, not finite, or on the meta device gets random values: a zero hides what follows it, and
+    a gain of 1 or weights of 1 / (H * W) leave or make a mean only until they are trained. What is on the
     meta device comes to the CPU. Restored are the attributes of the modules and of the plain objects,
     containers and generators that they hold, and the random states of Python, numpy and torch.
     """
@@ -166,9 +166,8 @@ def _replace_tensors(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _is_constant(value: Tensor) -> bool:
-    """Whether all of it is zero, or equal numbers of two or more axes."""
-    alike = value.dim() >= 2 and value.numel() > 1 and bool((value == value.flatten()[0]).all())
-    return alike or not bool(value.any())
+    """Whether all of it is one number."""
+    return bool((value == value.flatten()[:1]).all())
 
 
 def _stand_in(tensor: Tensor, dtype: torch.dtype, of_parameter: bool) -> Tensor:
