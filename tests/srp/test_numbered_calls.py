@@ -160,3 +160,37 @@ def test_a_gain_between_sum_and_mean_that_begins_as_one_is_not_dropped(parameter
     assert [one.name for one in records.left_out] == ["1"]
     net(images()).sum().backward()
     assert net[1].gain.grad is not None
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_hook_of_the_module_itself_calls_nothing_in_its_forward(dropout: float) -> None:
+    class Dropping(Attention):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(super().forward(x), dropout, self.training)
+
+    module, seen = Dropping(), []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean((2, 3))))
+    module.register_forward_hook(lambda _, inputs, output: seen.append(output.mean((2, 3))))
+    net = with_srp(module)
+    net(images())
+    check_regions(net)
+    torch.testing.assert_close(seen[-2], images().mean((2, 3)))
+
+
+def test_attention_in_a_hook_is_that_of_the_module_around_it() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.hooked = Attention(), nn.Identity()
+            self.hooked.register_forward_hook(lambda _, inputs, x: self.body.gated(x, x.mean((2, 3))))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.hooked(x)
+
+    around = Around()
+    net = nn.Sequential(around).train()
+    assert [record.name for record in apply_srp(net, 0.5, example_input=images())] == ["0"]
+    net(images())
+    corners = read_regions(net)["0"][:, 0].tolist()
+    crops = [x[:, t : t + h, c : c + w].mean((1, 2)) for x, (t, c, h, w) in zip(around.body.map, corners, strict=True)]
+    torch.testing.assert_close(around.body.descriptor, torch.stack(crops))

@@ -4,7 +4,8 @@ The calls are numbered, for these are what can be answered otherwise later.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -100,16 +101,30 @@ class Run:
             with unseen():
                 frame.args, frame.kwargs = copies((args, kwargs))
         self.frames.append(frame)
-        self._values.frame, means_before = frame, len(self.means)
-        try:
+        means_before = len(self.means)
+        with self._in_forward(module, frame):
             result = call(module, *args, **kwargs)
-        finally:
-            self._values.frame = frame.outer
         if len(self.means) == means_before:
             frame.args = frame.kwargs = None  # nothing pools in it, so that it won't run again
         with unseen():
             frame.only_pools = self._is_mean(result, frame)
         return result
+
+    @contextmanager
+    def _in_forward(self, module: nn.Module, frame: Frame) -> Iterator[None]:
+        """Let what the forward of `module` does be in `frame`; its hooks, which SRP doesn't see there, are around it."""
+        values, handles = self._values, []
+        if module._forward_pre_hooks or module._forward_hooks:
+            handles.append(module.register_forward_pre_hook(lambda *_: setattr(values, "frame", frame)))
+            handles.append(module.register_forward_hook(lambda *_: setattr(values, "frame", frame.outer), prepend=True))
+        else:
+            values.frame = frame
+        try:
+            yield
+        finally:
+            values.frame = frame.outer
+            for handle in handles:
+                handle.remove()
 
     def _is_mean(self, result: Any, frame: Frame) -> bool:
         means = [mean for mean in self.means if frame in mean.frame.chain()] if isinstance(result, Tensor) else []
