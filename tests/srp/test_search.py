@@ -150,3 +150,76 @@ def test_the_call_that_gates_is_the_one_that_is_answered() -> None:
     corners = read_regions(net)["0"].tolist()
     expected = [x[b, :, t : t + h, c : c + w].mean((1, 2)) for b, [[t, c, h, w]] in enumerate(corners)]
     torch.testing.assert_close(seen[0], torch.stack(expected))
+
+
+class Aspp(nn.Module):
+    """Pooling as in DeepLab: enlarged to a map again, and mixed with others by a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool, self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1), nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.out = nn.Conv2d(2 * CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pool(nn.functional.adaptive_avg_pool2d(x, 1)).relu()
+        pooled = nn.functional.interpolate(pooled, size=x.shape[2:], mode="bilinear")
+        return self.out(torch.cat([self.conv(x), pooled], 1)).relu()
+
+
+class AttentionUnet(nn.Module):
+    """The gate of Attention U-Net, one number for each position, behind ASPP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aspp, self.psi = Aspp(), nn.Conv2d(CHANNELS, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        deep = self.aspp(x)
+        return torch.cat([x * self.psi((deep + x).relu()).sigmoid(), deep], 1)
+
+
+class ChannelGateBehind(AttentionUnet):
+    """A channel gate, from the mean of what ASPP gives, on the map that ASPP pools too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc(self.aspp(x).mean((2, 3))).sigmoid()[:, :, None, None]
+
+
+@pytest.mark.parametrize("module", [AttentionUnet, ChannelGateBehind])
+def test_pooling_whose_mean_a_convolution_mixes_with_maps_is_no_gate_of_them(module: type[nn.Module]) -> None:
+    net = nn.Sequential(Gate(), module())
+    records = apply_srp(net, 0.5, example_input=maps())
+    assert "1.aspp" not in [record.name for record in records]
+    assert ("1.aspp", True) in [(one.name, "where=" in one.reason) for one in records.left_out]
+
+
+class Bam(Gate):
+    """Channel and spatial branches meet before the sigmoid, after convolutions of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = nn.Sequential(nn.Conv2d(CHANNELS, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channel = self.fc(self.descriptor(x))[:, :, None, None].expand_as(x)
+        return x * (1 + (channel + self.spatial(x).expand_as(x)).sigmoid())
+
+
+class ConvolvedGate(Gate):
+    """The gate is convolved as a map of equal values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.conv(self.descriptor(x)[:, :, None, None].expand_as(x)).sigmoid()
+
+
+@pytest.mark.parametrize("module", [Bam, ConvolvedGate])
+def test_a_channel_gate_that_is_a_map_is_found(module: type[Gate]) -> None:
+    assert [pooling.module for pooling in found(module()).poolings if pooling.gates] == ["1"]

@@ -14,6 +14,9 @@ from srp_exp.srp.finding.values import Frame, FunctionCall, Mean, Node, Product,
 aten = torch.ops.aten
 FACTORS = {aten.mul: 0, aten.mul_: 0, aten.div: 0, aten.div_: 0, aten.addcmul: 1}
 """Products, and where their factors begin among the arguments."""
+_SUMS = {aten.convolution, aten.mm, aten.addmm, aten.bmm, aten.sum, aten.mean, aten.amax, aten.max, aten.avg_pool2d}
+_SUMS |= {aten._adaptive_avg_pool2d, aten.max_pool2d_with_indices}
+"""Of what is at other positions, or in other channels."""
 _FILLED = {"bernoulli_", "normal_", "uniform_", "fill_", "zero_", "random_", "exponential_", "bernoulli"}
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Of a mean, relative to the largest deviation from it in the map, by the type of the run."""
@@ -63,17 +66,26 @@ class Lineage:
         result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
         parents = [] if name.startswith("new_") or name.endswith("_like") or name in _FILLED else [n for _, n in inputs]
-        before = 0
+        mixed = [n for tensor, n in inputs if self._is_mixed(tensor, n)] if func.overloadpacket in _SUMS else []
+        before, near = 0, 0
         for parent in parents:
             before |= parent.before | 1 << parent.index
+            near |= (0 if parent in mixed else parent.near) | 1 << parent.index
         for _, tensor in tensors_in(result):
             node = self.add(tensor, before, any(parent.data for parent in parents))
+            node.near = near
             if func._schema.is_mutable and tensor._base is not None:
                 self._of[tensor._base] = node
             self._see_mean(tensor, node)
         if product is not None:
             self.products.append(product)
         return result
+
+    def _is_mixed(self, tensor: Tensor, node: Node) -> bool:
+        """Whether a map varies over H and W, and was computed from the mean of one."""
+        if not is_map(tensor) or not any(node.near >> mean.value.index & 1 for mean in self.means):
+            return False
+        return not bool((tensor == tensor[..., :1, :1]).all())
 
     def see_map(self, tensor: Tensor, node: Node) -> None:
         """Note the mean of `tensor` over H and W, if it is a map: later values are compared with it."""

@@ -13,12 +13,16 @@ from srp_exp.srp.calls import Path
 
 
 class Node:
-    """A value. `before` has a bit for each value that it was computed from; `data`: it depends on the input."""
+    """A value. `before` has a bit for each value that it was computed from; `data`: it depends on the input.
 
-    __slots__ = ("before", "data", "frame", "index", "mean", "shape", "spread", "squares")
+    `near`: those of `before` that no sum over positions or channels of a map that varies over H and W lies between.
+    """
+
+    __slots__ = ("before", "data", "frame", "index", "mean", "near", "shape", "spread", "squares")
 
     def __init__(self, index: int, before: int, data: bool, shape: torch.Size, frame: "Frame | None") -> None:
         self.index, self.before, self.data, self.shape, self.frame = index, before, data, shape, frame
+        self.near = before
         self.mean: Tensor | None = None  # of a map that a function was called with, over H and W, flattened
         self.squares: list[Tensor] = []  # of a map that is multiplied: the means of its square and centred square
         self.spread = 0.0
@@ -89,9 +93,12 @@ class Product:
 
 
 def gates(mean: Mean, product: Product) -> bool:
-    """Whether the factor comes from the mean, and the map that it multiplies doesn't but belongs to the pooled one."""
+    """Whether the factor comes from the mean, and the map that it multiplies doesn't but belongs to the pooled one.
+
+    What a convolution makes of maps and the mean together, as behind ASPP, is a gate of these maps.
+    """
     return (
-        product.factor.comes_from(mean.value)
+        (product.factor is mean.value or bool(product.factor.near >> mean.value.index & 1))
         and not product.map.comes_from(mean.value)
         and product.map.is_related_to(mean.map)
         and (product.map.shape[-2:] == mean.map.shape[-2:] or product.map.shape.numel() == mean.map.shape.numel())
