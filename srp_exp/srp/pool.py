@@ -7,10 +7,11 @@ is smaller than its map. One draw serves all modules, so that SRP adds few opera
 import operator
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from srp_exp.errors import UserError
 from srp_exp.srp.region import (
@@ -64,6 +65,8 @@ class Draws:
         for name, value, choices in (("share", share, SHARES), ("placement", placement, PLACEMENTS)):
             if value not in choices:
                 raise UserError(f"{name}={value!r} is not one of {', '.join(choices)}")
+        if not isinstance(regions, SupportsIndex):
+            raise UserError(f"regions={regions!r} is no whole number: give how many regions are pooled together")
         if regions < 1:
             raise UserError(f"regions={regions} is below 1: at least one region is pooled")
         self.share, self.regions, self.placement = share, operator.index(regions), placement
@@ -78,6 +81,7 @@ class Draws:
         self.running: Any = None
         """What answers the calls of the attention module that runs now (srp_exp.srp.swap)."""
         self.numbers: Tensor | None = None
+        self._images = 0  # in this pass; 0 where that is unknown
         self.taken: dict[int, Numbers] = {}
         """By the index of the module, what it took in the last pass."""
         self.pooled_twice: set[int] = set()
@@ -96,15 +100,17 @@ class Draws:
         vars(self).update(state)
         self._start()
 
-    def begin(self, *_: Any) -> None:
+    def begin(self, _: Any = None, args: Any = ()) -> None:
         """Let the next module that pools draw for all; a pass that is computed again isn't a new one."""
         if in_backward():
             return
+        if any(pool.by_image for pool in self.pools):
+            self._images = args[0].shape[0] if args and isinstance(args[0], Tensor) else 0
         self.numbers, self._unused, self._masks, self.taken, self.pooled_twice = None, 0, [], {}, set()
 
     def take(self, pool: "RegionPool", x: Tensor, region: tuple[Any, Any]) -> Numbers:
         """The numbers of a module for its map x (N, ..., H, W); drawn, where this pass has none for it."""
-        samples, device = x.shape[0] if self.share == "sample" else 1, x.device
+        samples, device = self._samples(pool, x) if self.share == "sample" else 1, x.device
         self._check_fixed(pool, x, region)
         drawn = False
         if not self._unused >> pool.index & 1:
@@ -122,6 +128,11 @@ class Draws:
         self.taken[pool.index] = taken
         return taken
 
+    def _samples(self, pool: "RegionPool", x: Tensor) -> int:
+        """Of how many images the map x (N, ..., H, W) is, as far as known."""
+        rows = x.shape[0]
+        return self._images if pool.by_image and self._images and rows % self._images == 0 else rows
+
     def _check_fixed(self, pool: "RegionPool", x: Tensor, region: tuple[Any, Any]) -> None:
         if self.fixed is None:
             return
@@ -131,7 +142,7 @@ class Draws:
         if (
             size != (x.shape[-2], x.shape[-1])
             or (is_known and region != fixed_region)
-            or samples not in (1, x.shape[0])
+            or samples not in (1, self._samples(pool, x))
         ):
             raise UserError(
                 f"the regions were fixed for {samples} samples, maps {size} and sides {fixed_region}, not for maps "
@@ -207,6 +218,11 @@ def in_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def _has_tangents(x: Tensor) -> bool:
+    """Whether derivatives are taken in forward mode."""
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
+
+
 def _random_state(device: torch.device) -> bytes:
     if device.type in ("cpu", "meta"):  # where nothing is drawn
         return torch.get_rng_state().numpy().tobytes()
@@ -230,6 +246,8 @@ class RegionPool:
         self.index = len(self.draws.pools)
         self.draws.pools.append(self)
         self.map_size: Size | None = None
+        self.by_image = False
+        """Whether its maps (N, C, H, W) are several of each image, one after another, which share a region."""
         self._units: Tensor | None = None  # what compiled code reads: a number would be compiled in
 
     def set_ramp(self, weight: float, device: torch.device | str = "cpu") -> None:
@@ -266,7 +284,10 @@ class RegionPool:
 
     def pool(self, x: Tensor, numbers: Numbers) -> Tensor:
         """Mean over the regions, (N, ..., 1, 1)."""
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        images = numbers.values.shape[2]
+        if self.by_image and 1 < images < x.shape[0]:
+            return self.pool(x.unflatten(0, (images, -1)), numbers).flatten(0, 1)
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or _has_tangents(x):
             return traced_region_mean(x, numbers.values[:, numbers.place], numbers.region, self.draws.placement)
         return region_mean(x, self.draws.masks(self, x, numbers), numbers.region, self.draws.regions)
 

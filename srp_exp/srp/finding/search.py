@@ -32,6 +32,7 @@ UNREACHABLE = (
 NORM = "a norm: what multiplies the map stays the same when a constant is added to it"
 SQUARE = "pools the square of the map that it multiplies, as a norm does"
 OTHER = "what multiplies the map isn't seen to come from its mean over H and W"
+NOT_IMAGES = "the first axis of its map isn't that of the images, so that they can't have regions of their own"
 CHANGING = "pools by another call from run to run"
 
 
@@ -45,10 +46,13 @@ class Search:
         self.left_out: dict[tuple[str, str], LeftOut] = {}
         self.squared: set[str] = set()
         self._verified: set[str] = set()
+        self._pair: list[Run] = []
 
     def findings(self) -> Findings:
         self.model.eval()
         first = self._run_model(self.example.shape)
+        if any(mean.map.shape[0] != 2 or len(mean.map.shape) > 4 for mean in first.means):
+            self._pair = [first, self._run_model(self.example.shape, another_first=True)]
         for run in [self._enlarged(first), *(self._run_model(self.example.shape, s) for s in _more_seeds(first))]:
             self._look_at(run)
         last = self._trained(first)
@@ -58,14 +62,16 @@ class Search:
         poolings = sorted(found, key=lambda pooling: _position(pooling, first, last))
         return Findings([_with_size(pooling, first) for pooling in poolings], list(self.left_out.values()))
 
-    def _run_model(self, shape: tuple[int, ...], seed: int = 0) -> Run:
+    def _run_model(self, shape: tuple[int, ...], seed: int = 0, another_first: bool = False) -> Run:
         # Of two images: with one, a mean over the batch too would be that of the map.
         size, device = (2, *shape[1:]), self.example.device
         device = torch.device("cpu") if device.type == "meta" else device
         generator = torch.Generator().manual_seed(1)
         images = torch.randn(size, generator=generator, dtype=self.dtype).to(device)
         if not self.example.is_floating_point():
-            images = self.example[:2]
+            images = self.example[:2].clone()
+        if another_first:
+            images[0] = images[0].square() if images.is_floating_point() else images[0].flip(-1)
         return self._record(self.model, (images,), {}, seed)
 
     def _enlarged(self, first: Run) -> Run:
@@ -166,11 +172,24 @@ class Search:
         if product is not None and not self._changes(home, seed, run, mean, product):
             self._leave_out(owner, NORM)
             return
+        rows = self._rows_of_first_image(owner)
+        if 2 * int(rows.sum()) > len(rows):
+            self._leave_out(owner, NOT_IMAGES)
+            return
         height, width = mean.map.shape[-2:]
+        by_image = 2 < len(rows) == 2 * int(rows[: len(rows) // 2].sum())
         kind, gate = type(owner.module).__name__, None if product is None else _gate(home, run, mean, product)
-        new = Pooling(owner.name, kind, place, (height, width), product is not None, gate)
+        new = Pooling(owner.name, kind, place, (height, width), product is not None, gate, by_image)
         if product is not None or (owner.name, place) not in self.found:
             self.found[owner.name, place] = new
+
+    def _rows_of_first_image(self, owner: Frame) -> Tensor:
+        """Which rows of the first axis of the map that `owner` pools depend on the first of the two images."""
+        maps = [m.map for run in self._pair for m in _means_in(run, owner.name)[:1]]
+        values = [node.mean.view(node.shape[0], -1) for node in maps if node.mean is not None]
+        if len(values) < 2 or values[0].shape != values[1].shape:
+            return torch.tensor([True, False])
+        return (values[0] != values[1]).any(1)
 
     def _changes(self, home: Frame, seed: int, run: Run, mean: Mean, product: Product) -> bool:
         """Whether the factor of `product` changes when a constant is added to the map."""
@@ -206,6 +225,10 @@ def _random_states() -> list[Any]:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         states += [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
     return states
+
+
+def _means_in(run: Run, module: str) -> list[Mean]:
+    return [mean for mean in run.means if module in (frame.name for frame in mean.frame.chain())]
 
 
 def _joint(run: Run, mean: Mean) -> Frame | None:
