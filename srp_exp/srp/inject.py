@@ -13,7 +13,7 @@ from srp_exp.srp.pool import Draws, RegionPool
 from srp_exp.srp.region import Placement, Share
 from srp_exp.srp.schedule import Depth, Fixed, Linear, Schedule
 from srp_exp.srp.steer import srp_modules
-from srp_exp.srp.swap import WithSrp, put_into, take_out_of
+from srp_exp.srp.swap import WithSrp, has_class_on_top, put_into, take_out_of
 from srp_exp.srp.where import Where, choose
 
 OTHER_WAY = "brings its mean back to the map in another way than by a product: where=... chooses it by name or class"
@@ -95,17 +95,39 @@ def apply_srp(
     stages = _stages([poolings[0].map_size for poolings in by_module.values()])
     depths = [Depth(index, len(stages), stage, stages[-1] + 1) for index, stage in enumerate(stages)]
     pools = [RegionPool(scale_of(depth), draws) for depth in depths]  # all, before the model changes
+    if len(pools) == 1 and pools[0].scale == 1 and isinstance(scale_of, Linear) and scale_of.last != 1:
+        raise UserError(
+            f"{scale_of}: the only attention module, {next(iter(by_module))!r}, has the scale first=1.0, so that SRP "
+            f"would do nothing: give one scale, such as 0.5"
+        )
     records = []
     for depth, pool, (name, poolings) in zip(depths, pools, by_module.items(), strict=True):
-        pool.map_size = poolings[0].map_size
+        pool.map_size, pool.by_image = poolings[0].map_size, all(pooling.by_image for pooling in poolings)
         records.append(SrpRecord(name, poolings[0].kind, depth, pool.scale, poolings[0].map_size))
-        put_into(model.get_submodule(name), pool, tuple(pooling.place for pooling in poolings))
+        try:
+            put_into(model.get_submodule(name), pool, tuple(pooling.place for pooling in poolings))
+        except TypeError as error:
+            remove_srp(model)
+            raise UserError(
+                f"{name or 'the model'} is a {poolings[0].kind}, a class from which none with SRP can be derived "
+                f"({error}): let nn.Module come first among its bases, or choose others with where=..."
+            ) from error
     model.register_forward_pre_hook(draws.begin)
     return SrpRecords(records, left_out)
 
 
 def remove_srp(model: nn.Module) -> None:
-    """Turn every attention module of `model` back into the plain one, in place; nothing is left of SRP."""
+    """Turn every attention module of `model` back into the plain one, in place; nothing is left of SRP.
+
+    Raises:
+        UserError: a module was given another class since, which would be lost.
+    """
+    for name, module in model.named_modules():
+        if has_class_on_top(module):
+            raise UserError(
+                f"{name or 'the model'} has become a {type(module).__name__} since apply_srp: undo that first, such as "
+                f"by torch.nn.utils.parametrize.remove_parametrizations"
+            )
     for module in list(model.modules()):
         if isinstance(module, WithSrp):
             take_out_of(module)

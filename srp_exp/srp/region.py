@@ -11,6 +11,7 @@ Differs from the publication: none known; docs/method.md lists what its summary 
 import math
 from collections.abc import Sequence
 from itertools import groupby
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -31,7 +32,7 @@ _UNITS = 10**9
 
 def check_scale(scale: float, where: str = "scale") -> float:
     """Return `scale` as a float; raise ValueError, naming `where`, unless it lies in (0, 1]."""
-    if not 0 < scale <= 1:
+    if not (isinstance(scale, Real) and 0 < scale <= 1):
         raise UserError(f"{where}={scale} is not in (0, 1]: it is the region's side over the map's side")
     return float(scale)
 

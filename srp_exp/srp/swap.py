@@ -59,15 +59,18 @@ class WithSrp:
             swap.check_number()
         return result
 
+    def __init_subclass__(cls, **_: Any) -> None:
+        """Not that of the module's class, which may put its subclasses into a list."""
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _new, (_own_class(type(self)),), self.__getstate__()
 
 
 def put_into(module: nn.Module, pool: RegionPool, places: tuple[Place, ...]) -> None:
-    """Give `module` SRP, in place."""
-    module.__dict__["_srp"] = Srp(pool, places, module.__dict__.pop("forward", None))
+    """Give `module` SRP, in place; TypeError where its class forbids that."""
     own_class: Any = type(module)
     module.__class__ = _with_srp(own_class)
+    module.__dict__["_srp"] = Srp(pool, places, module.__dict__.pop("forward", None))
 
 
 def take_out_of(module: nn.Module) -> None:
@@ -78,8 +81,13 @@ def take_out_of(module: nn.Module) -> None:
     module.__class__ = _own_class(type(module))
 
 
+def has_class_on_top(module: nn.Module) -> bool:
+    """Whether other code, such as a parametrization, has derived a class from that with SRP for `module`."""
+    return isinstance(module, WithSrp) and type(module) is not _with_srp(_own_class(type(module)))
+
+
 def _own_class(kind: type) -> Any:
-    bases = kind.__mro__  # other code may have put a class of its own on top
+    bases = kind.__mro__
     return bases[bases.index(WithSrp) + 1]
 
 

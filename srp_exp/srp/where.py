@@ -31,7 +31,10 @@ def choose(model: nn.Module, poolings: list[Pooling], where: Where | None) -> li
     if where is None:
         return [pooling for pooling in poolings if pooling.gates]
     chosen: list[Pooling] = []
-    for selector in [where] if isinstance(where, str | type) else where:
+    selectors = [where] if isinstance(where, str | type) else list(where)
+    if not selectors:
+        raise UserError(f"where={where!r} names nothing: give a class or a pattern of names, or None for all attention")
+    for selector in selectors:
         named = [pooling for pooling in poolings if _matches(model, pooling.module, selector)]
         if not named:
             name = selector if isinstance(selector, str) else selector.__name__

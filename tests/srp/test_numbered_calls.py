@@ -139,7 +139,9 @@ def test_a_hook_that_makes_another_map_pooled_is_an_error() -> None:
     net = with_srp(FlattensAndPools())
     net(images())
     check_regions(net)
-    net[0].conv.register_forward_hook(lambda module, inputs, output: None if output.flatten(2).isfinite().all() else output)
+    net[0].conv.register_forward_hook(
+        lambda module, inputs, output: None if output.flatten(2).isfinite().all() else output
+    )
     with pytest.raises(RuntimeError, match="SRP was put in for 1 calls of flatten, and the forward made 2"):
         net(images())
 

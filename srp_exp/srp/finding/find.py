@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.errors import UserError
@@ -40,6 +41,9 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None, traini
             f"example_input is a {type(example_input).__name__}: give a tensor (B, C, H, W); "
             "where a model takes several inputs, apply_srp to the part that takes the images"
         )
+    lazy = [name for name, value in model.state_dict(keep_vars=True).items() if is_lazy(value)]
+    if lazy:
+        raise UserError(f"{lazy[0]} has no shape yet: run the model once on images, so that its lazy modules are made")
     errors: list[str] = []
     for example in [example_input] if example_input is not None else _examples(model):
         if _has_no_product(model, example):

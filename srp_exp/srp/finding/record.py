@@ -112,7 +112,7 @@ class Run:
 
     @contextmanager
     def _in_forward(self, module: nn.Module, frame: Frame) -> Iterator[None]:
-        """Let what the forward of `module` does be in `frame`; its hooks, which SRP doesn't see there, are around it."""
+        """Let what the forward of `module` does be in `frame`; its hooks, as in training, are around it."""
         values, handles = self._values, []
         if module._forward_pre_hooks or module._forward_hooks:
             handles.append(module.register_forward_pre_hook(lambda *_: setattr(values, "frame", frame)))

@@ -31,10 +31,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def undisturbed(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     """Give `model` stand-ins of `dtype` for its parameters and buffers, and restore all of it at the end.
 
-    A parameter of equal numbers, not finite, or on the meta device gets random values: a zero hides what follows it, and
-    a gain of 1 or weights of 1 / (H * W) leave or make a mean only until they are trained. What is on the
-    meta device comes to the CPU. Restored are the attributes of the modules and of the plain objects,
-    containers and generators that they hold, and the random states of Python, numpy and torch.
+    A parameter of equal numbers, not finite, or on the meta device gets random values: a zero hides what follows it; a
+    gain of 1, or weights of 1 / (H * W), leave or make a mean only until they are trained. What is on the meta device
+    comes to the CPU. Restored are the attributes of the modules and of the plain objects, containers and generators
+    that they hold, and the random states of Python, numpy and torch.
     """
     default, devices = torch.get_default_dtype(), {t.device for t in model.parameters() if t.device.type == "cuda"}
     with ExitStack() as stack:
