@@ -223,3 +223,57 @@ class ConvolvedGate(Gate):
 @pytest.mark.parametrize("module", [Bam, ConvolvedGate])
 def test_a_channel_gate_that_is_a_map_is_found(module: type[Gate]) -> None:
     assert [pooling.module for pooling in found(module()).poolings if pooling.gates] == ["1"]
+
+
+class Coordinate(nn.Module):
+    """The gates of the two axes are multiplied with each other first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.columns = nn.Conv2d(CHANNELS, CHANNELS, 1), nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.rows(x.mean(3, keepdim=True)), self.columns(x.mean(2, keepdim=True))
+        return x * (rows.sigmoid() * columns.sigmoid())
+
+
+class MaximumRepeated(Gate):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc(x.amax((2, 3))).sigmoid()[:, :, None, None].repeat(1, 1, *x.shape[2:])
+
+
+class OnOneRow(Gate):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, :, :1])
+
+
+class GateOfEachPosition(Gate):
+    """As GLU: no attention, since nothing smaller multiplies."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.flip(1).sigmoid() * x.flip(2).relu()
+
+
+@pytest.mark.parametrize("module", [Coordinate, MaximumRepeated, OnOneRow])
+def test_what_was_spread_before_it_multiplies_is_named(module: type[nn.Module]) -> None:
+    findings = found(module())
+    assert [one.name for one in findings.left_out] == ["1"]
+    assert [pooling for pooling in findings.poolings if pooling.gates] == []
+
+
+def test_a_gate_of_each_position_is_not_named() -> None:
+    assert found(GateOfEachPosition()).left_out == []
+
+
+def test_a_head_that_never_ran_is_named() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.main, self.head = Gate(), Gate()
+
+        def forward(self, x: Tensor, target: Tensor | None = None) -> Tensor:
+            return (self.head(x) - target).square().mean() if self.training else self.main(x)
+
+    (left_out,) = found(Auxiliary()).left_out
+    assert left_out.name == "1.head"
+    assert left_out.reason.startswith("never ran")

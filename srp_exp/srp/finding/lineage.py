@@ -132,6 +132,7 @@ class Lineage:
                 size == 1 or stride == 0 for size, stride in zip(factor.shape[1:], factor.stride()[1:], strict=True)
             )
             smaller &= factor.shape != map_.shape or 0 in factor.stride()
+            smaller |= is_map(factor) and _is_column_times_row(factor)
             assert self.frame is not None
             new = Product(len(self.products), node, by, self.call, self.frame, smaller, divides)
             if chosen is None or self._is_gate(new) > self._is_gate(chosen):
@@ -144,3 +145,10 @@ class Lineage:
 
     def _is_gate(self, product: Product) -> tuple[bool, bool]:
         return any(gates(mean, product) for mean in self.means), product.is_smaller
+
+
+def _is_column_times_row(factor: Tensor) -> bool:
+    """Whether every (H, W) of it is so: the gates of two axes multiplied, or one number repeated."""
+    corner, all_of_it = factor[..., :1, :1], factor * factor[..., :1, :1]
+    tolerance = 1e-6 * float(all_of_it.abs().amax())
+    return bool(corner.all()) and close(all_of_it, factor[..., :1] * factor[..., :1, :], tolerance)

@@ -33,6 +33,7 @@ NORM = "a norm: what multiplies the map stays the same when a constant is added 
 SQUARE = "pools the square of the map that it multiplies, as a norm does"
 OTHER = "what multiplies the map isn't seen to come from its mean over H and W"
 NOT_IMAGES = "the first axis of its map isn't that of the images, so that they can't have regions of their own"
+SILENT = "never ran: evaluation doesn't call it, and training takes more than images; apply_srp to it alone"
 CHANGING = "pools by another call from run to run"
 
 
@@ -96,6 +97,9 @@ class Search:
         try:
             return self._run_model(self.example.shape)
         except Exception:  # it wants targets too
+            for module in silent:
+                if not is_of_torch(module) and next(module.parameters(), None) is not None:
+                    self._leave_out(Frame(module, self.names[module], None), SILENT)
             return first
         finally:
             self.model.eval()
@@ -128,7 +132,7 @@ class Search:
                 self._verified.add(home.name)
                 self._verify(home, owner)
         for product in run.products:
-            is_map = len(product.map.shape) >= 4 and min(product.map.shape[-2:]) > 1
+            is_map = len(product.map.shape) >= 4 and product.map.shape[-2:].numel() > 1
             if product.is_smaller and is_map and not any(gates(mean, product) for mean in run.means):
                 self._leave_out(product.frame, OTHER)
 
