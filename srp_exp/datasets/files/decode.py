@@ -1,9 +1,9 @@
 """From the bytes of an image file to RGB pixels, whatever kind of file it is.
 
-JPEG and PNG, recognised by their first bytes and not by their names, go through torchvision; what it refuses and
-every other format through Pillow. All come out as 8-bit RGB: greys and palettes are spread over the channels, CMYK
-is converted, 16-bit PNGs keep their upper 8 bits, and alpha is dropped, so that a transparent pixel shows the colour
-stored under it, as Pillow's convert("RGB") and torchvision have it. Of an animation the first frame counts.
+JPEG, recognised by its first bytes and not by its name, goes through torchvision; what that refuses and every other
+format through Pillow: on a damaged PNG torchvision ends the process. All come out as 8-bit RGB: greys and palettes are
+spread over the channels, CMYK is converted, 16-bit PNGs keep their upper 8 bits, and alpha is dropped, so that a
+transparent pixel shows the colour stored under it. Of an animation the first frame counts.
 
 The EXIF orientation is passed over, as the loaders of torchvision and timm do: pictures and the official boxes are as
 the pixels are stored.
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from srp_exp.errors import UserError
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of JPEG; its coded pixels contain neither
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # markers of a frame: baseline, extended and progressive
 _RGB = 3  # torchvision.io.ImageReadMode.RGB
@@ -100,14 +100,13 @@ class Picture:
 def _decode_with_torchvision(encoded: bytes) -> Tensor:
     """Raises RuntimeError for what torchvision can't read.
 
-    Calls the operators below torchvision.io, whose functions warn of their removal since 0.29; where it has happened,
+    Calls the operator below torchvision.io, whose functions warn of their removal since 0.29; where it has happened,
     Pillow, a seventh slower, decodes all.
     """
-    for start, operator in ((_JPEG, "decode_jpeg"), (_PNG, "decode_png")):
-        if encoded.startswith(start) and hasattr(torch.ops.image, operator):
-            data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-            image: Tensor = getattr(torch.ops.image, operator)(data, _RGB, False)
-            return (image.int() >> 8).byte() if image.dtype == torch.uint16 else image
+    if encoded.startswith(_JPEG) and hasattr(torch.ops.image, "decode_jpeg"):
+        data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+        image: Tensor = torch.ops.image.decode_jpeg(data, _RGB, False)
+        return image
     raise RuntimeError("torchvision doesn't decode this format")
 
 
@@ -115,10 +114,15 @@ def _decode_with_pillow(encoded: bytes, reduction: int) -> Tensor:
     """Decode at 1 / reduction of the size, if it is a JPEG. Raises whatever Pillow raises."""
     Image.init()  # loads the plugins of all formats, once
     image: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    if image.format == "PNG":
+        image.verify()  # the checksums of its pixels, which loading passes over
+        image = Image.open(io.BytesIO(encoded), formats=("PNG",))
     if reduction > 1:
         if encoded.find(_END, encoded.rfind(_SCAN)) < 0:  # of which Pillow complains at full size only
             raise UserError("image file is truncated")
         image.draft("RGB", (image.width // reduction, image.height // reduction))
+    if image.format == "PNG" and image.mode == "I;16":
+        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
     if image.mode[0] in "IF":
         raise UserError(f"pixels of mode {image.mode} have no known range")
     # Through RGBA, as Pillow warns of a palette with alpha that loses it otherwise.

@@ -1,6 +1,8 @@
 """Image files as they are in the wild become RGB, or an error that names the file."""
 
 import io
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -149,6 +151,36 @@ def test_a_truncated_file_is_named(kind, part) -> None:
     with pytest.raises(CorruptImageError, match="train/bird.jpg"):
         picture = Picture(cut, "train/bird.jpg")
         picture.pixels(Region(0, 0, picture.height, picture.width), HEIGHT, WIDTH)
+
+
+DAMAGE = """
+import sys, numpy as np
+from srp_exp.datasets.files.decode import CorruptImageError, decode
+whole, ended = sys.stdin.buffer.read(), []
+random = np.random.default_rng(0)
+for number in range(60):
+    damaged = bytearray(whole)
+    at = int(random.integers(41, len(whole) - 40))
+    if number % 3 == 0:
+        damaged[at] ^= 1 << number % 8  # a bit
+    elif number % 3 == 1:
+        damaged[at : at + 30] = bytes(30)
+    else:
+        damaged[-16 - number % 4] ^= 0x10  # the checksum of the pixels
+    try:
+        decode(bytes(damaged), "train/bird.png")
+    except CorruptImageError as error:
+        ended.append(str(error).startswith("train/bird.png: not a readable image"))
+print(len(ended), all(ended))
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
+def test_a_damaged_png_is_named_and_does_not_end_the_process(mode) -> None:
+    """As torchvision's decoder does, by a segmentation fault."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+    done = subprocess.run([sys.executable, "-c", DAMAGE], input=encode(noise.convert(mode), "PNG"), capture_output=True)
+    assert (done.returncode, done.stdout.split()) == (0, [b"60", b"True"]), done.stderr
 
 
 @pytest.mark.parametrize("cut", [1, 2, 50, 3000])
