@@ -1,6 +1,9 @@
 """A data set of pictures on disk: found, checked once, remembered, and opened; in memory where it is small."""
 
+import hashlib
 import logging
+import os
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -45,9 +48,10 @@ class PictureSet(FileSet):
     held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by default. own,
     settings: what `read` gets besides, under their names.
 
-    `index` of a split counts the samples of the official list, so that it stays the same in subsets and copies. mean
-    and std are ImageNet's for a published set, and measured for others. Raises MissingFileError and UserError, in one
-    line with the first few offenders and the remedy.
+    What was found out counts until the set or the file of the class changes. `index` of a split counts the samples of
+    the official list, so that it stays the same in subsets and copies. mean and std are ImageNet's for a published set,
+    and measured for others. Raises MissingFileError and UserError, in one line with the first few offenders and the
+    remedy.
     """
 
     set_name: ClassVar[str]
@@ -78,7 +82,8 @@ class PictureSet(FileSet):
         home = folder if copy else self.locate(folder)
         index = index_file(home, self.set_name, cache_dir)
         settings |= own or {}
-        key = f"{verify} {on_corrupt} {crop_to_box} {sorted(settings.items())}"
+        code, digest = _code(type(self))
+        key = f"{verify} {on_corrupt} {crop_to_box} {sorted(settings.items())} {digest}"
         cache = index.with_suffix("")
 
         def read() -> Catalogue:
@@ -113,7 +118,7 @@ class PictureSet(FileSet):
             mean=tuple(mean),
             std=tuple(std),
             augmentation=augmentation,
-            read_from=tuple(str(path) for path in read_from),
+            read_from=tuple(str(path) for path in [*read_from, *code]),
         )
         if held:
             LOG.info(
@@ -145,6 +150,15 @@ class PictureSet(FileSet):
         catalogue = look_up_files(catalogue, home, remedy if cls.facts else "restore or remove them", strict)
         notes = check_counts(catalogue, cls.facts, home, remedy, strict) + check_labels(catalogue, home)
         return replace(catalogue, notes=(*catalogue.notes, *notes))
+
+
+def _code(kind: type[PictureSet]) -> tuple[list[Path], str]:
+    """The source files of a class and of those below PictureSet that it is made of, and a digest: what `read` does."""
+    classes = kind.__mro__[: kind.__mro__.index(PictureSet)]
+    files = dict.fromkeys(getattr(sys.modules.get(each.__module__), "__file__", None) for each in classes)
+    content = [Path(file).read_bytes() if file else os.urandom(16) for file in files]  # without a file: always anew
+    digest = hashlib.sha256(b"".join(content)).hexdigest()
+    return [Path(file) for file in files if file], f"{kind.__module__}.{kind.__qualname__} {digest}"
 
 
 def _open(home: Path, part: Listing, crop_to_box: bool) -> FileSplit:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,21 @@ def test_the_second_start_reads_no_list(copy, monkeypatch):
         assert torch.equal(one.labels, other.labels) and torch.equal(one.index, other.index)
         names = [[part.source.name(row) for row in part.rows.tolist()] for part in (one, other)]
         assert names[0] == names[1]
+
+
+class Flipped(Cub200):
+    """A subclass has the set_name of its base."""
+
+    @classmethod
+    def read(cls, home, boxes):
+        found = super().read(home, boxes)
+        return replace(found, train=replace(found.train, labels=2 - found.train.labels))
+
+
+def test_a_class_has_an_index_of_its_own(tmp_path):
+    home = make_cub200(tmp_path)
+    plain, flipped, again = (open_set(kind, home).train.labels for kind in (Cub200, Flipped, Cub200))
+    assert torch.equal(flipped, 2 - plain) and torch.equal(again, plain)
 
 
 def test_a_change_is_noticed(tmp_path, monkeypatch):

@@ -40,5 +40,10 @@ def test_it_trains_with_its_own_setting(command_line, example) -> None:
     (run,) = (example / "out" / "runs").iterdir()
     assert run.name.startswith("birds-")
     assert '"train": 5' in (run / "results.json").read_text()  # of 8 the three before 1999 are left out
+    code = example / "birds.py"
+    code.write_text(code.read_text().replace('names.index(row["species"])', '1 - names.index(row["species"])'))
+    sys.modules.pop("birds")
+    outcome = command_line(*command, "dataset.own.since=1999")  # neither the index nor the run counts any more
+    assert outcome.code == 1 and "was trained on other data (training labels, test labels differ)" in outcome.err
     outcome = command_line(*command, "dataset.own.until=1999")
     assert outcome.code == 1 and "until" in outcome.err
