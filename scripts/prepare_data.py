@@ -4,7 +4,8 @@
 
 archive: an archive, a folder that holds the official ones, or a list, as archive=[A,B]; without it the set in
 dataset.root is taken. resize: write a copy with that shorter side in pixels, in few large files, to output (default:
-<dataset.root>-<resize>); train from it with dataset.root=<output> dataset.copy_side=<resize>. workers=N: threads.
+<dataset.root>-<resize>); train from it with dataset.root=<output> dataset.copy_side=<resize> and the same other
+settings of the data set. workers=N: threads.
 
 Interrupted or killed, the same command goes on where it stopped.
 """
@@ -30,6 +31,7 @@ from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
+from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.prepare.copy import CopySettings
 from srp_exp.datasets.prepare.extract import Advance
@@ -111,9 +113,11 @@ def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
     if choices.resize is not None:
         output = Path(choices.output or f"{root}-{choices.resize}").expanduser().resolve()
         workers = max(1, len(os.sched_getaffinity(0)) if config.workers is None else config.workers)
-        settings = CopySettings(name, made.class_names, choices.resize, choices.quality, workers)
+        original = {"settings": made.settings, "digests": digests_of(made)}
+        settings = CopySettings(name, made.class_names, choices.resize, choices.quality, workers, original)
         make_copy(made, output, settings, report)
-        report.say(f"train from the copy with dataset.root={output} dataset.copy_side={choices.resize}")
+        changed = f"dataset.root={output} dataset.copy_side={choices.resize}"
+        report.say(f"train from the copy with {changed} and the other dataset settings of this command")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """A data set of pictures on disk, whichever it is."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.batches import Placement, Reader
@@ -18,12 +19,13 @@ class FileSet(DataSet):
     """A data set of files, which are read when needed or held in memory. A subclass finds them.
 
     Held in memory, pictures keep their size, and `crop` is `pad`: by crop_padding where that was chosen, else by an
-    eighth of their side, as CIFAR's are.
+    eighth of their side, as CIFAR's are. settings: with which the set was read, as texts.
     """
 
     train: FileSplit | Split
     test: FileSplit | Split
     augmentation: FileAugmentation
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.train, Split) and self.augmentation.crop != "pad":

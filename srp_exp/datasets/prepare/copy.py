@@ -5,7 +5,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +26,22 @@ _FILE_BYTES, _GROUP_BYTES = 1 << 30, 1 << 25  # of images, after which a file, a
 
 @dataclass(frozen=True)
 class CopySettings:
-    """name: of the set, as "cub200". resize: shorter side in pixels. quality: of JPEG, 1 to 100. workers: threads."""
+    """name: of the set, as "cub200". resize: shorter side in pixels. quality: of JPEG, 1 to 100. workers: threads.
+
+    original: what the copy notes of the set that it is made of: the `settings` it was read with, and its `digests`.
+    """
 
     name: str
     class_names: tuple[str, ...]
     resize: int
     quality: int = 90
     workers: int = 1
+    original: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """In which copies of one set differ."""
+        return {"name": self.name, "resize": self.resize, "quality": self.quality, **self.original}
 
     def __post_init__(self) -> None:
         if self.resize < 1:
@@ -143,9 +152,7 @@ def _in_order(split: FileSplit, settings: CopySettings) -> Iterator[Small]:
 
 def _schema(splits: Mapping[str, FileSplit], settings: CopySettings) -> pa.Schema:
     facts = {
-        "name": settings.name,
-        "resize": settings.resize,
-        "quality": settings.quality,
+        **settings.facts,
         "boxes": splits["train"].boxes is not None,
         "sizes": {part: len(splits[part]) for part in PARTS},
         "skipped": {part: splits[part].skipped for part in PARTS},

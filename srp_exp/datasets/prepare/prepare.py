@@ -22,6 +22,7 @@ from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.prepare.extract import Advance, FolderWriter, extract, unpacked_bytes
 from srp_exp.datasets.prepare.imagenet_archives import extract_imagenet
 from srp_exp.datasets.prepare.official_files import archive_files, checksum_fault
+from srp_exp.datasets.sets.catalogue import first_few
 from srp_exp.datasets.sets.prepared import copy_facts
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import write_atomically
@@ -102,11 +103,12 @@ def make_copy(dataset: FileSet, folder: Path, settings: CopySettings, report: Re
     splits = {"train": dataset.train, "test": dataset.test}
     facts = copy_facts(folder)
     if facts is not None:
-        there = tuple(facts[key] for key in ("name", "resize", "quality"))
-        if there != (settings.name, settings.resize, settings.quality):
+        other = [name for name, value in settings.facts.items() if facts.get(name) != value]
+        if other:
             raise UserError(
-                f"output={folder}: holds a copy of {there[0]} with resize={there[1]} quality={there[2]}; "
-                f"choose another folder, or delete that one"
+                f"output={folder}: holds a copy of {facts['name']} with resize={facts['resize']} "
+                f"quality={facts['quality']}, of which {first_few(other)} differ now; choose another folder, or delete "
+                f"that one"
             )
         report.say(f"{folder}: is finished already")
         return
@@ -122,13 +124,20 @@ def make_copy(dataset: FileSet, folder: Path, settings: CopySettings, report: Re
 
 
 def _check_archives(job: Preparation, archives: Sequence[Path], partial: Path, report: Report) -> None:
-    """Compare checksums and pass over every entry, before anything is written; once for every archive."""
+    """Compare checksums and pass over every entry, before anything is written; once for every archive.
+
+    What was extracted from other archives, or from earlier states of these, is removed.
+    """
     record = partial / _CHECKED_FILE
     checked = json.loads(record.read_text()) if record.exists() else {}
+    stamps = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in archives}
+    if not checked or any(stamps.get(path) != found[:2] for path, found in checked.items()):
+        checked = {}
+        for left in partial.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
     for archive in archives:
-        status = archive.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        if checked.get(str(archive), [])[:2] == stamp:
+        stamp = stamps[str(archive)]
+        if str(archive) in checked:
             continue
         fault = checksum_fault(job.name, archive, report.track)
         if fault is not None and job.strict:

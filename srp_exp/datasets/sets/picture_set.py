@@ -78,12 +78,13 @@ class PictureSet(FileSet):
     ):
         folder = Path(root).expanduser()
         copy = copy_facts(folder)
-        check_copy(folder, copy, self.set_name, copy_side)
+        settings |= own or {}
+        texts = {setting: str(value) for setting, value in settings.items()}
+        check_copy(folder, copy, self.set_name, copy_side, texts)
         home = folder if copy else self.locate(folder)
         index = index_file(home, self.set_name, cache_dir)
-        settings |= own or {}
         code, digest = _code(type(self))
-        key = f"{verify} {on_corrupt} {crop_to_box} {sorted(settings.items())} {digest}"
+        key = f"{verify} {on_corrupt} {crop_to_box} {sorted(texts.items())} {digest}"
         cache = index.with_suffix("")
 
         def read() -> Catalogue:
@@ -118,6 +119,7 @@ class PictureSet(FileSet):
             mean=tuple(mean),
             std=tuple(std),
             augmentation=augmentation,
+            settings=texts,
             read_from=tuple(str(path) for path in [*read_from, *code]),
         )
         if held:

@@ -5,6 +5,7 @@ The schema's metadata hold the class names as the hub's do, and under `COPY_KEY`
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def copy_files(folder: Path, part: str) -> list[Path]:
 
 
 def copy_facts(folder: Path) -> dict[str, Any] | None:
-    """What `folder` is a copy of: its name, resize, quality, and how many were skipped; None where it is no copy."""
+    """What `folder` is a copy of, and how it was made: the facts that `write_copy` notes; None where it is no copy."""
     files = copy_files(folder, PARTS[0])
     facts: dict[str, Any] | None = None
     if files:
@@ -34,7 +35,9 @@ def copy_facts(folder: Path) -> dict[str, Any] | None:
     return facts
 
 
-def check_copy(folder: Path, facts: dict[str, Any] | None, name: str, side: int | None) -> None:
+def check_copy(
+    folder: Path, facts: dict[str, Any] | None, name: str, side: int | None, settings: Mapping[str, str]
+) -> None:
     """Raise UserError unless the copy in `folder`, or that it is none, is what was asked for."""
     if facts is None:
         if side is not None:
@@ -48,6 +51,12 @@ def check_copy(folder: Path, facts: dict[str, Any] | None, name: str, side: int 
         raise UserError(
             f"dataset.copy_side={side}: {folder} holds pictures reduced to a shorter side of {facts['resize']}, which "
             f"gives other results than the original; set dataset.copy_side={facts['resize']}, or another dataset.root"
+        )
+    elif (made := facts.get("settings", {})) != settings:
+        name = min(setting for setting in made.keys() | settings.keys() if made.get(setting) != settings.get(setting))
+        raise UserError(
+            f"dataset.root={folder}: the copy was made with {name}={made.get(name)}, and {settings.get(name)} is asked "
+            f"for; set that, or prepare another copy"
         )
 
 

@@ -162,14 +162,14 @@ def test_a_set_without_boxes_has_a_copy_without(tmp_path, splits):
 def test_a_copy_that_does_not_fit_is_refused_in_one_line(tmp_path, splits):
     folder = copy_to(tmp_path / "copy", splits)
     facts = copy_facts(folder)
-    check_copy(folder, facts, "birds", 32)
+    check_copy(folder, facts, "birds", 32, {})
     assert copy_facts(tmp_path) is None
     with pytest.raises(ValueError, match=r"dataset.root=.*copy: holds a copy of birds, not of cars; choose another"):
-        check_copy(folder, facts, "cars", 32)
+        check_copy(folder, facts, "cars", 32, {})
     with pytest.raises(ValueError, match="shorter side of 32, which gives other results"):
-        check_copy(folder, facts, "birds", None)
+        check_copy(folder, facts, "birds", None, {})
     with pytest.raises(ValueError, match="copy_side=32: .* is no prepared copy"):
-        check_copy(folder, None, "birds", 32)
+        check_copy(folder, None, "birds", 32, {})
     (folder / "test-00000.parquet").unlink()
     with pytest.raises(ValueError, match="has 0 of 3 test pictures; prepare it again"):
         opened(folder)

@@ -381,7 +381,45 @@ def test_settings_of_a_copy_are_checked(tmp_path, run):
     assert code == 1 and "is there and no prepared copy; choose another folder" in printed
     assert run(*command, "resize=24", f"output={tmp_path / 'copy'}")[0] == 0
     code, printed = run(*command, "resize=32", f"output={tmp_path / 'copy'}")
-    assert code == 1 and "holds a copy of cub200 with resize=24 quality=90; choose another folder" in printed
+    assert code == 1 and "holds a copy of cub200 with resize=24 quality=90, of which resize differ now" in printed
+    code, printed = run("dataset=folder", f"dataset.root={root / 'images'}", "dataset.test_fraction=0.2", "resize=24")
+    assert code == 0, printed
+    code, printed = run(
+        "dataset=folder", f"dataset.root={root / 'images'}", "dataset.test_fraction=0.5", "resize=24",
+    )  # fmt: skip
+    assert code == 1 and "of which settings, digests differ now; choose another folder, or delete that one" in printed
+
+
+def test_a_finished_copy_of_other_pictures_is_refused(tmp_path, run):
+    root = make_cub200(tmp_path / "cub200")
+    command = ("dataset=cub200", f"dataset.root={root}", "dataset.verify=warn", "resize=24")
+    assert run(*command)[0] == 0
+    code, printed = run(*command)
+    assert code == 0 and "is finished already" in printed
+    sorted((root / "images").rglob("*.jpg"))[0].write_bytes(encoded("rgb", 99))
+    code, printed = run(*command)
+    assert code == 1 and "of which digests differ now; choose another folder, or delete that one" in printed
+
+
+def zipped(path, classes):
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(classes):
+            for part in ("train", "test"):
+                archive.writestr(f"{part}/{name}/{path.stem}.jpg", encoded("rgb", number))
+    return path
+
+
+def test_two_archives_do_not_become_one_set(tmp_path, run):
+    """The first fails after it was extracted: it lacks a class in train."""
+    first, second = zipped(tmp_path / "v1.zip", ["cat", "dgo"]), zipped(tmp_path / "v2.zip", ["cat", "dog"])
+    with zipfile.ZipFile(first, "a") as archive:
+        archive.writestr("test/cow/x.jpg", encoded("rgb", 7))
+    command = ("dataset=folder", f"dataset.root={tmp_path / 'pets'}")
+    code, printed = run(*command, f"archive={first}")
+    assert code == 1 and "test has classes that train lacks (cow)" in printed
+    assert run(*command, f"archive={second}")[0] == 0
+    found = sorted(str(path.relative_to(tmp_path / "pets")) for path in (tmp_path / "pets").rglob("*.*"))
+    assert found == [f"{part}/{name}/v2.jpg" for part in ("test", "train") for name in ("cat", "dog")]
 
 
 def test_two_processes_do_not_prepare_the_same(tmp_path, run):

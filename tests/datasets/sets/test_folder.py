@@ -10,6 +10,7 @@ from official_copies import encoded, put
 
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.errors import MissingFileError
 
@@ -96,6 +97,19 @@ def test_one_folder_is_divided_by_class_and_seed(tmp_path):
     assert sorted(paths) == sorted(str(path) for path in tmp_path.rglob("*.jpg"))
     with pytest.raises(ValueError, match=r"dataset\.test_fraction=0\.01: takes 0 of the 10"):
         open_folder(tmp_path, test_fraction=0.01)
+
+
+def test_a_copy_is_refused_for_another_division_than_it_has(tmp_path):
+    fill(tmp_path / "set", ["a", "b"], 10)
+    original = open_folder(tmp_path / "set", test_fraction=0.3, split_seed=1)
+    (tmp_path / "copy").mkdir()
+    settings = CopySettings("folder", original.class_names, 20, original={"settings": original.settings})
+    write_copy({"train": original.train, "test": original.test}, tmp_path / "copy", settings)
+    copy = open_folder(tmp_path / "copy", copy_side=20, test_fraction=0.3, split_seed=1)
+    assert copy.test.index.tolist() == original.test.index.tolist()
+    for changes in ({}, {"test_fraction": 0.3, "split_seed": 2}, {"test_fraction": 0.2, "split_seed": 1}):
+        with pytest.raises(ValueError, match=r"copy was made with (split_seed=1|test_fraction=0\.3), and .* is"):
+            open_folder(tmp_path / "copy", copy_side=20, **changes)
 
 
 def test_a_train_folder_alone_is_divided_too(tmp_path):
