@@ -1,5 +1,6 @@
 """Data sets in parquet files, as the Hugging Face hub has them, and ImageNet-1k in that form."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,8 @@ from srp_exp.errors import MissingFileError, UserError
 
 _TRAIN, _TEST = ("train", "training"), ("test", "validation", "valid", "val")
 """What the names of a split's files begin with, or of their folder; of the test splits the first that has labels."""
+
+_COUNTED = re.compile(r"-(\d+)-of-(\d+)")
 
 
 class Parquet(PictureSet):
@@ -67,7 +70,11 @@ class Parquet(PictureSet):
             names = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
         whole = read_listing(home, files, columns.image, _numbers(labels, names, home), cache)
         tests = [test_split] if test_split else [name for name in _TEST if _files(home, (name,))]
-        test, test_files = _read_test(home, tests, columns, names, cache) if _files(home, _TRAIN) else (None, [])
+        test, test_files = (
+            _read_test(home, tests, columns, names, cache, labels.dtype.kind == "U")
+            if _files(home, _TRAIN)
+            else (None, [])
+        )
         train, test = divide(whole, test, test_fraction, split_seed, home)
         return Catalogue(train, test, names, (home, *files, *test_files))
 
@@ -82,12 +89,15 @@ class ImageNetParquet(Parquet):
 
 
 def _read_test(
-    home: Path, splits: Sequence[str], columns: Columns, names: tuple[str, ...], cache: Path
+    home: Path, splits: Sequence[str], columns: Columns, names: tuple[str, ...], cache: Path, are_texts: bool
 ) -> tuple[Listing | None, list[Path]]:
     """The first of `splits` that has labels, and its files; None where there is none."""
     for split in splits:
         files = _files(home, (split,))
-        labels = _numbers(read_labels(files, columns), names, home)
+        read = read_labels(files, columns)
+        if read.dtype.kind != "U" and are_texts:
+            raise UserError(f"{home}: labels are texts in train and integers in {split}; make them the same")
+        labels = _numbers(read, names, home)
         if not len(labels) or labels.max() >= 0:  # the hub's -1 stands for no label
             return read_listing(home, files, columns.image, labels, cache), files
     return None, []
@@ -110,5 +120,14 @@ def _files(home: Path, splits: Sequence[str]) -> list[Path]:
         for pattern in (f"{split}-*.parquet", f"{split}.parquet", f"{split}/*.parquet") if split else ("*.parquet",):
             files = sorted(home.glob(pattern))
             if files:
-                return files
+                return _whole(home, files)
     return []
+
+
+def _whole(home: Path, files: list[Path]) -> list[Path]:
+    """The files. Raises UserError where their names count them, as -00000-of-00002, and some are absent or double."""
+    counts = [[int(number) for number in found[-1]] for path in files if (found := _COUNTED.findall(path.name))]
+    if counts and sorted(counts) != [[number, len(files)] for number in range(len(files))]:
+        names = first_few([path.name for path in files])
+        raise UserError(f"{home}: {names} aren't all the files of one split, each once; fetch or remove some")
+    return files

@@ -61,8 +61,10 @@ def find_columns(file: Path, image: str | None, label: str | None) -> Columns:
 def read_schema(file: Path) -> pa.Schema:
     """Raises UserError where the file is damaged."""
     try:
-        return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
+        schema = pq.read_schema(file)
+        _features(schema)
+        return schema
+    except (pa.ArrowException, OSError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]}); fetch it again") from None
 
 
@@ -77,6 +79,10 @@ def read_labels(files: Sequence[Path], columns: Columns) -> NDArray[Any]:
         missing = [name for name in (columns.image, columns.label) if name not in schema.names]
         if missing:
             raise UserError(f"{file}: has no column {missing[0]}, which the other files have; fetch it again")
+        if not _holds_images(schema.field(columns.image).type):
+            raise UserError(
+                f"{file}: column {columns.image} is {schema.field(columns.image).type}, no images; fetch it again"
+            )
         names = _class_names(schema, columns.label)
         both = enumerate(itertools.zip_longest(names, columns.class_names)) if names and columns.class_names else ()
         for label, (own, other) in both:
@@ -88,7 +94,10 @@ def read_labels(files: Sequence[Path], columns: Columns) -> NDArray[Any]:
             raise UserError(
                 f"{file}: its labels are {column.type} with {column.null_count} missing; give integers or texts"
             )
-        read = column.cast(kind)
+        try:
+            read = column.cast(kind)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{file}: its labels are no integers of 64 bits ({error}); mend them") from None
         labels.setdefault(str(kind), []).append(read.to_numpy() if kind == pa.int64() else np.array(read.to_pylist()))
     if len(labels) > 1:
         raise UserError(f"{files[0].parent}: labels are integers in some files and texts in others; make them the same")
@@ -167,7 +176,7 @@ def _unpacked(file: Path, column: str, cache: Path) -> tuple[Path, NDArray[np.in
     """The file in `cache` that holds the images of a parquet file one after another, and their stretches in it."""
     sizes = np.array([len(value) for _, values in _groups(file, column) for value in values], np.int64)
     ends = np.cumsum(sizes)
-    place = cache / f"{file.name}-{hashlib.sha256(json.dumps(stamp(file)).encode()).hexdigest()[:12]}.images"
+    place = cache / f"{file.name}-{hashlib.sha256(json.dumps([column, *stamp(file)]).encode()).hexdigest()[:12]}.images"
     needed = int(ends[-1]) if len(ends) else 0
     if not (place.is_file() and place.stat().st_size == needed):
         cache.mkdir(parents=True, exist_ok=True)
@@ -190,8 +199,8 @@ def _holds_images(kind: pa.DataType) -> bool:
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """What the hub says of the columns."""
-    said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return dict(said.get("info", {}).get("features", {}))
+    said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return {name: feature for name, feature in said.items() if name in schema.names}  # others have been renamed
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:

@@ -191,6 +191,54 @@ def test_numbers_in_one_file_and_texts_in_another_are_refused(tmp_path):
         open_parquet(tmp_path, Parquet)
 
 
+def test_texts_in_train_and_numbers_in_test_are_refused(tmp_path):
+    """Whichever names the numbers have: those of texts are in sorted order."""
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["dog", "cat"]}}
+    write(tmp_path / "train.parquet", PICTURES[:2], ["cat", "dog"])
+    write(tmp_path / "test.parquet", PICTURES[:2], [0, 1], features=features)
+    with pytest.raises(ValueError, match="labels are texts in train and integers in test; make them the same"):
+        open_parquet(tmp_path, Parquet)
+
+
+@pytest.mark.parametrize(
+    "parts", [["00000-of-00002"], ["00000-of-00001-abc", "00000-of-00001-def"], ["00000-of-00001", "x"]]
+)
+def test_files_that_are_absent_or_double_are_refused(tmp_path, parts):
+    for name in [*(f"train-{part}" for part in parts), "test"]:
+        write(tmp_path / f"{name}.parquet", PICTURES[:2], [0, 1])
+    with pytest.raises(ValueError, match=rf"train-{parts[0]}.* aren't all the files of one split, each once"):
+        open_parquet(tmp_path, Parquet)
+
+
+def test_of_two_compressed_image_columns_the_chosen_is_read(tmp_path):
+    for part in ("train", "test"):
+        write(tmp_path / f"{part}.parquet", PICTURES[:2], [0, 1], "rgb", more={"ir": pa.array(PICTURES[2:4])})
+    for column, expected in (("rgb", PICTURES[:2]), ("ir", PICTURES[2:4])):
+        source = open_parquet(tmp_path, Parquet, image_column=column).train.source
+        assert [source.read(row) for row in range(2)] == expected
+
+
+def test_another_kind_of_image_column_in_a_later_file_is_named(tmp_path):
+    write(tmp_path / "train-0.parquet", PICTURES[:2], [0, 1])
+    for values in ([1, 2], ["a.png", "b.png"]):
+        pq.write_table(pa.table({"image": values, "label": [0, 1]}), tmp_path / "train-1.parquet")
+        with pytest.raises(ValueError, match=r"train-1\.parquet: column image is .*, no images"):
+            open_parquet(tmp_path, Parquet)
+
+
+def test_odd_metadata_and_labels_are_one_line_or_read(tmp_path):
+    for part in ("train", "test"):  # the image column was renamed
+        write(tmp_path / f"{part}.parquet", PICTURES[:2], [0, 1], features={"img": {"_type": "Image"}})
+    assert len(open_parquet(tmp_path, Parquet).train) == 2
+    file = tmp_path / "train.parquet"
+    pq.write_table(pq.read_table(file).replace_schema_metadata({b"huggingface": b'{"info": '}), file)
+    with pytest.raises(ValueError, match=r"train\.parquet: not a readable parquet file"):
+        open_parquet(tmp_path, Parquet)
+    write(file, PICTURES[:2], pa.array([0, 2**63 + 1], pa.uint64()))
+    with pytest.raises(ValueError, match=r"train\.parquet: its labels are no integers of 64 bits"):
+        open_parquet(tmp_path, Parquet)
+
+
 def test_a_test_split_without_labels_is_left_for_validation(tmp_path):
     for part, labels in (("train", [0, 1]), ("test", [-1, -1]), ("validation", [1, 0])):
         write(tmp_path / "data" / f"{part}-00000-of-00001.parquet", PICTURES[:2], labels)
