@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ class EvalLoader:
 
 def digests_of(dataset: DataSet) -> dict[str, str]:
     """A digest of each part of the data, by a name for messages, such as "training labels"."""
-    found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()}
+    found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode(errors="surrogateescape")).hexdigest()}
     for name, split in (("training", dataset.train), ("test", dataset.test)):
         found |= {f"{name} {part}": value for part, value in split.digests().items()}
     return found
@@ -115,7 +116,7 @@ AnyDataSet = TypeVar("AnyDataSet", bound=DataSet)
 def with_statistics(dataset: AnyDataSet, mean: Sequence[float] | None, std: Sequence[float] | None) -> AnyDataSet:
     """The data set with another mean and standard deviation of its channels; None leaves its own.
 
-    Raises ValueError where the numbers aren't one for each channel, or a deviation isn't positive.
+    Raises ValueError where the numbers aren't one for each channel, and finite, or a deviation isn't positive.
     """
     changed = copy.copy(dataset)
     for name, values in (("mean", mean), ("std", std)):
@@ -126,7 +127,9 @@ def with_statistics(dataset: AnyDataSet, mean: Sequence[float] | None, std: Sequ
                 f"dataset.{name}={list(values)}: the images have {dataset.channels} channels; give a number for each, "
                 f"or dataset.{name}=null for the set's own"
             )
-        if name == "std" and min(values) <= 0:
-            raise UserError(f"dataset.std={list(values)}: choose positive numbers")
+        if not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+            raise UserError(
+                f"dataset.{name}={list(values)}: choose finite numbers{', positive ones' * (name == 'std')}"
+            )
         vars(changed)[name] = tuple(values)  # a data set is frozen, and made by whichever class
     return changed

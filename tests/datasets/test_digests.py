@@ -1,5 +1,7 @@
 """Data of every class are told apart by their content, and are the same wherever they lie."""
 
+import math
+import os
 import shutil
 
 import pyarrow as pa
@@ -16,7 +18,7 @@ from official_copies import (
 )
 
 from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
-from srp_exp.datasets.data_set import digests_of
+from srp_exp.datasets.data_set import digests_of, with_statistics
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.cars import Cars
 from srp_exp.datasets.sets.cub200 import Cub200
@@ -118,6 +120,23 @@ def test_copies_of_two_qualities_are_two_sets_of_data(tmp_path):
         found.append(digests_of(open_set(Cub200, folder, copy_side=20)))
     assert changed(found[0], found[1]) == {"training pictures", "test pictures"}
     assert found[0] == found[2]
+
+
+def test_a_class_name_of_other_bytes_than_utf8_has_a_digest(tmp_path):
+    make_imagenet(tmp_path)
+    for part in ("train", "val"):
+        (tmp_path / part / "n01440764").rename(tmp_path / part / os.fsdecode(b"caf\xe9"))
+    assert "class names" in digests_of(open_set(Folder, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "values", [("mean", math.nan), ("mean", math.inf), ("std", math.inf), ("std", math.nan), ("std", 0.0)]
+)
+def test_statistics_are_finite(values):
+    name, value = values
+    given = {"mean": None, "std": None} | {name: [value]}
+    with pytest.raises(ValueError, match=rf"dataset\.{name}=.*: choose finite numbers"):
+        with_statistics(Mnist5k(Augmentation()), **given)
 
 
 def test_sets_in_memory():

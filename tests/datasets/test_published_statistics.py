@@ -77,7 +77,7 @@ def test_settings_replace_a_sets_own_and_null_leaves_them(images) -> None:
             None,
             r"dataset\.mean=\[0\.5\]: the images have 3 channels; give a number for each, or dataset\.mean=null",
         ),
-        (None, [0.5, 0.0, 0.5], r"dataset\.std=\[0\.5, 0\.0, 0\.5\]: choose positive numbers"),
+        (None, [0.5, 0.0, 0.5], r"dataset\.std=\[0\.5, 0\.0, 0\.5\]: choose finite numbers, positive ones"),
     ],
 )
 def test_statistics_that_cannot_be_are_refused(images, mean, std, message) -> None:

@@ -122,4 +122,6 @@ class StretchSource:
 
 def encoded_texts(texts: Sequence[str] | NDArray[np.bytes_]) -> NDArray[np.bytes_]:
     """Texts as one array of bytes: fast to load, and not copied by processes that share it, as a list of str is."""
-    return texts if isinstance(texts, np.ndarray) else np.array([os.fsencode(text) for text in texts], np.bytes_)
+    if isinstance(texts, np.ndarray) and texts.dtype.kind == "S":
+        return texts
+    return np.array([os.fsencode(text) for text in texts], np.bytes_)

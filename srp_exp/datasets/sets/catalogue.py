@@ -106,9 +106,12 @@ class Catalogue:
         return cls(part("train"), part("test"), names, tuple(Path(place) for place in places), notes)
 
 
-def listing(paths: Sequence[str], labels: ArrayLike, boxes: NDArray[np.float32] | None = None) -> Listing:
-    """A listing in its official order."""
-    return Listing(encoded_texts(paths), np.asarray(labels, np.int64), np.arange(len(paths)), boxes)
+def listing(paths: Sequence[str], labels: ArrayLike, boxes: ArrayLike | None = None) -> Listing:
+    """A listing in its official order. Raises UserError where there aren't as many labels, and boxes, as paths."""
+    read = np.asarray(labels, np.int64), None if boxes is None else np.asarray(boxes, np.float32)
+    if any(values is not None and len(values) != len(paths) for values in read):
+        raise UserError(f"listing: {len(paths):,} paths, but another number of labels or boxes; give one for each")
+    return Listing(encoded_texts(paths), read[0], np.arange(len(paths)), read[1])
 
 
 def divide(

@@ -85,7 +85,7 @@ class PictureSet(FileSet):
         index = index_file(home, self.set_name, cache_dir)
         code, digest = _code(type(self))
         key = f"{verify} {on_corrupt} {crop_to_box} {sorted(texts.items())} {digest}"
-        cache = index.with_suffix("")
+        cache = index.with_suffix("").absolute()
 
         def read() -> Catalogue:
             told = {name: value for name, value in (("boxes", crop_to_box), ("cache", cache)) if name in self.asks}

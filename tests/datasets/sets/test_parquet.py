@@ -218,6 +218,12 @@ def test_of_two_compressed_image_columns_the_chosen_is_read(tmp_path):
         assert [source.read(row) for row in range(2)] == expected
 
 
+def test_a_relative_cache_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = open_parquet(make_parquet(tmp_path / "set"), cache_dir="cache").train.source
+    assert source.read(3) == PICTURES[3]
+
+
 def test_another_kind_of_image_column_in_a_later_file_is_named(tmp_path):
     write(tmp_path / "train-0.parquet", PICTURES[:2], [0, 1])
     for values in ([1, 2], ["a.png", "b.png"]):

@@ -1,10 +1,12 @@
 """What all published sets have in common: found, checked against the facts, remembered, subsets, corrupt files."""
 
+import os
 import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from official_copies import (
@@ -21,7 +23,7 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.cars import Cars
-from srp_exp.datasets.sets.catalogue import Facts
+from srp_exp.datasets.sets.catalogue import Facts, listing
 from srp_exp.datasets.sets.cub200 import Cub200
 from srp_exp.datasets.sets.dogs import Dogs
 from srp_exp.datasets.sets.imagenet import ImageNet
@@ -128,6 +130,16 @@ def test_a_class_has_an_index_of_its_own(tmp_path):
     home = make_cub200(tmp_path)
     plain, flipped, again = (open_set(kind, home).train.labels for kind in (Cub200, Flipped, Cub200))
     assert torch.equal(flipped, 2 - plain) and torch.equal(again, plain)
+
+
+def test_a_listing_takes_arrays_and_lists_but_not_of_several_lengths():
+    names = ["é.jpg", "b.jpg"]
+    for paths in (np.array(names), np.array(names, object), tuple(names)):
+        found = listing(paths, [0, 1], [[0, 0, 5, 5]] * 2)
+        assert [os.fsdecode(path) for path in found.paths.tolist()] == names and found.boxes.dtype == np.float32
+    for labels, boxes in (([0], None), ([0, 1, 0], None), ([0, 1], [[0, 0, 5, 5]])):
+        with pytest.raises(ValueError, match="listing: 2 paths, but another number of labels or boxes"):
+            listing(names, labels, boxes)
 
 
 def test_a_change_is_noticed(tmp_path, monkeypatch):
