@@ -12,7 +12,7 @@ from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
 from srp_exp.datasets.sets.catalogue import first_few
-from srp_exp.datasets.sets.folder import ENDINGS
+from srp_exp.datasets.sets.folder import ENDINGS, class_folders, walk
 from srp_exp.datasets.split import Split
 from srp_exp.errors import MissingFileError, UserError
 
@@ -34,7 +34,7 @@ def other_test(root: Path, dataset: DataSet) -> Split | FileSplit:
     folders = _matched(root, dataset.class_names)
     paths, labels = [], []
     for label, folder in enumerate(folders):
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        for path in sorted(Path(inner, name) for inner, names in walk(str(folder)) for name in names):
             if not path.name.lower().endswith(ENDINGS):
                 raise UserError(f"test_root={root}: {path} is not named as a picture; take it out")
             paths.append(path.relative_to(root).as_posix())
@@ -60,7 +60,7 @@ def name_of(root: Path) -> str:
 
 def _matched(root: Path, class_names: tuple[str, ...]) -> list[Path]:
     """The folder of each class."""
-    found = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    found = set(class_folders(root))
     numbers = [str(label) for label in range(len(class_names))]
     if found == set(numbers) and all(_WNID.fullmatch(name) for name in class_names):
         return [root / number for number in numbers]

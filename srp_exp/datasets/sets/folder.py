@@ -16,6 +16,9 @@ from srp_exp.errors import MissingFileError, UserError
 ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 """Of the names of pictures that are decoded, in small letters; the content decides what kind they are."""
 
+_OF_SYSTEMS = (".", "__MACOSX", "@eaDir")
+"""How the names of folders begin that systems leave in others."""
+
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 """What the folders of the splits are called, in any letters; of the test folders the first that is there counts."""
 
@@ -48,6 +51,9 @@ class Folder(PictureSet):
         if train_part == "." and test_part:
             raise UserError(f"{home}: has a folder {test_part}, but none named {' or '.join(_TRAIN)}; {cls.remedy}")
         names = tuple(class_folders(home / train_part))
+        only = home / train_part / names[0] if len(names) == 1 else None
+        if only and len(class_folders(only)) > 1 and not loose_pictures(only):
+            raise UserError(f"{only}: is the only class and has folders only; move them to where it lies")
         whole, folders, notes = list_pictures(home, train_part, names)
         test = None
         if test_part:
@@ -59,13 +65,14 @@ class Folder(PictureSet):
                 )
             test, more, other = list_pictures(home, test_part, names)
             folders, notes = folders + more, notes + other
-        for part in (train_part, *([test_part] if test_part else [])):
+        parts = [train_part, *([test_part] if test_part else [])]
+        for part in parts:
             if loose := loose_pictures(home / part):
                 notes += (
                     f"{home / part}: {len(loose):,} pictures are in no class and passed over ({first_few(loose)})",
                 )
-        if test_part and (unread := [name for name in inside if name not in (train_part, test_part)]):
-            notes += (f"{home}: {first_few(unread)} is not read: {train_part} and {test_part} are all of the set",)
+        if train_part != "." and (unread := [name for name in inside if name not in (train_part, test_part)]):
+            notes += (f"{home}: {first_few(unread)} is not read: all of the set is in {' and '.join(parts)}",)
         train, test = divide(whole, test, test_fraction, split_seed, home)
         return Catalogue(train, test, names, (home, *folders), notes)
 
@@ -76,9 +83,9 @@ def _named(folders: list[str], names: tuple[str, ...]) -> str | None:
 
 
 def class_folders(place: Path) -> list[str]:
-    """The folders in `place`, sorted, but for those whose names begin with a dot."""
+    """The folders in `place`, sorted, but for those that systems leave there."""
     with os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(_OF_SYSTEMS))
 
 
 def list_pictures(home: Path, part: str, class_names: Sequence[str]) -> tuple[Listing, list[Path], tuple[str, ...]]:
@@ -93,7 +100,7 @@ def list_pictures(home: Path, part: str, class_names: Sequence[str]) -> tuple[Li
     others: list[str] = []
     for label, name in enumerate(class_names):
         base = str(home / part / name)
-        for folder, names in _walk(base):
+        for folder, names in walk(base):
             folders.append(Path(folder))
             inside = f"{part}/{name}{folder.removeprefix(base)}".removeprefix("./")
             pictures = [file for file in names if file.lower().endswith(ENDINGS)]
@@ -112,14 +119,14 @@ def loose_pictures(place: Path) -> list[str]:
         return sorted(e.name for e in entries if e.name.lower().endswith(ENDINGS) and not e.name.startswith("."))
 
 
-def _walk(place: str) -> list[tuple[str, list[str]]]:
+def walk(place: str) -> list[tuple[str, list[str]]]:
     """Every folder at and below `place`, none where it is absent, with the names of its files; both are sorted.
 
     Raises UserError for a link that leads back to a folder in which it lies.
     """
     found = []
     for folder, inner, names in os.walk(place, followlinks=True):
-        inner[:] = [name for name in inner if not name.startswith(".")]
+        inner[:] = [name for name in inner if not name.startswith(_OF_SYSTEMS)]
         for link in (Path(folder, name) for name in inner):
             if link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve()):
                 raise UserError(f"{link}: a link to a folder in which it lies; remove it")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -116,9 +117,10 @@ def _numbers(labels: NDArray[Any], names: tuple[str, ...], home: Path) -> NDArra
 
 def _files(home: Path, splits: Sequence[str]) -> list[Path]:
     """The parquet files of a split, the first of the possible names that has any, sorted; of "" all there are."""
+    in_any_case = partial(re.sub, "[a-z]", lambda letter: f"[{letter[0]}{letter[0].upper()}]")
     for split in splits:
         for pattern in (f"{split}-*.parquet", f"{split}.parquet", f"{split}/*.parquet") if split else ("*.parquet",):
-            files = sorted(home.glob(pattern))
+            files = sorted(home.glob(in_any_case(pattern)))
             if files:
                 return _whole(home, files)
     return []

@@ -80,8 +80,32 @@ def test_what_is_passed_over_is_named(tmp_path, caplog, monkeypatch):
         found = open_folder(tmp_path)
         assert "1 files are no pictures and passed over (train/a/notes.txt)" in caplog.text
         assert "test: 1 pictures are in no class and passed over (stray.jpg)" in caplog.text
-        assert "val is not read: train and test are all of the set" in caplog.text
+        assert "val is not read: all of the set is in train and test" in caplog.text
     assert (len(found.train), len(found.test)) == (4, 1)
+
+
+def test_classes_that_lie_one_folder_deeper_are_no_class(tmp_path):
+    fill(tmp_path / "train" / "images", ["a", "b"], 2)
+    fill(tmp_path / "test" / "images", ["a", "b"], 1)
+    with pytest.raises(ValueError, match=r"train/images: is the only class and has folders only"):
+        open_folder(tmp_path)
+
+
+def test_what_systems_leave_is_no_class(tmp_path):
+    for place in ("birds", "__MACOSX/birds"):
+        fill(tmp_path / place / "train", ["a", "b"], 2)
+        fill(tmp_path / place / "test", ["a", "b"], 1)
+    fill(tmp_path / "birds" / "train" / "a" / "@eaDir", ["x"], 1)
+    found = open_folder(tmp_path)
+    assert found.class_names == ("a", "b") and (len(found.train), len(found.test)) == (4, 2)
+
+
+def test_a_folder_that_is_not_read_is_named_without_a_test_part_too(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    fill(tmp_path / "train", ["a", "b"], 10)
+    fill(tmp_path / "eval", ["a", "b"], 2)
+    open_folder(tmp_path, test_fraction=0.2)
+    assert "eval is not read: all of the set is in train" in caplog.text
 
 
 def test_one_folder_is_divided_by_class_and_seed(tmp_path):

@@ -95,6 +95,7 @@ HUB = {  # names of columns and files as sets on the hub have them: (image, labe
     "cifar10": ("img", "label", "plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet"),
     "converted": ("image", "labels", "default/train/0000.parquet", "default/test/0000.parquet"),
     "beans": ("image", "labels", "data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet"),
+    "capitals": ("image", "label", "Train-0.parquet", "TEST/0.parquet"),
     "two files": ("picture", "class", "train.parquet", "test.parquet"),
 }
 
@@ -316,7 +317,7 @@ def replace_column(file, name, column):
     ("column", "values", "message"),
     [
         ("image", None, "no column holds images, only label"),
-        ("label", None, "has no column label, which the other files have"),
+        ("label", None, "no column holds labels as integers or texts, only image"),
         ("label", pa.array([0.5] * 7), "its labels are double"),
         ("label", pa.array([0, 1, None, 0, 1, 2, 0]), "its labels are int64 with 1 missing"),
         ("label", pa.array([0, 1, -1, 0, 1, 2, 0]), r"1 labels lie outside the 3 classes.*#2: -1\)"),
