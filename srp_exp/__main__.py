@@ -93,7 +93,8 @@ def main() -> None:
         check_command_line(sys.argv[1:])
         execute()
     except KeyboardInterrupt:
-        print("srp-exp: stopped; the same command goes on", file=sys.stderr)
+        again = "the same command" + " without rerun=true" * ("rerun=true" in sys.argv)
+        print(f"srp-exp: stopped; {again} goes on", file=sys.stderr)
         sys.exit(STOPPED)
     except Exception as error:
         if not _hides_traceback(error):

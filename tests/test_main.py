@@ -294,6 +294,16 @@ def test_rerun_starts_afresh(command_line, tmp_path) -> None:
     assert len(list(folder.glob("events.out.tfevents.*"))) == len([n for n in before if n.startswith("events")])
 
 
+def test_a_requeued_job_does_not_start_afresh_again(command_line, tmp_path, monkeypatch) -> None:
+    command = (*TINY, "rerun=true", f"output_dir={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "epoch", interrupt(Reporter.epoch, 2, KeyboardInterrupt()))
+        assert "the same command without rerun=true goes on" in command_line(*command).err
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert command_line(*command).code == 0
+    assert "resumed after step" in (the_run(tmp_path) / "run.log").read_text()
+
+
 # --- Interrupted runs -----------------------------------------------------------------------------
 
 
