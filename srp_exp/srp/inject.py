@@ -13,7 +13,7 @@ from srp_exp.srp.pool import Draws, RegionPool
 from srp_exp.srp.region import Placement, Share
 from srp_exp.srp.schedule import Depth, Fixed, Linear, Schedule
 from srp_exp.srp.steer import srp_modules
-from srp_exp.srp.swap import WithSrp, has_class_on_top, put_into, take_out_of
+from srp_exp.srp.swap import WithSrp, is_parametrized_since, put_into, take_out_of
 from srp_exp.srp.where import Where, choose
 
 OTHER_WAY = "brings its mean back to the map in another way than by a product: where=... chooses it by name or class"
@@ -120,13 +120,13 @@ def remove_srp(model: nn.Module) -> None:
     """Turn every attention module of `model` back into the plain one, in place; nothing is left of SRP.
 
     Raises:
-        UserError: a module was given another class since, which would be lost.
+        UserError: a module was parametrized since, which would be lost.
     """
     for name, module in model.named_modules():
-        if has_class_on_top(module):
+        if is_parametrized_since(module):
             raise UserError(
-                f"{name or 'the model'} has become a {type(module).__name__} since apply_srp: undo that first, such as "
-                f"by torch.nn.utils.parametrize.remove_parametrizations"
+                f"{name or 'the model'} was parametrized since apply_srp: undo that first, by "
+                f"torch.nn.utils.parametrize.remove_parametrizations"
             )
     for module in list(model.modules()):
         if isinstance(module, WithSrp):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from srp_exp.srp.calls import Call, CountedCalls, Place, pick
@@ -81,13 +82,14 @@ def take_out_of(module: nn.Module) -> None:
     module.__class__ = _own_class(type(module))
 
 
-def has_class_on_top(module: nn.Module) -> bool:
-    """Whether other code, such as a parametrization, has derived a class from that with SRP for `module`."""
-    return isinstance(module, WithSrp) and type(module) is not _with_srp(_own_class(type(module)))
+def is_parametrized_since(module: nn.Module) -> bool:
+    """Whether a parametrization has derived a class from that with SRP for `module`, which would be lost without it."""
+    on_top = isinstance(module, WithSrp) and type(module) is not _with_srp(_own_class(type(module)))
+    return on_top and is_parametrized(module)
 
 
 def _own_class(kind: type) -> Any:
-    bases = kind.__mro__
+    bases = kind.__mro__  # other code may have put a class of its own on top
     return bases[bases.index(WithSrp) + 1]
 
 

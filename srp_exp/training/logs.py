@@ -28,11 +28,12 @@ def log_from_the_start(writes: bool = True) -> Iterator[None]:
     kept = MemoryHandler(capacity=0, flushLevel=logging.CRITICAL + 1, flushOnClose=False)  # without a target it keeps
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
-    LOG.handlers = [kept, _ConsoleHandler()] if writes else [logging.NullHandler()]
+    before = LOG.handlers
+    LOG.handlers = [*before, kept, _ConsoleHandler()] if writes else [logging.NullHandler()]
     try:
         yield
     finally:
-        LOG.handlers = []
+        LOG.handlers = before
 
 
 @contextmanager

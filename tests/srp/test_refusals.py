@@ -64,7 +64,7 @@ def test_a_class_on_top_of_that_with_srp_is_not_lost() -> None:
     net = nn.Sequential(Gate(), Gate()).train()
     apply_srp(net, 0.5, example_input=IMAGES)
     parametrize.register_parametrization(net[1], "weight", Double())
-    with pytest.raises(UserError, match="^1 has become a ParametrizedGate since apply_srp: undo that first"):
+    with pytest.raises(UserError, match="^1 was parametrized since apply_srp: undo that first"):
         remove_srp(net)
     assert list(srp_modules(net)) == ["0", "1"]
     net(IMAGES)

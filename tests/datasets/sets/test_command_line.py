@@ -37,7 +37,7 @@ SETS = {
 
 @pytest.fixture
 def warnings() -> Iterator[list[str]]:
-    """What is logged before the run's log begins; a user sees it on stderr."""
+    """What is logged before the run's folder is known."""
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())
