@@ -22,9 +22,9 @@ from srp_exp.runs.data import refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.evaluate import evaluate_on
 from srp_exp.runs.folder import CONFIG
-from srp_exp.runs.read import leave_out_weights
+from srp_exp.runs.read import leave_out_weights, load_of_run
 from srp_exp.srp import remove_srp
-from srp_exp.training.checkpoints import FINAL, load, model_state
+from srp_exp.training.checkpoints import FINAL, model_state
 from srp_exp.training.distributed import SINGLE
 from srp_exp.training.learner import autocast
 
@@ -51,7 +51,7 @@ def row(folder: Path) -> list[str]:
     data = build_data(config, build_device(config.device))
     refuse_other_data(folder, digests_of_data(config, data.dataset))
     model, _ = build_model(config, data.dataset, data.device)
-    model.load_state_dict(model_state(load(checkpoint)))
+    model.load_state_dict(model_state(load_of_run(checkpoint)))
     trained = top1(config, model, data)
     gather_again(config, model, data)
     with_regions = top1(config, model, data)

@@ -59,8 +59,7 @@ def execute(config: DictConfig) -> None:
         _complete(run, config)
     if not _labels(a).equals(_labels(b)):
         raise UserError(f"{a.name} and {b.name} hold different images in split={config.split}; compare another split")
-    for run in (a, b):
-        _check_evaluation(run)
+    right = [_right(run) for run in (a, b)]
     report = {
         "a": a.name,
         "b": b.name,
@@ -68,7 +67,7 @@ def execute(config: DictConfig) -> None:
         "settings": _different_settings(a, b),
         "origin": _origins(config.run, config.other),
         "values": _values(a, b, config.evaluators),
-        "mcnemar": _mcnemar(a, b),
+        "mcnemar": _mcnemar(*right),
         "modules": {name: [_measured(run, name).get("modules") for run in (a, b)] for name in config.evaluators},
     }
     folder = output_folder(config) / "reports" / f"compare-{a.name}-{b.name}"
@@ -110,16 +109,6 @@ def _complete(run: _Run, config: DictConfig) -> None:
     measure_checkpoint(run.config, run.checkpoint, config.split, missing, run.folder)
 
 
-def _check_evaluation(run: _Run) -> None:
-    """Raise UserError where the metrics of an evaluation aren't those of its predictions."""
-    found, told = float(_right(run).mean()), _metrics(run)["top1"]
-    if abs(found - told) > 1e-6:
-        raise UserError(
-            f"{run.folder}: metrics.json has top1={told:.4g} and predictions.parquet {found:.4g}, so one of them is of "
-            "another run: remove the folder, and it is evaluated again"
-        )
-
-
 def _labels(run: _Run) -> Any:
     file = run.folder / "predictions.parquet"
     with reading(file):
@@ -127,11 +116,18 @@ def _labels(run: _Run) -> Any:
 
 
 def _right(run: _Run) -> Any:
-    """Whether the prediction is right, in the order of the index."""
+    """Whether each prediction is right, in the order of the index; UserError where the metrics aren't those of them."""
     file = run.folder / "predictions.parquet"
     with reading(file):
         answers = pq.read_table(file, columns=["index", "label", "prediction"]).sort_by("index")
-        return answers["label"].to_numpy() == answers["prediction"].to_numpy()
+        right = answers["label"].to_numpy() == answers["prediction"].to_numpy()
+    found, told = float(right.mean()), _metrics(run)["top1"]
+    if abs(found - told) > 1e-6:
+        raise UserError(
+            f"{run.folder}: metrics.json has top1={told:.4g} and predictions.parquet {found:.4g}, so one of them is of "
+            "another run: remove the folder, and it is evaluated again"
+        )
+    return right
 
 
 def _metrics(run: _Run) -> dict[str, Any]:
@@ -178,9 +174,9 @@ def _origins(*folders: str) -> dict[str, list[Any]]:
     return {"commit": [a.commit, b.commit], **both}
 
 
-def _mcnemar(a: _Run, b: _Run) -> dict[str, float]:
+def _mcnemar(a: Any, b: Any) -> dict[str, float]:
     """How many images one alone has right, and the exact p-value of McNemar's test."""
-    test = mcnemar(_right(a), _right(b))
+    test = mcnemar(a, b)
     return {"only_a": test.only_a, "only_b": test.only_b, "p": test.p}
 
 

@@ -82,8 +82,6 @@ def reading(file: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise MissingFileError(f"{file} is not there: {remedy}") from None
-    except UserError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
         said = next(iter(str(error).splitlines()), "")
         why = {KeyError: f"no {said}", TypeError: "other content", AttributeError: "other content"}.get(

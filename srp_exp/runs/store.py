@@ -72,9 +72,10 @@ class Run:
         """results.json: {"test": {"top1": ..., "loss": ...}, "parameters": ..., "training_seconds": ...}."""
         with reading(self.folder / RESULTS):
             results = dict(json.loads((self.folder / RESULTS).read_text()))
-            refuse_other_run(self.folder / RESULTS, self.folder, str(results.get("run", "")))
             test = {name: float(value) for name, value in results["test"].items()}
-            return {**results, "test": test, "training_seconds": float(results["training_seconds"])}
+            results |= {"test": test, "training_seconds": float(results["training_seconds"])}
+        refuse_other_run(self.folder / RESULTS, self.folder, str(results.get("run", "")))
+        return results
 
     @cached_property
     def data(self) -> dict[str, str]:

@@ -81,7 +81,8 @@ class Learner:
         self.step, self.epoch, self.last_lr = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.totals = Totals(device)
-        self.reported: dict[str, float] = {}  # the totals at the last report, from which the next one counts
+        # The totals at the last report, from which the next one counts.
+        self.reported = dict.fromkeys(("loss", "correct", "samples"), 0.0)
         self.gradient_norm = torch.zeros(())
 
     @property

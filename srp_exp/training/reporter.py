@@ -40,7 +40,6 @@ class Reporter:
             console=CONSOLE,
             disable=not (progress and CONSOLE.is_terminal),
         )
-        self._previous = dict.fromkeys(("loss", "correct", "samples"), 0.0)
         self._clock = (0, 0.0, 0.0)
         self._resources = ""
         self._began = False
@@ -54,7 +53,6 @@ class Reporter:
         else:
             self._introduce(self._writer)
         self._warn_of_the_clock(learner.step)
-        self._previous |= learner.reported
         self._write_metrics(learner)
         self._task = self._progress.add_task(
             "", total=self._epochs * steps_per_epoch, completed=learner.step, epoch=learner.epoch + 1,
@@ -77,10 +75,10 @@ class Reporter:
 
         `totals` are of the epoch so far, `lr` of the last step, `waited` the seconds waited for data in the epoch.
         """
-        if totals["samples"] <= self._previous["samples"]:
-            self._previous = dict.fromkeys(self._previous, 0.0)
-        window = {name: totals[name] - before for name, before in self._previous.items()}
-        learner.reported = self._previous = {name: totals[name] for name in self._previous}
+        if totals["samples"] <= learner.reported["samples"]:
+            learner.reported = dict.fromkeys(learner.reported, 0.0)
+        window = {name: totals[name] - before for name, before in learner.reported.items()}
+        learner.reported = {name: totals[name] for name in learner.reported}
         loss, top1 = window["loss"] / window["samples"], window["correct"] / window["samples"]
         speed = self._speed(learner, waited)
         values = {"train/loss": loss, "train/top1": top1, "lr": lr, "gradient_norm": float(learner.gradient_norm)}

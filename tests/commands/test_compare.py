@@ -1,6 +1,7 @@
 """Evaluators in runs, and the comparison of two runs, by the command line on tiny generated images."""
 
 import gc
+import hashlib
 import json
 import shutil
 import sys
@@ -189,7 +190,8 @@ def test_comparison_of_two_runs(command_line, copies, tmp_path) -> None:
     assert "| srp.name | gap | scheduled |" in table
     for letter, run in (("A", a), ("B", b)):
         origin = read_json(run / "provenance.json")
-        commit = (origin["commit"] or "unknown")[:10] + ("+" if origin["diff"] else "")
+        changes = f"+{hashlib.sha256(origin['diff'].encode()).hexdigest()[:6]}" if origin["diff"] else ""
+        commit = (origin["commit"] or "unknown")[:10] + changes
         assert f"{letter}: {run.name}, commit {commit}  \n" in table
     answers = [pq.read_table(run / "evaluation" / "test" / "predictions.parquet") for run in (a, b)]
     right = [pc.equal(of["label"], of["prediction"]).to_numpy() for of in answers]
