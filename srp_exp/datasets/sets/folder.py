@@ -20,7 +20,7 @@ _OF_SYSTEMS = (".", "__MACOSX", "@eaDir")
 """How the names of folders begin that systems leave in others."""
 
 _TRAIN, _TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
-"""What the folders of the splits are called, in any letters; of the test folders the first that is there counts."""
+"""What the folders of the splits are called, in any letters; of the test folders the first with classes counts."""
 
 
 class Folder(PictureSet):
@@ -47,7 +47,9 @@ class Folder(PictureSet):
     @classmethod
     def read(cls, home: Path, test_fraction: float = 0.0, split_seed: int = 0) -> Catalogue:
         inside = class_folders(home)
-        train_part, test_part = _named(inside, _TRAIN) or ".", _named(inside, _TEST)
+        tests = [name for name in inside if name.lower() in _TEST]
+        with_classes = [name for name in tests if class_folders(home / name)]
+        train_part, test_part = _named(inside, _TRAIN) or ".", _named(with_classes or tests, _TEST)
         if train_part == "." and test_part:
             raise UserError(f"{home}: has a folder {test_part}, but none named {' or '.join(_TRAIN)}; {cls.remedy}")
         names = tuple(class_folders(home / train_part))
@@ -74,7 +76,7 @@ class Folder(PictureSet):
         if train_part != "." and (unread := [name for name in inside if name not in (train_part, test_part)]):
             notes += (f"{home}: {first_few(unread)} is not read: all of the set is in {' and '.join(parts)}",)
         train, test = divide(whole, test, test_fraction, split_seed, home)
-        return Catalogue(train, test, names, (home, *folders), notes)
+        return Catalogue(train, test, names, (home, *folders, *(home / name for name in tests)), notes)
 
 
 def _named(folders: list[str], names: tuple[str, ...]) -> str | None:

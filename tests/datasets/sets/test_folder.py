@@ -84,6 +84,20 @@ def test_what_is_passed_over_is_named(tmp_path, caplog, monkeypatch):
     assert (len(found.train), len(found.test)) == (4, 1)
 
 
+def test_a_test_folder_without_classes_as_competitions_have_it_is_passed_over_for_one_with_them(
+    tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    fill(tmp_path / "train", ["a", "b"], 2)
+    fill(tmp_path / "val", ["a", "b"], 1)
+    put(tmp_path / "test" / "0001.jpg", 0)
+    found = open_folder(tmp_path)
+    assert [Path(path).parts[-3] for path, _ in samples(found.test)] == ["val", "val"]
+    assert "test is not read: all of the set is in train and val" in caplog.text
+    fill(tmp_path / "test", ["a", "b"], 1)  # which counts at once
+    assert [Path(path).parts[-3] for path, _ in samples(open_folder(tmp_path).test)] == ["test", "test"]
+
+
 def test_classes_that_lie_one_folder_deeper_are_no_class(tmp_path):
     fill(tmp_path / "train" / "images", ["a", "b"], 2)
     fill(tmp_path / "test" / "images", ["a", "b"], 1)
