@@ -7,9 +7,10 @@ from numbers import Real
 from torch import Tensor, nn
 
 from srp_exp.errors import UserError
+from srp_exp.srp.draws import Draws
 from srp_exp.srp.finding.find import LOOKED_FOR, find_attention
 from srp_exp.srp.finding.findings import LeftOut, Pooling
-from srp_exp.srp.pool import Draws, RegionPool
+from srp_exp.srp.pool import RegionPool
 from srp_exp.srp.region import Placement, Share
 from srp_exp.srp.schedule import Depth, Fixed, Linear, Schedule
 from srp_exp.srp.steer import srp_modules

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from srp_exp.errors import UserError
-from srp_exp.srp.pool import Draws, RegionPool
+from srp_exp.srp.draws import Draws
+from srp_exp.srp.pool import RegionPool
 from srp_exp.srp.region import corner_range
 from srp_exp.srp.schedule import ramp
 from srp_exp.srp.swap import WithSrp

@@ -4,19 +4,19 @@ Its class is exchanged for a subclass that knows where the forward pools (srp_ex
 at scale 1, are the class's own forward. Object, children, parameters, keys and attributes stay as they are.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 from srp_exp.srp.calls import Call, CountedCalls, Place, pick
-from srp_exp.srp.pool import Numbers, RegionPool, in_backward
+from srp_exp.srp.checkpointing import checkpointed_parts, follow_checkpoint, in_backward
+from srp_exp.srp.pool import RegionPool
+from srp_exp.srp.region import Numbers
 
 
 @dataclass(eq=False)
@@ -185,9 +185,13 @@ class _Swap(CountedCalls):
         return swaps
 
     def _check_checkpoint(self, place: Place) -> None:
-        parts = _checkpointed_parts()
+        forward = WithSrp.forward.__code__
+        parts = checkpointed_parts(forward)
         if place.mean_call.number_there is not None and parts == 1:
-            _follow_checkpoint(self._srp, self._name)
+            if not follow_checkpoint(forward, partial(_again, srp=self._srp, name=self._name)):
+                raise RuntimeError(
+                    f"{self._name}: SRP can't follow the checkpoint(...) in its forward in this version of torch"
+                )
         elif parts:
             raise RuntimeError(
                 f"{self._name}: SRP can't follow the checkpoint(...) in its forward, which is "
@@ -219,35 +223,6 @@ class _Swap(CountedCalls):
             with torch.no_grad():
                 self._srp.types[key] = func(*args, **kwargs).dtype
         return self._srp.types[key]
-
-
-def _checkpointed_parts() -> int:
-    """In how many torch.utils.checkpoint of the module's own forward the present call is."""
-    parts = 0
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not WithSrp.forward.__code__:
-        parts += frame.f_code is checkpoint.__code__
-        frame = frame.f_back
-    return parts
-
-
-def _follow_checkpoint(srp: Srp, name: str) -> None:
-    """Let the checkpointed part of a forward that is running pool over the same regions when it is computed again."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not WithSrp.forward.__code__:
-        if frame.f_code is CheckpointFunction.forward.__code__:
-            context = frame.f_locals["ctx"]
-            context.run_function = _again(context.run_function, srp, name)
-            return
-        frame = frame.f_back
-    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    for cell in getattr(hooks and hooks[0], "__closure__", None) or ():
-        if hasattr(cell.cell_contents, "recompute_fn"):
-            part = cell.cell_contents
-            part.recompute_fn = _again(part.recompute_fn, srp, name)
-            return
-    if torch.is_grad_enabled():
-        raise RuntimeError(f"{name}: SRP can't follow the checkpoint(...) in its forward in this version of torch")
 
 
 def _again(function: Callable[..., Any], srp: Srp, name: str) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.utils import draw_bounding_boxes, make_grid
 
 from srp_exp.srp import SrpRecord, srp_modules
-from srp_exp.srp.pool import Numbers
+from srp_exp.srp.region import Numbers
 
 COLOURS = ("red", "yellow", "cyan")
 SIDE = 128

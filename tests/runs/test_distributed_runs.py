@@ -49,7 +49,7 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from srp_exp.__main__ import main
-from srp_exp.srp.pool import Draws
+from srp_exp.srp.draws import Draws
 from srp_exp.training.learner import Learner
 
 torch.set_num_threads(1)

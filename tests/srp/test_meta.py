@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from srp_exp.srp import Linear, apply_srp, find_attention, remove_srp, srp_modules
-from srp_exp.srp.region import PLACEMENTS, Placement, traced_region_mean
+from srp_exp.srp.region import PLACEMENTS, Placement
+from srp_exp.srp.region_mean import traced_region_mean
 
 NETWORKS = ["seresnet18", "skresnet18", "resnest14d", "ecaresnet26t", "ese_vovnet19b_dw", "mobilenet_v3_small"]
 

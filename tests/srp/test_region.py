@@ -10,18 +10,16 @@ import torch
 from torch import Tensor
 
 from srp_exp.srp import Draws, RegionPool, region_side
-from srp_exp.srp.pool import Numbers
 from srp_exp.srp.region import (
     PLACEMENTS,
     MaskPlan,
+    Numbers,
     Placement,
-    cleared_mean,
     corner_range,
     in_units,
-    region_mean,
-    traced_region_mean,
     traced_side,
 )
+from srp_exp.srp.region_mean import cleared_mean, region_mean, traced_region_mean
 
 Corner = tuple[int, int]
 Size = tuple[int, int]

@@ -3,7 +3,6 @@
 The calls are numbered, for these are what can be answered otherwise later.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from srp_exp.srp.calls import Call, Path, Place, pick
+from srp_exp.srp.checkpointing import innermost_part
 from srp_exp.srp.finding.lineage import Lineage
 from srp_exp.srp.finding.values import Frame, FunctionCall, Mean, copies, is_of_torch, tensors_in
 from srp_exp.srp.finding.watch import unseen, watched
@@ -140,7 +140,7 @@ class Run:
             return func(*args, **kwargs)
         with unseen():
             tensors = [(path, values.node(tensor)) for path, tensor in tensors_in((args, kwargs))]
-            call = FunctionCall(func, values.frame, tensors, _checkpointed_part())
+            call = FunctionCall(func, values.frame, tensors, innermost_part(Run.record.__code__))
             self.calls.append(call)
             self._shift_map(func, args, kwargs)
             for path, node in tensors:
@@ -178,18 +178,6 @@ def _exact_type(value: Any) -> Any:
     if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64:
         return value.double()
     return value
-
-
-def _checkpointed_part() -> Any:
-    """Python's frame of the innermost torch.utils.checkpoint that it is in."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
-            return frame
-        if frame.f_code is Run.record.__code__:
-            return None
-        frame = frame.f_back
-    return None
 
 
 def _steps(map_: Tensor) -> Tensor:

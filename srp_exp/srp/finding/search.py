@@ -1,29 +1,20 @@
-"""The search for channel attention in one model: runs of it, and runs of its modules, under record."""
+"""The search for channel attention in one model: which of its poolings gate the map that they pool."""
 
-import random
-import sys
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from srp_exp.srp.calls import Place
 from srp_exp.srp.finding.findings import Findings, Gate, LeftOut, Pooling
+from srp_exp.srp.finding.probe import Probe, more_seeds
 from srp_exp.srp.finding.record import Run
-from srp_exp.srp.finding.values import Frame, Mean, Product, copies, gates, is_of_torch, pools_square
+from srp_exp.srp.finding.values import Frame, Mean, Product, gates, is_of_torch, pools_square
 
-_SMALLEST = 4
-"""Side of a map below which poolings can't be told from local ones, or from no pooling: the images are enlarged."""
-_LARGE_ENOUGH, _LARGEST = 128, 256
-"""Side of images from which on networks have no such small maps, and to which about smaller ones are enlarged."""
-_SEEDS = 4
 _SHIFTS = {torch.float64: (1.0, -1.0, 8.0, -8.0, 1e3, -1e3), torch.float32: (1.0, -1.0, 8.0, -8.0)}
 """Constants that are added to a map, over its standard deviation: large ones wake a ReLU in the gate."""
 _UNCHANGED = 1e-6
 """Change of a gate, relative to its largest value, that is rounding in float64; 1e-3 in float32."""
-_NOTHING_TO_RUN = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
-"""What may stay without a call in a forward that leaves nothing out: what it holds is called, or counts itself."""
 
 UNREACHABLE = (
     "its mean isn't what a call of a torch function returns: it is made in TorchScript, in a torch.autograd.Function, "
@@ -41,8 +32,9 @@ class Search:
     """Searches `model`, which has stand-ins of `dtype` for its parameters (srp_exp.srp.finding.undisturbed)."""
 
     def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype, training: bool) -> None:
-        self.model, self.dtype, self.example, self.training = model, dtype, example, training
-        self.names = {module: name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
+        self._probe = Probe(model, example, dtype, training)
+        self._tolerance = _UNCHANGED if dtype == torch.float64 else 1e-3
+        self._shifts = _SHIFTS[dtype]
         self.found: dict[tuple[str, Place], Pooling] = {}
         self.left_out: dict[tuple[str, str], LeftOut] = {}
         self.squared: set[str] = set()
@@ -50,71 +42,19 @@ class Search:
         self._pair: list[Run] = []
 
     def findings(self) -> Findings:
-        self.model.eval()
-        first = self._run_model(self.example.shape)
+        first = self._probe.run_model()
         if any(mean.map.shape[0] != 2 or len(mean.map.shape) > 4 for mean in first.means):
-            self._pair = [first, self._run_model(self.example.shape, another_first=True)]
-        for run in [self._enlarged(first), *(self._run_model(self.example.shape, s) for s in _more_seeds(first))]:
+            self._pair = [first, self._probe.run_model(another_first=True)]
+        for run in [self._probe.run_enlarged(first), *(self._probe.run_model(seed) for seed in more_seeds(first))]:
             self._look_at(run)
-        last = self._trained(first)
+        last, silent = self._probe.run_trained(first)
+        for frame in silent:
+            self._leave_out(frame, SILENT)
         if last is not first:
             self._look_at(last)
         found = [pooling for pooling in self.found.values() if pooling.module not in self.squared]
         poolings = sorted(found, key=lambda pooling: _position(pooling, first, last))
         return Findings([_with_size(pooling, first) for pooling in poolings], list(self.left_out.values()))
-
-    def _run_model(self, shape: tuple[int, ...], seed: int = 0, another_first: bool = False) -> Run:
-        # Of two images: with one, a mean over the batch too would be that of the map.
-        size, device = (2, *shape[1:]), self.example.device
-        device = torch.device("cpu") if device.type == "meta" else device
-        generator = torch.Generator().manual_seed(1)
-        images = torch.randn(size, generator=generator, dtype=self.dtype).to(device)
-        if not self.example.is_floating_point():
-            images = self.example[:2].clone()
-        if another_first:
-            images[0] = images[0].square() if images.is_floating_point() else images[0].flip(-1)
-        return self._record(self.model, (images,), {}, seed)
-
-    def _enlarged(self, first: Run) -> Run:
-        """A run on larger images, where maps are too small to see what pools them and the network takes such."""
-        sides = [min(product.map.shape[-2:]) for product in first.products if len(product.map.shape) >= 4]
-        height, width = self.example.shape[-2:]
-        smallest = min(sides, default=_SMALLEST)
-        times = min(-(-_SMALLEST // smallest), -(-_LARGEST // min(height, width)))
-        if times < 2 or min(height, width) >= _LARGE_ENOUGH:
-            return first
-        try:
-            return self._run_model((*self.example.shape[:-2], height * times, width * (times + 1)))
-        except Exception:  # a network for images of one size: its small maps have to do
-            return first
-
-    def _trained(self, first: Run) -> Run:
-        """A run in training mode, where modules haven't run in evaluation, and the network takes images alone there."""
-        silent = self.names.keys() - {frame.module for frame in first.frames}
-        if not self.training or all(isinstance(module, _NOTHING_TO_RUN) for module in silent):
-            return first
-        self.model.train()
-        try:
-            return self._run_model(self.example.shape)
-        except Exception:  # it wants targets too
-            for module in silent:
-                if not is_of_torch(module) and next(module.parameters(), None) is not None:
-                    self._leave_out(Frame(module, self.names[module], None), SILENT)
-            return first
-        finally:
-            self.model.eval()
-
-    def _record(
-        self, module: nn.Module, args: Any, kwargs: Any, seed: int, shift: Any = None, keep: bool = False
-    ) -> Run:
-        torch.manual_seed(seed)
-        random.seed(seed)
-        if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed(seed)
-        before = _random_states()
-        run = Run(self.names, self.dtype, keep).record(module, args, kwargs, shift)
-        run.is_random = before != _random_states()
-        return run
 
     def _look_at(self, run: Run) -> None:
         for mean in run.means:
@@ -139,23 +79,15 @@ class Search:
     def _verify(self, home: Frame, owner: Frame) -> None:
         """Run the module of `home` alone, as it will run, and take what pools in it and gates its map."""
         try:
-            self.model.train(self.training)
-            for module in self.names:  # torch's own make the same calls in evaluation, without noise
-                module.training &= not is_of_torch(module)
-            runs = [self._run_again(home, 0)]
-            runs += [self._run_again(home, seed) for seed in _more_seeds(runs[0])]
-            for seed, run in enumerate(runs):
-                for mean in run.means:
-                    self._take(home, seed, run, mean, [other for other in runs if other is not run])
+            with self._probe.as_it_will_run():
+                runs = [self._probe.run_again(home)]
+                runs += [self._probe.run_again(home, seed) for seed in more_seeds(runs[0])]
+                for seed, run in enumerate(runs):
+                    for mean in run.means:
+                        self._take(home, seed, run, mean, [other for other in runs if other is not run])
         except Exception as error:  # of a foreign forward
             reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
             self._leave_out(owner, f"its forward can't be run again: {reason}")
-        finally:
-            self.model.eval()
-
-    def _run_again(self, home: Frame, seed: int, shift: Any = None) -> Run:
-        args, kwargs = copies((home.args, home.kwargs))
-        return self._record(home.module, args, kwargs, seed, shift, keep=True)
 
     def _take(self, home: Frame, seed: int, run: Run, mean: Mean, others: list[Run]) -> None:
         product = next((product for product in run.products if gates(mean, product)), None)
@@ -199,9 +131,9 @@ class Search:
         """Whether the factor of `product` changes when a constant is added to the map."""
         place = run.place(mean, run.frames[0])
         assert product.value is not None
-        tolerance = (_UNCHANGED if self.dtype == torch.float64 else 1e-3) * float(product.value.abs().amax())
-        for shift in _SHIFTS[self.dtype]:
-            shifted = self._run_again(home, seed, (place.map_call, place.path, shift))
+        tolerance = self._tolerance * float(product.value.abs().amax())
+        for shift in self._shifts:
+            shifted = self._probe.run_again(home, seed, (place.map_call, place.path, shift))
             if len(shifted.products) <= product.number:
                 return True  # another branch
             value = shifted.products[product.number].value
@@ -214,21 +146,6 @@ class Search:
     def _leave_out(self, frame: Frame, reason: str) -> None:
         own = next((f for f in frame.chain() if not is_of_torch(f.module)), frame)
         self.left_out.setdefault((own.name, reason), LeftOut(own.name, type(own.module).__name__, reason))
-
-
-def _more_seeds(run: Run) -> range:
-    """Of further runs, where this one depends on random numbers."""
-    return range(1, _SEEDS) if run.is_random else range(0)
-
-
-def _random_states() -> list[Any]:
-    states: list[Any] = [torch.get_rng_state().numpy().tobytes(), random.getstate()]
-    if "numpy" in sys.modules:
-        state = sys.modules["numpy"].random.get_state()
-        states += [state[1].tobytes(), state[2:]]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states += [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()]
-    return states
 
 
 def _means_in(run: Run, module: str) -> list[Mean]:
