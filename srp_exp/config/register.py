@@ -7,40 +7,41 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from srp_exp.config import components as c
+from srp_exp.config import datasets as d
 from srp_exp.config import identity, preprocessing
+from srp_exp.config import networks as n
 from srp_exp.config import schema as s
 from srp_exp.config import training as t
 
 SCHEMAS: dict[str, dict[str, type[Any]]] = {
     "dataset": {
-        "in_memory": c.InMemoryConfig,
-        "cifar": c.CifarConfig,
-        "synthetic": c.SyntheticConfig,
-        "files": c.FilesConfig,
-        "published": c.PublishedConfig,
-        "folder": c.FolderConfig,
-        "parquet": c.ParquetConfig,
-        "imagenet_parquet": c.ImageNetParquetConfig,
-        "boxed_files": c.BoxedFilesConfig,
+        "in_memory": d.InMemoryConfig,
+        "cifar": d.CifarConfig,
+        "synthetic": d.SyntheticConfig,
+        "files": d.FilesConfig,
+        "published": d.PublishedConfig,
+        "folder": d.FolderConfig,
+        "parquet": d.ParquetConfig,
+        "imagenet_parquet": d.ImageNetParquetConfig,
+        "boxed_files": d.BoxedFilesConfig,
     },
     "attention": {
-        "plain": c.AttentionConfig,
-        "reduction": c.ReductionConfig,
-        "cbam": c.CbamConfig,
-        "gc": c.GlobalContextConfig,
-        "sk": c.SelectiveKernelConfig,
-        "splat": c.SplitAttnConfig,
-        "ese": c.EffectiveSeConfig,
-        "eca": c.EcaConfig,
-        "ge": c.GatherExciteConfig,
+        "plain": n.AttentionConfig,
+        "reduction": n.ReductionConfig,
+        "cbam": n.CbamConfig,
+        "gc": n.GlobalContextConfig,
+        "sk": n.SelectiveKernelConfig,
+        "splat": n.SplitAttnConfig,
+        "ese": n.EffectiveSeConfig,
+        "eca": n.EcaConfig,
+        "ge": n.GatherExciteConfig,
     },
     "backbone": {
-        "resnet": c.ResNetConfig,
-        "wrn": c.WideResNetConfig,
-        "resnext": c.ResNeXtConfig,
-        "densenet": c.DenseNetConfig,
-        "timm": c.TimmConfig,
+        "resnet": n.ResNetConfig,
+        "wrn": n.WideResNetConfig,
+        "resnext": n.ResNeXtConfig,
+        "densenet": n.DenseNetConfig,
+        "timm": n.TimmConfig,
     },
     "srp": {
         "gap": s.GapConfig,
@@ -60,9 +61,9 @@ Under hydra/ they stay out of the choices that --help lists.
 
 
 BASES: dict[str, type[Any]] = {
-    "dataset": c.DatasetConfig,
-    "attention": c.AttentionConfig,
-    "backbone": c.BackboneConfig,
+    "dataset": d.DatasetConfig,
+    "attention": n.AttentionConfig,
+    "backbone": n.BackboneConfig,
     "srp": s.SrpConfig,
     "optimizer": t.OptimizerConfig,
     "lr_schedule": t.LrScheduleConfig,

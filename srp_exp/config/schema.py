@@ -1,4 +1,4 @@
-"""Typed schemas of a run, and of SRP. Those of its other parts lie in components.py, training.py and study.py.
+"""Typed schemas of a run, and of SRP. Its other parts: datasets.py, networks.py, training.py and study.py.
 
 Defaults, units and ranges stand here; the files in conf/ choose among schemas and set what differs.
 """
