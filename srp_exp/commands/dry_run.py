@@ -9,7 +9,6 @@ from rich.console import Console
 
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.identity import identity_of, plain_values
-from srp_exp.runs.store import State
 from srp_exp.studies.grid import Grid, PlannedRun
 from srp_exp.studies.listing import print_grid
 
@@ -24,7 +23,7 @@ def dry_run(grid: Grid, console: Console) -> None:
         alike[repr({**identity_of(planned.config), "seed": None})].append(planned)
     total, failed = 0.0, False
     for runs in alike.values():
-        left = [planned for planned in runs if planned.is_left and planned.run.state != State.finished]
+        left = [planned for planned in runs if planned.is_left and not planned.run.is_finished]
         if not left:
             continue
         try:
@@ -35,7 +34,7 @@ def dry_run(grid: Grid, console: Console) -> None:
             console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", soft_wrap=True)
             failed = True
             continue
-        whole = [p.run for p in runs if p.run.state == State.finished and len(p.run.starts) <= 1]  # not the end of one
+        whole = [p.run for p in runs if p.run.is_finished and len(p.run.starts) <= 1]  # not the end of one
         finished = [run.results["training_seconds"] for run in whole]
         seconds = statistics.median(finished) if finished else step_time
         total += seconds * len(left)

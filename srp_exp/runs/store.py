@@ -40,6 +40,10 @@ class Run:
     folder: Path
     state: State
 
+    @property
+    def is_finished(self) -> bool:
+        return self.state == State.finished
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; raises FileNotFoundError where no run began."""
@@ -99,7 +103,7 @@ class Run:
     @property
     def commit(self) -> str:
         """That of a finished run, with + and a digest where it had uncommitted changes; empty if not known."""
-        if self.state != State.finished:
+        if not self.is_finished:
             return ""
         commit = (self.provenance["commit"] or "unknown")[:10]
         diff = self.provenance["diff"]

@@ -52,10 +52,8 @@ def latex(table: Table, label: str) -> str:
     """
     notes = {cell.note for row in table.rows for cell in row[table.labels :] if cell.text}
     shared = next(iter(notes)) if len(notes) == 1 else ""
-    texts = zip(
-        *(map(str, table.header[-1]), *((f"{c.text} {c.note}" for c in row) for row in table.rows)), strict=True
-    )
-    widths = [max(map(len, column)) for column in texts]
+    texts = [table.header[-1], *([f"{c.text} {c.note}" for c in row] for row in table.rows)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     first = "l" if widths[0] <= LONGEST_LABEL else rf"p{{{LONGEST_LABEL / 2:g}em}}"
     chars = sum(widths) - max(0, widths[0] - LONGEST_LABEL) + 2 * len(widths)  # with the gaps
     fit = (r"\resizebox{\linewidth}{!}{", "}") if chars > LINE else ()
@@ -71,9 +69,8 @@ def latex(table: Table, label: str) -> str:
         r"\toprule",
         *_latex_header(table),
         r"\midrule",
-        *(
-            rf"{'{}' * row.startswith(('[', '*'))}{row} \\" for row in body
-        ),  # else it is an option of the rule or row above
+        # What begins like an option would be one of the rule or row above.
+        *(rf"{'{}' * row.startswith(('[', '*'))}{row} \\" for row in body),
         r"\bottomrule",
         r"\end{tabular}",
         *fit[1:],

@@ -53,7 +53,7 @@ class PlannedRun:
     @property
     def is_left(self) -> bool:
         """Whether it has to be launched: to be trained, or for evaluators that haven't measured it yet."""
-        if self.run.state == State.finished:
+        if self.run.is_finished:
             return bool(not_measured(self.run.folder / "evaluation" / "test", self.config.evaluators))
         return self.run.state not in (State.running, State.queued)
 

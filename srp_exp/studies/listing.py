@@ -62,7 +62,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
 
 def outcome(run: Run) -> tuple[str, str]:
     """Top-1 in percent and seconds of training of a finished run; else empty."""
-    if run.state != State.finished:
+    if not run.is_finished:
         return "", ""
     top1 = run.results["test"].get("top1")
     return ("" if top1 is None else f"{top1:.2%}"), f"{run.results['training_seconds']:,.0f}"

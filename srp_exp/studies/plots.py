@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.store import Run
 from srp_exp.studies.draw import (
     GAP,
     Difference,
@@ -168,14 +168,14 @@ def over_epochs(results: StudyResults) -> tuple[str, Panels]:
 
     The metric is the study's on the test split, else on validation or training data; or else the top-1 accuracy.
     """
-    histories = [run.history for entry in results.entries for run in _finished(entry)]
+    histories = [run.history for entry in results.entries for run in entry.finished]
     known = {name for history in histories for epoch in history for name in epoch}
     wanted = [f"{split}/{name}" for name in (results.study["metric"], "top1") for split in ("test", "val", "train")]
     metric = next((name for name in wanted if name in known), "")
     panels: Panels = {}
     common = _common([dict(entry.cell) for entry in results.entries])
     for entry in results.entries:
-        points = _course(_finished(entry), metric)
+        points = _course(entry.finished, metric)
         if len(points) > 1:
             cell = {axis: value for axis, value in entry.cell if axis not in common}
             panels.setdefault(_label(cell), {})[entry.method] = points
@@ -200,7 +200,7 @@ def _panels(
     common = _common(settings)
     panels: Panels = {}
     for entry, own in zip(results.entries, settings, strict=True):
-        runs = _finished(entry) if entry.values else []
+        runs = entry.finished if entry.values else []
         placed = place(entry, runs[0], {k: v for k, v in own.items() if k not in common}) if runs else None
         if placed is not None:
             panel, series, point = placed
@@ -229,10 +229,6 @@ def _label(settings: Mapping[str, str]) -> str:
 
 def _group(key: str) -> str:
     return key.partition(".")[0]
-
-
-def _finished(entry: Entry) -> list[Run]:
-    return [run for run in entry.runs.values() if run.state == State.finished]
 
 
 def _point(x: float, entry: Entry, label: str = "") -> Point:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from srp_exp.config.identity import output_folder
 from srp_exp.files import write_atomically
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.store import Run
 from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
 from srp_exp.studies.grid import Grid
 from srp_exp.studies.measured import Measured, measure
@@ -76,7 +76,7 @@ class Contents:
     @property
     def provenance(self) -> dict[str, str]:
         """From what the finished runs come: commits, versions, devices, each with the number of its runs."""
-        runs = {run.folder: run for *_, run in self.runs if run.state == State.finished}.values()
+        runs = {run.folder: run for *_, run in self.runs if run.is_finished}.values()
         return {name: counted(counts) for name, counts in origins(runs).items()} | training_time(runs)
 
 

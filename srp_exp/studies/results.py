@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from srp_exp.config.study import StudyConfig
+from srp_exp.config.study import METHOD, StudyConfig
 from srp_exp.errors import UserError
 from srp_exp.runs.folder import differences
 from srp_exp.runs.store import Run, State
@@ -32,6 +32,14 @@ class Entry:
     cell: Cell
     runs: Mapping[int, Run]
     values: Mapping[int, float]
+
+    @property
+    def place(self) -> dict[str, str]:
+        return {METHOD: self.method, **dict(self.cell)}
+
+    @property
+    def finished(self) -> list[Run]:
+        return [run for run in self.runs.values() if run.is_finished]
 
     @property
     def complete(self) -> bool:
@@ -113,7 +121,7 @@ def value_of(run: Run, metric: str) -> Any:
 
     Raises ValueError where it isn't finite, with the folder.
     """
-    value = run.value(metric) if run.state == State.finished else None
+    value = run.value(metric) if run.is_finished else None
     if value is not None and not np.isfinite(value).all():
         raise UserError(f"{metric}={value} in {run.folder} can't be compared; rerun=true repeats the run")
     return value
@@ -127,13 +135,13 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
         measured = {seed: value_of(run, study.metric) for seed, run in runs.items()}
         values = {seed: value for seed, value in measured.items() if value is not None}
         entries.append(Entry(method, cell, runs, values))
-    finished = {run.folder: run for run in (p.run for p in grid.runs) if run.state == State.finished}
+    finished = {run.folder: run for run in (p.run for p in grid.runs) if run.is_finished}
     same = {name: of for name, of in origins(finished.values()).items() if name != "data"}  # which a grid may vary
     warnings = [f"runs of different {name} in one table: {counted(of)}" for name, of in same.items() if len(of) > 1]
     warnings += _other_data(list(finished.values()))
     for run in finished.values():
         warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
-    warnings += _unmeasured(finished.values(), _metrics(plain))
+    warnings += _unmeasured(finished.values(), metrics(plain))
     return StudyResults(plain, tuple(entries), grid.arguments, tuple(warnings))
 
 
@@ -170,13 +178,14 @@ def _other_data(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _metrics(study: dict[Any, Any]) -> list[str]:
+def metrics(study: Mapping[str, Any]) -> list[str]:
+    """Those that a study asks for."""
     return list(dict.fromkeys([study["metric"], *(c["metric"] for c in study["comparisons"] if c["metric"])]))
 
 
-def _unmeasured(runs: Iterable[Run], metrics: list[str]) -> list[str]:
+def _unmeasured(runs: Iterable[Run], wanted: list[str]) -> list[str]:
     lines = []
-    for metric in metrics:
+    for metric in wanted:
         missing = sum(run.value(metric) is None for run in runs)
         if missing:
             evaluator, dot, _ = metric.rpartition(".")

@@ -47,6 +47,7 @@ class Mean:
         if not self.cells:
             raise UserError("no cell to pool; a comparison needs at least one pair")
         self.n = sum(cell.shape[-1] for cell in self.cells)
+        self._repeated = [cell for cell in self.cells if cell.shape[-1] > 1]
         self.value: Array = np.mean([cell.mean(-1) for cell in self.cells], axis=0)
 
     @property
@@ -57,16 +58,15 @@ class Mean:
     @cached_property
     def sd(self) -> Array | None:
         """The standard deviation of a value about the mean of its cell; None where every cell has one value."""
-        repeated = [cell for cell in self.cells if cell.shape[-1] > 1]
-        if not repeated:
+        if not self._repeated:
             return None
-        squares = sum(cell.var(-1, ddof=1) * (cell.shape[-1] - 1) for cell in repeated)
-        return np.asarray(np.sqrt(squares / sum(cell.shape[-1] - 1 for cell in repeated)))
+        squares = sum(cell.var(-1, ddof=1) * (cell.shape[-1] - 1) for cell in self._repeated)
+        return np.asarray(np.sqrt(squares / sum(cell.shape[-1] - 1 for cell in self._repeated)))
 
     @cached_property
     def _parts(self) -> tuple[Array, Array] | None:
         """V_i (cells, ...) and n_i - 1 (cells,) of the cells with several values."""
-        repeated = [cell for cell in self.cells if cell.shape[-1] > 1]
+        repeated = self._repeated
         if not repeated:
             return None
         freedoms = np.array([cell.shape[-1] - 1 for cell in repeated], dtype=np.float64)
@@ -123,10 +123,9 @@ class Mean:
     @property
     def p_alike(self) -> float | None:
         """p-value that all cells have the same mean (one-way analysis of variance); None where that can't be tested."""
-        repeated = [cell for cell in self.cells if cell.shape[-1] > 1]
-        if len(repeated) < 2 or not (self.sd is not None and self.sd > 0):
+        if len(self._repeated) < 2 or not (self.sd is not None and self.sd > 0):
             return None
-        return float(stats.f_oneway(*repeated).pvalue)
+        return float(stats.f_oneway(*self._repeated).pvalue)
 
 
 def sign_flip_p(differences: npt.ArrayLike) -> Array:

@@ -135,7 +135,7 @@ def entries_table(results: StudyResults) -> Table:
 
 def parameters(entry: Entry) -> str:
     """Number of parameters of an entry's networks; empty where no run has finished."""
-    counts = {run.results.get("parameters") for run in entry.runs.values() if run.state == State.finished}
+    counts = {run.results.get("parameters") for run in entry.finished}
     return ", ".join(f"{count:,}" for count in sorted(count for count in counts if count is not None))
 
 
@@ -151,8 +151,7 @@ def _layout(results: StudyResults) -> tuple[tuple[str, ...], tuple[str, ...], di
 
 
 def _key(entry: Entry, names: Sequence[str]) -> tuple[str, ...]:
-    values = {METHOD: entry.method, **dict(entry.cell)}
-    return tuple(values[name] for name in names)
+    return tuple(entry.place[name] for name in names)
 
 
 def _value_cell(entry: Entry, unit: Unit, marks: list[str], bold: bool) -> TableCell:

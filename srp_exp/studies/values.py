@@ -6,10 +6,9 @@ The last value of each says why they may not be comparable (StudyResults.warning
 from collections.abc import Sequence
 from typing import Any
 
-from srp_exp.config.study import METHOD
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.store import Run
 from srp_exp.studies.measured import Measured, describe
-from srp_exp.studies.results import Entry, StudyResults
+from srp_exp.studies.results import StudyResults, metrics
 from srp_exp.studies.statistics import Mean
 from srp_exp.studies.tables import best, cell_name, parameters, published, summary
 from srp_exp.studies.verdict import Verdict
@@ -25,7 +24,7 @@ def entry_values(results: StudyResults) -> Values:
         values, numbers = summary(entry), published(results, entry)
         lines.append(
             {
-                **_place(entry),
+                **entry.place,
                 "metric": results.study["metric"],
                 "mean": values and float(values.value),
                 "sd": None if values is None or values.sd is None else float(values.sd),
@@ -67,14 +66,14 @@ def comparison_values(measured: Sequence[Measured], verdicts: Sequence[Verdict])
 def run_values(results: StudyResults) -> Values:
     """Every planned run: its state, the metrics of the test split, and where it comes from."""
     runs = [run for entry in results.entries for run in entry.runs.values()]
-    named = [results.study["metric"], *(c["metric"] for c in results.study["comparisons"] if c["metric"])]
-    metrics = dict.fromkeys([*named, *(name for run in runs if _finished(run) for name in run.results["test"])])
+    measured = [name for run in runs if run.is_finished for name in run.results["test"]]
+    columns = dict.fromkeys([*metrics(results.study), *measured])
     return [
         {
-            **_place(entry),
+            **entry.place,
             "seed": seed,
             "state": run.state.value,
-            **{metric: run.value(metric) if _finished(run) else None for metric in metrics},
+            **{metric: run.value(metric) if run.is_finished else None for metric in columns},
             **_origin(run),
             "folder": str(run.folder),
             "failure": run.failure,
@@ -101,12 +100,8 @@ def _interval(mean: Mean | None) -> dict[str, float | None]:
     return {"low": low, "high": high}
 
 
-def _place(entry: Entry) -> dict[str, Any]:
-    return {METHOD: entry.method, **dict(entry.cell)}
-
-
 def _origin(run: Run) -> dict[str, Any]:
-    if not _finished(run):
+    if not run.is_finished:
         return dict.fromkeys(("parameters", "training_seconds", "commit", "torch", "device"))
     return {
         **{name: run.results.get(name) for name in ("parameters", "training_seconds")},
@@ -114,7 +109,3 @@ def _origin(run: Run) -> dict[str, Any]:
         "torch": run.provenance["packages"].get("torch"),
         "device": run.provenance["device"],
     }
-
-
-def _finished(run: Run) -> bool:
-    return run.state == State.finished

@@ -113,9 +113,8 @@ def judge(measured: Measured) -> Verdict:
         return _structure(measured)
     said = f"{question}: {evidence(measured)}."
     if measured.mean.error is None:
-        return Verdict(
-            Outcome.undecided, f"{said} One seed compares two trainings, not two methods.", None, preliminary
-        )
+        reason = f"{said} One seed compares two trainings, not two methods."
+        return Verdict(Outcome.undecided, reason, None, preliminary)
     outcome = Outcome(int(decide(measured)))
     if outcome != Outcome.undecided:
         return Verdict(outcome, said, None, preliminary)
@@ -130,14 +129,10 @@ def _structure(measured: Measured) -> Verdict:
     """Of a metric that no seed changes every pair must come out as expected."""
     differences = np.concatenate(list(measured.cells.values()))
     gains = differences if measured.statement.higher_is_better else -differences
-    holds = {
-        Expectation.better: gains > 0,
-        Expectation.not_worse: gains >= 0,
-        Expectation.equal: gains == 0,
-    }[measured.statement.expect]
+    holds = {Expectation.better: gains > 0, Expectation.not_worse: gains >= 0, Expectation.equal: gains == 0}
     low, high = (f"{bound:+,.0f}" for bound in (differences.min(), differences.max()))
     reason = f"{describe(measured)}: {low if low == high else f'{low} to {high}'}, whatever the seed."
-    outcome = Outcome.supported if holds.all() else Outcome.contradicted
+    outcome = Outcome.supported if holds[measured.statement.expect].all() else Outcome.contradicted
     return Verdict(outcome, reason, None, measured.unfinished > 0)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from srp_exp.config.study import Expectation
-from srp_exp.runs.store import State
 from srp_exp.studies.measured import Measured, describe, measure, needed
 from srp_exp.studies.pairs import Statement
 from srp_exp.studies.statistics import seeds_needed
@@ -30,8 +29,7 @@ def around(mean: float, n: int = 8, scale: float = 1.0) -> tuple[float, ...]:
 
 
 def run(value: Any, name: str) -> Any:
-    state = State.new if value is None else State.finished
-    return SimpleNamespace(folder=Path(name), state=state, value=lambda metric: value)
+    return SimpleNamespace(folder=Path(name), is_finished=value is not None, value=lambda metric: value)
 
 
 def statement(
