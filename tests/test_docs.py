@@ -11,6 +11,7 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from srp_exp.commands.report import main as report_command
 from srp_exp.config import CONF_DIR
@@ -67,10 +68,43 @@ def test_a_published_report_comes_from_one_commit_and_has_its_plot(report: Path)
     assert (report.parent / picture).is_file()
 
 
-def test_the_readmes_accuracy_of_cifar_short_is_that_of_its_run() -> None:
-    (results,) = (ROOT / "docs" / "results" / "cifar_short").glob("*-resnet32-se-scheduled-*/results.json")
-    top1 = json.loads(results.read_text())["test"]["top1"]
-    assert f"with `backbone=resnet32`\n**{100 * top1:.2f} %** (docs/results/cifar_short)" in README.read_text()
+def test_the_settings_of_cifar_short_are_told_as_they_came_out() -> None:
+    folder = ROOT / "docs" / "results" / "cifar_short"
+    told = (folder / "settings.md").read_text()
+    rows = set(re.findall(r"^\| [\dr].*$", told, re.MULTILINE))
+    expected = set()
+    for run in folder.glob("held_out/*"):
+        config, last = OmegaConf.load(run / "config.yaml"), last_epoch(run)
+        r, a = config.recipe, config.dataset.augmentation
+        moved = a.crop_padding if a.crop == "pad" else 32 // 8
+        settings = (r.batch_size, r.lr, r.weight_decay, moved, r.label_smoothing)
+        shown = (*settings, *(f"{100 * last[name]:.2f}" for name in ("train/top1", "val/top1")))
+        expected.add(f"| {' | '.join(map(str, shown))} |")
+    for run in folder.glob("cifar10_jpeg-*"):
+        config, top1 = OmegaConf.load(run / "config.yaml"), f"{100 * top1_of(run):.2f}"
+        settings = "as chosen" if config.recipe.batch_size == 64 else "`recipe=cifar_quick recipe.epochs=20`"
+        expected.add(f"| {config.backbone.name} | {config.srp.name} | {settings} | {top1} |")
+    assert rows == expected and len(rows) == 9
+    best = max(expected - {row for row in expected if row.startswith("| r")}, key=lambda row: row.split("|")[-2])
+    chosen = OmegaConf.load(CONF_DIR / "recipe" / "cifar_short.yaml")
+    assert best.startswith(f"| {chosen.batch_size} | {chosen.lr} | {float(chosen.weight_decay)} |")
+    assert f"| {chosen.label_smoothing} |" in best
+
+
+def test_the_readmes_accuracies_of_cifar_short_are_those_of_its_runs() -> None:
+    folder, text = ROOT / "docs" / "results" / "cifar_short", " ".join(README.read_text().split())
+    gap, scheduled = (next(folder.glob(f"*-resnet20-se-{srp}-*")) for srp in ("gap", "scheduled"))
+    assert f"gap **{100 * top1_of(gap):.2f} %**, scheduled **{100 * top1_of(scheduled):.2f} %**" in text
+    said = f"gap has {100 * top1_of(gap):.2f} % and scheduled {100 * top1_of(scheduled):.2f} %"
+    assert said in (ROOT / "docs" / "method.md").read_text()
+
+
+def top1_of(run: Path) -> float:
+    return float(json.loads((run / "results.json").read_text())["test"]["top1"])
+
+
+def last_epoch(run: Path) -> dict[str, float]:
+    return dict(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]))
 
 
 @pytest.mark.parametrize("runs", sorted((ROOT / "docs" / "results").glob("*/runs")), ids=lambda runs: runs.parent.name)
