@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from srp_exp.commands.report import plan_study, shipped_studies
-from srp_exp.runs.store import State
 from srp_exp.studies.measured import measure
 from srp_exp.studies.pairs import plain_study, statements
 from srp_exp.studies.statistics import Array, Mean
@@ -39,7 +38,7 @@ class Simulated:
 
     folder: Path
     value: Callable[[str], Array]
-    state: State = State.finished
+    is_finished: bool = True
 
 
 def simulate(name: str, scenario: str, count: int) -> dict[Outcome, float]:

@@ -19,7 +19,7 @@ from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import output_folder
 from srp_exp.errors import UserError
 from srp_exp.runs.folder import CONFIG, DATA, EVALUATION, PROVENANCE, RESULTS
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.store import Run
 from srp_exp.studies.report import Contents, contents, write_report
 from srp_exp.studies.results import collect
 
@@ -63,7 +63,7 @@ def publish(published: Path, made: Contents, finished: list[Run]) -> None:
 def main() -> None:
     config, grid = plan_study(sys.argv[1:])
     made = contents(collect(grid, config.study))
-    runs = {run.folder: run for *_, run in made.runs if run.state == State.finished}
+    runs = {run.folder: run for *_, run in made.runs if run.is_finished}
     if not runs:
         raise UserError(f"study={config.study.name}: none of its runs is finished in {output_folder(config)}")
     published, finished = PUBLISHED / config.study.name, list(runs.values())
