@@ -90,9 +90,9 @@ def compare_runs(arguments: list[str]) -> None:
         raise UserError(f"srp-report compare {' '.join(arguments)}: name two run folders")
     run, other, *overrides = arguments
     for folder in (run, other):
-        state = find_run(Path(folder)).state
-        if state != State.finished:
-            raise UserError(f"{folder}: no finished run is there ({state.value})")
+        found = find_run(Path(folder))
+        if not found.is_finished:
+            raise UserError(f"{folder}: no finished run is there ({found.state.value})")
     sys.argv = ["srp-exp", "mode=compare", f"run='{run}'", f"other='{other}'", *overrides]
     srp_exp()
 

@@ -6,10 +6,10 @@ which checkpointing restores.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
-from types import CodeType
-from typing import Any, TypeAlias
+from types import CodeType, FrameType
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import CheckpointFunction, checkpoint
@@ -17,8 +17,7 @@ from torch.utils.checkpoint import CheckpointFunction, checkpoint
 from srp_exp.srp.region import Numbers
 
 _PASSES_KEPT = 64
-
-Function: TypeAlias = Callable[..., Any]
+"""Forward passes, each of all modules, whose regions are kept."""
 
 
 def in_backward() -> bool:
@@ -42,34 +41,32 @@ class _Kept:
 
 
 class KeptPasses:
-    """What one module took in its last forward passes. A copy of it is empty."""
+    """What `modules` took in their last forward passes; each is named by its index."""
 
-    def __init__(self) -> None:
-        self._passes: OrderedDict[bytes, _Kept] = OrderedDict()
+    def __init__(self, modules: Sized) -> None:
+        self._modules = modules
+        self._passes: OrderedDict[tuple[int, bytes], _Kept] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._passes)
 
-    def __reduce__(self) -> Any:
-        return type(self), ()
-
-    def keep(self, device: torch.device, take: Callable[[], Numbers]) -> Numbers:
+    def keep(self, index: int, device: torch.device, take: Callable[[], Numbers]) -> Numbers:
         """What `take` returns, kept where checkpointing may compute the block again; `device` is that of the map."""
         if _saved_tensors_hooks() is None and torch.is_grad_enabled():  # no checkpointing around this call
             return take()
-        state = _random_state(device)
-        numbers, known = take(), self._passes.pop(state, None)
-        self._passes[state] = _Kept(numbers if known is None or known.is_told_from(numbers) else None)
-        if len(self._passes) > _PASSES_KEPT:
+        key = (index, _random_state(device))
+        numbers, known = take(), self._passes.pop(key, None)
+        self._passes[key] = _Kept(numbers if known is None or known.is_told_from(numbers) else None)
+        while len(self._passes) > _PASSES_KEPT * len(self._modules):
             self._passes.popitem(last=False)
         return numbers
 
-    def again(self, device: torch.device, is_whole: bool) -> Numbers | None:
-        """What the module took in the forward pass that is computed again; None where it pooled all of the map.
+    def again(self, index: int, device: torch.device, is_whole: bool) -> Numbers | None:
+        """What a module took in the forward pass that is computed again; None where it pooled all of the map.
 
         is_whole: whether it does now. Raises RuntimeError where the pass isn't known.
         """
-        kept = self._passes.get(_random_state(device))
+        kept = self._passes.get((index, _random_state(device)))
         if kept is None and is_whole:
             return None
         if kept is None or kept.numbers is None:
@@ -85,36 +82,25 @@ class KeptPasses:
 
 def checkpointed_parts(forward: CodeType) -> int:
     """In how many torch.utils.checkpoint the present call is, below the innermost frame of `forward`."""
-    parts = 0
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not forward:
-        parts += frame.f_code is checkpoint.__code__
-        frame = frame.f_back
-    return parts
+    return sum(frame.f_code is checkpoint.__code__ for frame in _frames(forward))
 
 
 def innermost_part(forward: CodeType) -> Any:
     """Python's frame of the innermost torch.utils.checkpoint that the present call is in, below that of `forward`."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not forward:
-        if frame.f_code.co_filename == checkpoint.__code__.co_filename:
-            return frame
-        frame = frame.f_back
-    return None
+    of_torch = checkpoint.__code__.co_filename
+    return next((frame for frame in _frames(forward) if frame.f_code.co_filename == of_torch), None)
 
 
-def follow_checkpoint(forward: CodeType, around: Callable[[Function], Function]) -> bool:
+def follow_checkpoint(forward: CodeType, around: Callable[[Any], Any]) -> bool:
     """Put `around` on the part that the present call is in, below the frame of `forward`, for when it runs again.
 
     False where it will, and this version of torch shows no way.
     """
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not forward:
+    for frame in _frames(forward):
         if frame.f_code is CheckpointFunction.forward.__code__:
             context = frame.f_locals["ctx"]
             context.run_function = around(context.run_function)
             return True
-        frame = frame.f_back
     hooks = _saved_tensors_hooks()
     for cell in getattr(hooks and hooks[0], "__closure__", None) or ():
         if hasattr(cell.cell_contents, "recompute_fn"):
@@ -122,6 +108,14 @@ def follow_checkpoint(forward: CodeType, around: Callable[[Function], Function])
             part.recompute_fn = around(part.recompute_fn)
             return True
     return not torch.is_grad_enabled()
+
+
+def _frames(forward: CodeType) -> Iterator[FrameType]:
+    """Python's frames from that of the caller up to that of `forward`, which isn't among them."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not forward:
+        yield frame
+        frame = frame.f_back
 
 
 def _saved_tensors_hooks() -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srp_exp.errors import UserError
-from srp_exp.srp.checkpointing import in_backward
+from srp_exp.srp.checkpointing import KeptPasses, in_backward
 from srp_exp.srp.region import PLACEMENTS, SHARES, MaskPlan, Numbers, Placement, Share, Size
 
 
@@ -61,6 +61,7 @@ class Draws:
         self._unused = 0  # one bit for each module that has not taken its numbers in this pass
         self._masks: list[Tensor] = []
         self._plan: tuple[Any, MaskPlan] | None = None
+        self.kept = KeptPasses(self.pools)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what belongs to the passes so far."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from srp_exp.srp.checkpointing import KeptPasses, in_backward
+from srp_exp.srp.checkpointing import in_backward
 from srp_exp.srp.draws import Draws
 from srp_exp.srp.region import Numbers, Size, check_scale, corner_range, in_units, region_side, traced_side
 from srp_exp.srp.region_mean import region_mean, traced_region_mean
@@ -30,7 +30,6 @@ class RegionPool:
         self.map_size: Size | None = None
         self.by_image = False
         """Whether its maps (N, C, H, W) are several of each image, one after another, which share a region."""
-        self._kept = KeptPasses()
         self._units: Tensor | None = None  # what compiled code reads: a number would be compiled in
 
     def set_ramp(self, weight: float, device: torch.device | str = "cpu") -> None:
@@ -59,10 +58,11 @@ class RegionPool:
             sides = [self._side(side) for side in x.shape[-2:]]
             return self.draws.take(self, x, (sides[0], sides[1]))
         if in_backward():
-            return self._kept.again(x.device, self.is_whole(x))
+            return self.draws.kept.again(self.index, x.device, self.is_whole(x))
         if self.is_whole(x):
             return None
-        return self._kept.keep(x.device, lambda: self.draws.take(self, x, self.region((x.shape[-2], x.shape[-1]))))
+        region = self.region((x.shape[-2], x.shape[-1]))
+        return self.draws.kept.keep(self.index, x.device, lambda: self.draws.take(self, x, region))
 
     def _side(self, map_side: int) -> Any:
         return region_side(self.scale, map_side) if self._units is None else traced_side(self._units, map_side)
