@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from srp_exp.training.checkpoints import FINAL, load, model_state
 
-NETWORK = ["backbone=timm", "backbone.model=seresnet18", "srp=scheduled", "recipe=cifar_short", "recipe.epochs=10"]
+NETWORK = ["backbone=timm", "backbone.model=seresnet18", "srp=scheduled", "recipe=cifar_quick", "recipe.epochs=10"]
 NETWORK += ["recipe.batch_size=64", "recipe.lr=0.1", "speed=fast", "dataset.memory_mb=0"]
 
 
