@@ -14,8 +14,8 @@ from srp_exp.srp.pool import RegionPool
 from srp_exp.srp.region import Placement, Share
 from srp_exp.srp.schedule import Depth, Fixed, Linear, Schedule
 from srp_exp.srp.steer import srp_modules
-from srp_exp.srp.swap import WithSrp, is_parametrized_since, put_into, take_out_of
 from srp_exp.srp.where import Where, choose
+from srp_exp.srp.with_srp import WithSrp, is_parametrized_since, put_into, take_out_of
 
 OTHER_WAY = "brings its mean back to the map in another way than by a product: where=... chooses it by name or class"
 

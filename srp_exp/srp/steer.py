@@ -10,7 +10,7 @@ from srp_exp.srp.draws import Draws
 from srp_exp.srp.pool import RegionPool
 from srp_exp.srp.region import corner_range
 from srp_exp.srp.schedule import ramp
-from srp_exp.srp.swap import WithSrp
+from srp_exp.srp.with_srp import WithSrp
 
 
 def srp_modules(model: nn.Module) -> dict[str, RegionPool]:

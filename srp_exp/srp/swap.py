@@ -1,17 +1,14 @@
-"""A module whose own forward runs, in training with its global pooling answered by that over random regions.
+"""A forward that runs with its global pooling answered by that over random regions.
 
-Its class is exchanged for a subclass that knows where the forward pools (srp_exp.srp.calls). Evaluation, and training
-at scale 1, are the class's own forward. Object, children, parameters, keys and attributes stay as they are.
+It is Python and stays as it is: where it pools is known by the number of the call (srp_exp.srp.calls).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch import Tensor
 
 from srp_exp.srp.calls import Call, CountedCalls, Place, pick
 from srp_exp.srp.checkpointing import checkpointed_parts, follow_checkpoint, in_backward
@@ -30,79 +27,18 @@ class Srp:
     """Of the means that the forward makes, by what it depends on."""
 
 
-class WithSrp:
-    """Base of the classes that `put_into` makes; the other is the module's own class."""
-
-    _srp: Srp | None = None
-    training: bool
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        srp = self._srp
-        if srp is None:
-            raise RuntimeError(f"{type(self).__name__}: its own way to copy has lost its SRP: copy the plain module")
-        own_forward: Any = super().forward if srp.own_forward is None else srp.own_forward  # type: ignore[misc]
-        draws, scale = srp.pool.draws, srp.pool.scale
-        if torch.compiler.is_compiling():
-            scale = srp.pool.final_scale  # the present one may change without recompilation
-        if not self.training or (scale == 1 and not in_backward()):
-            return own_forward(*args, **kwargs)
-        if getattr(self, "_is_replica", False):
-            raise RuntimeError(
-                "SRP draws the regions of a process at once: use DistributedDataParallel, not DataParallel"
-            )
-        swap = draws.running = _Swap(srp, type(self).__name__, draws.running)
-        try:
-            with swap:
-                result = own_forward(*args, **kwargs)
-        finally:
-            draws.running = swap.outer
-        if not in_backward():  # a part that is computed again may stop early
-            swap.check_number()
-        return result
-
-    def __init_subclass__(cls, **_: Any) -> None:
-        """Not that of the module's class, which may put its subclasses into a list."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _new, (_own_class(type(self)),), self.__getstate__()
-
-
-def put_into(module: nn.Module, pool: RegionPool, places: tuple[Place, ...]) -> None:
-    """Give `module` SRP, in place; TypeError where its class forbids that."""
-    own_class: Any = type(module)
-    module.__class__ = _with_srp(own_class)
-    module.__dict__["_srp"] = Srp(pool, places, module.__dict__.pop("forward", None))
-
-
-def take_out_of(module: nn.Module) -> None:
-    """Make `module` the plain one again, in place."""
-    srp = module.__dict__.pop("_srp", None)
-    if srp is not None and srp.own_forward is not None:
-        module.__dict__["forward"] = srp.own_forward
-    module.__class__ = _own_class(type(module))
-
-
-def is_parametrized_since(module: nn.Module) -> bool:
-    """Whether a parametrization has derived a class from that with SRP for `module`, which would be lost without it."""
-    on_top = isinstance(module, WithSrp) and type(module) is not _with_srp(_own_class(type(module)))
-    return on_top and is_parametrized(module)
-
-
-def _own_class(kind: type) -> Any:
-    bases = kind.__mro__  # other code may have put a class of its own on top
-    return bases[bases.index(WithSrp) + 1]
-
-
-@cache
-def _with_srp(own_class: Any) -> Any:
-    names = {"__doc__": own_class.__doc__, "__module__": own_class.__module__}
-    return type(own_class.__name__, (WithSrp, own_class), names)
-
-
-def _new(own_class: type) -> Any:
-    """A bare module, for pickle and copy."""
-    kind = _with_srp(own_class)
-    return object.__new__(kind)
+def run(srp: Srp, name: str, function: Callable[..., Any], args: Any, kwargs: Any, again: bool = False) -> Any:
+    """`function`, the forward of the module `name`, with its calls answered; or a part of it, computed `again`."""
+    draws = srp.pool.draws
+    swap = draws.running = _Swap(srp, name, draws.running, again)
+    try:
+        with swap:
+            result = function(*args, **kwargs)
+    finally:
+        draws.running = swap.outer
+    if not (again or in_backward()):  # a part that is computed again may stop early
+        swap.check_number()
+    return result
 
 
 class _Swap(CountedCalls):
@@ -111,7 +47,7 @@ class _Swap(CountedCalls):
     `outer` is that of a module around it, which counts the calls of this one too, as the search did.
     """
 
-    def __init__(self, srp: Srp, name: str, outer: "_Swap | None", again: bool = False) -> None:
+    def __init__(self, srp: Srp, name: str, outer: "_Swap | None", again: bool) -> None:
         calls = [call for place in srp.places for call in (place.map_call, place.mean_call)]
         super().__init__(tuple(call.function for call in calls))
         self.outer = outer
@@ -185,10 +121,10 @@ class _Swap(CountedCalls):
         return swaps
 
     def _check_checkpoint(self, place: Place) -> None:
-        forward = WithSrp.forward.__code__
+        forward = run.__code__
         parts = checkpointed_parts(forward)
         if place.mean_call.number_there is not None and parts == 1:
-            if not follow_checkpoint(forward, partial(_again, srp=self._srp, name=self._name)):
+            if not follow_checkpoint(forward, lambda part: _again(part, self._srp, self._name)):
                 raise RuntimeError(
                     f"{self._name}: SRP can't follow the checkpoint(...) in its forward in this version of torch"
                 )
@@ -226,14 +162,10 @@ class _Swap(CountedCalls):
 
 
 def _again(function: Callable[..., Any], srp: Srp, name: str) -> Callable[..., Any]:
+    """`function`, a part of a forward, as it is to be computed again."""
+
     def compute_again(*args: Any, **kwargs: Any) -> Any:
-        draws = srp.pool.draws
-        swap = draws.running = _Swap(srp, name, draws.running, again=True)
-        try:
-            with swap:
-                return function(*args, **kwargs)
-        finally:
-            draws.running = swap.outer
+        return run(srp, name, function, args, kwargs, again=True)
 
     return function if getattr(function, "follows_srp", None) is srp else _marked(compute_again, srp)
 
