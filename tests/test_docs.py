@@ -83,9 +83,10 @@ def test_the_settings_of_cifar_short_are_told_as_they_came_out() -> None:
         tried.add(f"| {' | '.join(map(str, shown))} |")
     for run in CIFAR_SHORT.glob("cifar10_jpeg-*"):
         config = OmegaConf.load(run / "config.yaml")
+        assert config.dataset.augmentation.crop_padding == 2
         settings = f"`{beside_cifar_short(run)}`" if beside_cifar_short(run) else "as chosen"
         trained.add(f"| {config.backbone.name} | {config.srp.name} | {settings} | {100 * top1_of(run):.2f} |")
-    assert rows == tried | trained and len(rows) == len(list(CIFAR_SHORT.glob("**/config.yaml")))
+    assert rows == tried | trained and len(rows) == 15
     chosen = OmegaConf.load(CONF_DIR / "recipe" / "cifar_short.yaml")
     best = max(tried, key=lambda row: row.split("|")[-2])
     assert best.startswith(f"| {chosen.batch_size} | {chosen.lr} | {float(chosen.weight_decay)} |")
