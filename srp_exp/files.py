@@ -1,6 +1,8 @@
 """Writing files so that they are whole or absent."""
 
 import os
+import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -12,17 +14,27 @@ TEMPORARY = ".tmp"
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write `path` so that a reader, also after a crash, finds the old file or the whole new one.
 
-    `content` is the bytes, or a function that writes them to an open file.
+    `content` is the bytes, or a function that writes them to an open file. Several processes may write one file at a
+    time, also from containers or hosts where they have the same process id: the last one's stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    try:
-        with temporary.open("w+b") as file:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    with temporary.open("x+b") as file:
+        try:
             file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with what it holds, or a link, whose target stays; nothing where `path` doesn't exist."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def cache_folder(chosen: str | None = None) -> Path:

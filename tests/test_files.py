@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from srp_exp.files import write_atomically
+from srp_exp.files import remove, write_atomically
 
 
 @pytest.mark.parametrize("existing", [None, b"old", b"a much longer old content"])
@@ -87,7 +87,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from srp_exp.files import write_atomically
+from srp_exp.files import remove, write_atomically
 
 def dies(file):
     file.write(b"half")
@@ -105,3 +105,31 @@ write_atomically(Path({str(path)!r}), dies)
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         write_atomically(tmp_path / "absent" / "results.json", b"new")
+
+
+def test_two_writers_of_one_process_id_both_succeed(tmp_path: Path) -> None:
+    """As in containers, where every process may have the id 1: the second begins and ends amid the first."""
+    path = tmp_path / "cache.npz"
+
+    def slow(file: BinaryIO) -> None:
+        file.write(b"slow")
+        write_atomically(path, b"quick")
+        assert path.read_bytes() == b"quick"
+
+    write_atomically(path, slow)
+    assert path.read_bytes() == b"slow"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_of_a_link_nothing_but_the_link_is_removed(tmp_path: Path) -> None:
+    elsewhere, place = tmp_path / "elsewhere", tmp_path / "place"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    place.symlink_to(elsewhere)
+    remove(place)
+    assert not place.is_symlink()
+    assert (elsewhere / "kept").exists()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for name in ("dangling", "absent", "elsewhere"):
+        remove(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
