@@ -1,5 +1,9 @@
 """Errors that the user can mend: their line says all. Whatever else is raised is a fault, and keeps its traceback."""
 
+from collections.abc import Sequence
+
+_SHOWN = 3  # offenders named in a message
+
 
 class UserError(ValueError):
     """Input that can't be right: the message names the value, its place, and what to do."""
@@ -11,3 +15,9 @@ class MissingFileError(UserError, FileNotFoundError):
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+
+
+def first_few(names: Sequence[object]) -> str:
+    """Up to three names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(str(name) for name in names[:_SHOWN])}{more}"

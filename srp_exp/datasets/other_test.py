@@ -11,10 +11,9 @@ from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
-from srp_exp.datasets.sets.catalogue import first_few
 from srp_exp.datasets.sets.folder import ENDINGS, class_folders, walk
 from srp_exp.datasets.split import Split
-from srp_exp.errors import MissingFileError, UserError
+from srp_exp.errors import MissingFileError, UserError, first_few
 
 LOG = logging.getLogger("srp_exp")
 _WNID = re.compile(r"n\d{8}")  # of ImageNet's classes, whose sorted order is that of the labels everywhere

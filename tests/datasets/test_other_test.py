@@ -117,7 +117,7 @@ def test_it_is_for_evaluation_of_the_test_split_only(command_line, arguments) ->
 
 
 def set_of(class_names: tuple[str, ...], channels: int = 3) -> ImageSet:
-    split = Split(torch.zeros(3, channels, 8, 8).byte(), torch.zeros(3).long(), torch.arange(3))
+    split = Split(torch.zeros(3, channels, 8, 8).byte(), torch.arange(3) % len(class_names), torch.arange(3))
     return ImageSet(split, split, class_names, (0.5,) * channels, (0.5,) * channels, Augmentation())
 
 
@@ -144,12 +144,13 @@ def test_a_slash_in_a_class_is_an_underscore_in_a_folder_and_an_empty_folder_a_c
 def test_grey_pictures_fit_a_set_of_one_channel_and_colours_do_not(tmp_path) -> None:
     grey = torch.arange(64).view(1, 8, 8).byte()
     write(tmp_path / "a" / "a.png", grey)
-    split = other_test(tmp_path, set_of(("a",), channels=1))
+    (tmp_path / "b").mkdir()
+    split = other_test(tmp_path, set_of(("a", "b"), channels=1))
     assert isinstance(split, Split)
     assert torch.equal(split.images, grey[None])
     write(tmp_path / "a" / "b.png", torch.cat([grey, grey, grey + 1]))
     with pytest.raises(ValueError, match=r"b\.png has colours"):
-        other_test(tmp_path, set_of(("a",), channels=1))
+        other_test(tmp_path, set_of(("a", "b"), channels=1))
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,25 @@
 """A data set held in memory, whichever it is."""
 
+import logging
 from dataclasses import dataclass
 
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.batches import Placement
 from srp_exp.datasets.data_set import DataSet
+from srp_exp.datasets.labels import check_classes
 from srp_exp.datasets.memory.memory_reader import MemoryReader
 from srp_exp.datasets.split import Split
 from srp_exp.errors import UserError
+
+LOG = logging.getLogger("srp_exp")
 
 
 @dataclass(frozen=True)
 class ImageSet(DataSet):
     """A data set whose images have one size and are held in memory. A subclass reads or makes the splits.
 
-    Raises UserError where the padding for a crop is not smaller than the image, and where RandAugment or
-    TrivialAugment meets images of neither one nor three channels.
+    Raises UserError for classes and labels that `check_classes` refuses, where the padding for a crop is not smaller
+    than the image, and where RandAugment or TrivialAugment meets images of neither one nor three channels.
     """
 
     train: Split
@@ -23,6 +27,9 @@ class ImageSet(DataSet):
     augmentation: Augmentation
 
     def __post_init__(self) -> None:
+        labels = {name: split.labels.numpy() for name, split in (("train", self.train), ("test", self.test))}
+        for note in check_classes(self.class_names, labels, type(self).__name__):
+            LOG.warning("%s", note)
         chosen, side = self.augmentation, min(self.image_size)
         if chosen.crop_padding >= side:
             raise UserError(

@@ -22,9 +22,8 @@ from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.prepare.extract import Advance, FolderWriter, extract, unpacked_bytes
 from srp_exp.datasets.prepare.imagenet_archives import extract_imagenet
 from srp_exp.datasets.prepare.official_files import archive_files, checksum_fault
-from srp_exp.datasets.sets.catalogue import first_few
 from srp_exp.datasets.sets.prepared import copy_facts
-from srp_exp.errors import MissingFileError, UserError
+from srp_exp.errors import MissingFileError, UserError, first_few
 from srp_exp.files import write_atomically
 
 LOG = logging.getLogger("srp_exp")

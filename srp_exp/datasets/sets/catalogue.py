@@ -16,9 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from srp_exp.datasets.files.source import FolderSource, ImageSource, StretchSource, encoded_texts
 from srp_exp.datasets.remembered import Arrays
 from srp_exp.datasets.split import held_out
-from srp_exp.errors import MissingFileError, UserError
-
-_SHOWN = 3  # offenders named in a message
+from srp_exp.errors import MissingFileError, UserError, first_few
 
 
 @dataclass(frozen=True)
@@ -134,25 +132,6 @@ def divide(
     return whole.rows(np.flatnonzero(~is_test)), whole.rows(np.flatnonzero(is_test))
 
 
-def check_labels(catalogue: Catalogue, place: Path) -> tuple[str, ...]:
-    """Raise UserError unless every label is one of the classes; return notes on classes without pictures."""
-    num_classes, notes = len(catalogue.class_names), []
-    for name, part in catalogue.parts.items():
-        wrong = np.flatnonzero((part.labels < 0) | (part.labels >= num_classes))
-        if len(wrong):
-            source = part.source(place)
-            found = first_few([f"{source.name(row)}: {part.labels[row]}" for row in wrong.tolist()])
-            raise UserError(
-                f"{place}: {len(wrong):,} labels lie outside the {num_classes} classes, counted from 0 ({found}); "
-                f"the lists are damaged or of another set: fetch them again"
-            )
-        unseen = np.flatnonzero(np.bincount(part.labels, minlength=num_classes) == 0)
-        if len(unseen):
-            classes = first_few([catalogue.class_names[label] for label in unseen.tolist()])
-            notes.append(f"{place}: {name} has no picture of {len(unseen):,} classes ({classes})")
-    return tuple(notes)
-
-
 def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -> Catalogue:
     """The catalogue with the sizes of its files, and without those that aren't below `home`.
 
@@ -198,12 +177,6 @@ def check_counts(catalogue: Catalogue, facts: Facts | None, place: Path, remedy:
     if off and strict:
         raise UserError(f"{place}: {', '.join(off)}; {remedy}")
     return (f"{place}: {', '.join(off)}; taken as it is, as dataset.verify=warn",) if off else ()
-
-
-def first_few(names: Sequence[object]) -> str:
-    """Up to three names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(str(name) for name in names[:_SHOWN])}{more}"
 
 
 def _sizes(home: Path, paths: NDArray[np.bytes_], folders: set[bytes]) -> NDArray[np.int64]:

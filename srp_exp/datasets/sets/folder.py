@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, first_few, listing
+from srp_exp.datasets.labels import refuse_unknown
+from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, listing
 from srp_exp.datasets.sets.picture_set import PictureSet
-from srp_exp.errors import MissingFileError, UserError
+from srp_exp.errors import MissingFileError, UserError, first_few
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """Of the names of pictures that are decoded, in small letters; the content decides what kind they are."""
 
 _OF_SYSTEMS = (".", "__MACOSX", "@eaDir")
@@ -59,12 +63,7 @@ class Folder(PictureSet):
         whole, folders, notes = list_pictures(home, train_part, names)
         test = None
         if test_part:
-            unknown = sorted(set(class_folders(home / test_part)) - set(names))
-            if unknown:
-                raise UserError(
-                    f"{home}: {test_part} has classes that {train_part} lacks ({first_few(unknown)}), so they have no "
-                    f"label; put pictures of them into {train_part}, or remove them"
-                )
+            refuse_unknown(class_folders(home / test_part), names, test_part, home)
             test, more, other = list_pictures(home, test_part, names)
             folders, notes = folders + more, notes + other
         parts = [train_part, *([test_part] if test_part else [])]

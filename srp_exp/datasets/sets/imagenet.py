@@ -10,11 +10,12 @@ import csv
 from pathlib import Path
 from typing import ClassVar
 
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, first_few, listing
+from srp_exp.datasets.labels import refuse_unknown
+from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, listing
 from srp_exp.datasets.sets.folder import class_folders, list_pictures, loose_pictures
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.search import first_there
-from srp_exp.errors import UserError
+from srp_exp.errors import UserError, first_few
 
 FACTS = Facts(train_size=1_281_167, test_size=50_000, num_classes=1_000)
 _SOLUTION = "LOC_val_solution.csv"
@@ -42,12 +43,7 @@ class ImageNet(PictureSet):
     @classmethod
     def read(cls, home: Path) -> Catalogue:
         classes = class_folders(home / "train")
-        unknown = sorted(set(class_folders(home / "val")) - set(classes))
-        if unknown:
-            raise UserError(
-                f"{home}: val has classes that train lacks ({first_few(unknown)}), so they have no label; "
-                f"put their images into train, or remove them from val"
-            )
+        refuse_unknown(class_folders(home / "val"), classes, "val", home)
         train, folders, notes = list_pictures(home, "train", classes)
         test, more, other = list_pictures(home, "val", classes)
         read_from = [*folders, *more]

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, first_few
+from srp_exp.datasets.labels import check_numbers, refuse_unknown
+from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide
 from srp_exp.datasets.sets.imagenet import FACTS
 from srp_exp.datasets.sets.parquet_files import Columns, find_columns, read_labels, read_listing
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.search import candidates
-from srp_exp.errors import MissingFileError, UserError
+from srp_exp.errors import MissingFileError, UserError, first_few
 
 _TRAIN, _TEST = ("train", "training"), ("test", "validation", "valid", "val")
 """What the names of a split's files begin with, or of their folder; of the test splits the first that has labels."""
@@ -68,6 +69,7 @@ class Parquet(PictureSet):
         if labels.dtype.kind == "U":
             names = tuple(np.unique(labels).tolist())
         elif not names:
+            check_numbers(labels, columns.label, home)
             names = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
         whole = read_listing(home, files, columns.image, _numbers(labels, names, home), cache)
         tests = [test_split] if test_split else [name for name in _TEST if _files(home, (name,))]
@@ -108,9 +110,7 @@ def _numbers(labels: NDArray[Any], names: tuple[str, ...], home: Path) -> NDArra
     """Labels as numbers; texts are looked up in `names`. Raises UserError for a text that isn't there."""
     if labels.dtype.kind != "U":
         return labels.astype(np.int64)
-    unknown = sorted(set(labels.tolist()) - set(names))
-    if unknown:
-        raise UserError(f"{home}: test has classes that train lacks ({first_few(unknown)}); remove their rows")
+    refuse_unknown(labels.tolist(), names, "test", home)
     order = np.argsort(names)  # the schema's names come in any order
     return order[np.searchsorted(np.array(names)[order], labels)]
 

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from srp_exp.datasets.remembered import LOG
-from srp_exp.datasets.sets.catalogue import Listing, first_few
-from srp_exp.errors import UserError
+from srp_exp.datasets.sets.catalogue import Listing
+from srp_exp.errors import UserError, first_few
 from srp_exp.files import stamp, write_atomically
 
 

@@ -18,19 +18,12 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.measure import channel_statistics, find_corrupt, hold_in_memory
+from srp_exp.datasets.labels import check_classes
 from srp_exp.datasets.remembered import index_file, remembered
-from srp_exp.datasets.sets.catalogue import (
-    Catalogue,
-    Facts,
-    Listing,
-    check_counts,
-    check_labels,
-    first_few,
-    look_up_files,
-)
+from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, check_counts, look_up_files
 from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
 from srp_exp.datasets.sets.search import find_home
-from srp_exp.errors import MissingFileError
+from srp_exp.errors import MissingFileError, first_few
 
 LOG = logging.getLogger("srp_exp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as of most pretrained weights
@@ -150,8 +143,12 @@ class PictureSet(FileSet):
         """The set in `home`, with the facts that it lacks as notes, or as an error where `strict`."""
         remedy = f"{cls.remedy}, or accept a subset with dataset.verify=warn" if cls.facts else cls.remedy
         catalogue = look_up_files(catalogue, home, remedy if cls.facts else "restore or remove them", strict)
-        notes = check_counts(catalogue, cls.facts, home, remedy, strict) + check_labels(catalogue, home)
-        return replace(catalogue, notes=(*catalogue.notes, *notes))
+        counts = check_counts(catalogue, cls.facts, home, remedy, strict)
+        labels = {name: part.labels for name, part in catalogue.parts.items()}
+        notes = check_classes(
+            catalogue.class_names, labels, home, lambda name, row: catalogue.parts[name].source(home).name(row)
+        )
+        return replace(catalogue, notes=(*catalogue.notes, *counts, *notes))
 
 
 def _code(kind: type[PictureSet]) -> tuple[list[Path], str]:

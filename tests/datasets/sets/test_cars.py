@@ -81,7 +81,7 @@ def test_a_label_out_of_range_is_named(tmp_path, label):
         car(number, **{"class": label if number == 2 else 1}, fname=f"{number + 1:05d}.jpg") for number in range(6)
     ]
     savemat(home / "devkit" / "cars_test_annos_withlabels.mat", {"annotations": structs(records)})
-    with pytest.raises(ValueError, match=rf"1 labels lie outside the 3 classes.*cars_test/00003\.jpg: {label - 1}\)"):
+    with pytest.raises(ValueError, match=rf"1 labels are outside the 3 classes.*cars_test/00003\.jpg: {label - 1}\)"):
         open_cars(home)
 
 

@@ -60,8 +60,8 @@ def test_a_missing_list_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("image_class_labels", "3 1\n", "3 4\n", r"1 labels lie outside the 3 classes.*_0002_3\.jpg: 3\)"),
-        ("image_class_labels", "3 1\n", "3 0\n", r"1 labels lie outside the 3 classes.*_0002_3\.jpg: -1\)"),
+        ("image_class_labels", "3 1\n", "3 4\n", r"1 labels are outside the 3 classes.*_0002_3\.jpg: 3\)"),
+        ("image_class_labels", "3 1\n", "3 0\n", r"1 labels are outside the 3 classes.*_0002_3\.jpg: -1\)"),
         (
             "image_class_labels",
             "3 1\n",

@@ -72,7 +72,7 @@ def test_labels_out_of_range_are_named(tmp_path):
         labels = content["labels"].astype(np.int64) + 1  # as if counted from 2
         files = [str(file) for file in content["file_list"]]
         savemat(home / "lists" / name, {"file_list": cells(files, (len(files), 1)), "labels": labels[:, None]})
-    with pytest.raises(ValueError, match=r"4 labels lie outside the 3 classes, counted from 0 \(.*Images/n02085623"):
+    with pytest.raises(ValueError, match=r"4 labels are outside the 3 classes, counted from 0 \(.*Images/n02085623"):
         open_dogs(home)
 
 

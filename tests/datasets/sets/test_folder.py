@@ -17,6 +17,10 @@ from srp_exp.errors import MissingFileError
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "imagenette_128.tar"
 
 
+ENDINGS = {"jpg": "JPEG", "JPEG": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP"}
+ENDINGS |= {"webp": "WEBP", "tif": "TIFF", "TIFF": "TIFF", "ppm": "PPM", "pnm": "PPM"}
+
+
 def open_folder(root, **others):
     arguments = {
         "cache_dir": None,
@@ -56,13 +60,14 @@ def test_any_format_that_is_decoded_is_taken(tmp_path):
     from PIL import Image
 
     picture = Image.new("RGB", (12, 10), (200, 100, 50))
-    for ending in ("jpg", "JPEG", "png", "gif", "bmp", "webp", "tif", "TIFF", "ppm"):
+    for ending, kind in ENDINGS.items():
         for part in ("train", "test"):
-            (tmp_path / part / "one").mkdir(parents=True, exist_ok=True)
-            picture.save(tmp_path / part / "one" / f"a.{ending}")
+            for name in ("a", "b"):
+                (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                picture.save(tmp_path / part / name / f"a.{ending}", format=kind)
     found = open_folder(tmp_path)
-    assert len(found.train) == 9
-    for row in range(9):
+    assert len(found.train) == 2 * len(ENDINGS)
+    for row in range(len(found.train)):
         pixels = decode(found.train.source.read(row), "")
         assert pixels.shape == (3, 10, 12) and (pixels[:, 5, 5] - torch.tensor([200, 100, 50])).abs().max() < 4
 

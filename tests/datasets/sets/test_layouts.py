@@ -137,30 +137,35 @@ def test_a_picture_that_the_solution_lacks_is_named(tmp_path) -> None:
 
 def test_dogs_of_kaggle(tmp_path) -> None:
     home = tmp_path / "stanford-dogs-dataset"
-    files = {"train": ["n02085620-Chihuahua/n02085620_7.jpg"], "test": ["n02085782-Japanese_spaniel/n02085782_2.jpg"]}
-    for label, (part, names) in enumerate(files.items(), 1):
+    chihuahua, spaniel = "n02085620-Chihuahua/n02085620_7.jpg", "n02085782-Japanese_spaniel/n02085782_2.jpg"
+    for part, names in (("train", [chihuahua, spaniel]), ("test", [spaniel])):
         write(*(home / "images" / "Images" / name for name in names))
         savemat(
             home / f"{part}_list.mat",
-            {"file_list": np.array([[name] for name in names], object), "labels": np.array([[label]], np.uint8)},
+            {
+                "file_list": np.array([[name] for name in names], object),
+                "labels": np.array([[1], [2]][-len(names) :], np.uint8),
+            },
         )
         for name in names:
             annotation = home / "annotations" / "Annotation" / name.removesuffix(".jpg")
-            annotation.parent.mkdir(parents=True)
+            annotation.parent.mkdir(parents=True, exist_ok=True)
             annotation.write_text(
                 "<annotation><object><bndbox><xmin>2</xmin><ymin>1</ymin><xmax>9</xmax><ymax>8</ymax></bndbox></object>"
                 "</annotation>"
             )
     found = open_set(Dogs, tmp_path / "dogs", crop_to_box=True)
-    assert samples(found, "train", home / "images" / "Images") == [(files["train"][0], 0)]
-    assert samples(found, "test", home / "images" / "Images") == [(files["test"][0], 1)]
+    assert samples(found, "train", home / "images" / "Images") == [(chihuahua, 0), (spaniel, 1)]
+    assert samples(found, "test", home / "images" / "Images") == [(spaniel, 1)]
     assert found.test.boxes.tolist() == [[2, 1, 9, 8]]
 
 
 def cub200(home: Path) -> None:
-    write(home / "images" / "001.Albatross" / "a.jpg", home / "images" / "001.Albatross" / "b.jpg")
-    lists = {"images": "1 001.Albatross/a.jpg\n2 001.Albatross/b.jpg\n", "image_class_labels": "1 1\n2 1\n"}
-    lists |= {"train_test_split": "1 0\n2 1\n", "classes": "1 001.Albatross\n"}
+    names = ("001.Albatross/a.jpg", "001.Albatross/b.jpg", "002.Auklet/c.jpg")
+    write(*(home / "images" / name for name in names))
+    lists = {"images": "".join(f"{number} {name}\n" for number, name in enumerate(names, 1))}
+    lists |= {"image_class_labels": "1 1\n2 1\n3 2\n", "train_test_split": "1 0\n2 1\n3 1\n"}
+    lists["classes"] = "1 001.Albatross\n2 002.Auklet\n"
     for name, text in lists.items():
         (home / f"{name}.txt").write_text(text)
 
@@ -169,7 +174,10 @@ def cub200(home: Path) -> None:
 def test_cub_under_its_usual_names(tmp_path, folder) -> None:
     cub200(tmp_path / folder)
     found = open_set(Cub200, tmp_path / "cub200")
-    assert samples(found, "train", tmp_path / folder) == [("images/001.Albatross/b.jpg", 0)]
+    assert samples(found, "train", tmp_path / folder) == [
+        ("images/001.Albatross/b.jpg", 0),
+        ("images/002.Auklet/c.jpg", 1),
+    ]
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch) -> None:
@@ -178,6 +186,6 @@ def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch) -> Non
     cub200(tmp_path / "data" / "cub200")
     for part in ("train", "val"):
         write(tmp_path / "own" / part / "a" / "1.jpg", tmp_path / "own" / part / "b" / "2.jpg")
-    assert len(open_set(Cub200, "~/data/cub200", cache_dir="~/kept").train) == 1
+    assert len(open_set(Cub200, "~/data/cub200", cache_dir="~/kept").train) == 2
     assert len(open_set(Folder, "~/own", cache_dir="~/kept").train) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "kept", "own"]

@@ -320,8 +320,8 @@ def replace_column(file, name, column):
         ("label", None, "no column holds labels as integers or texts, only image"),
         ("label", pa.array([0.5] * 7), "its labels are double"),
         ("label", pa.array([0, 1, None, 0, 1, 2, 0]), "its labels are int64 with 1 missing"),
-        ("label", pa.array([0, 1, -1, 0, 1, 2, 0]), r"1 labels lie outside the 3 classes.*#2: -1\)"),
-        ("label", pa.array([0, 1, 3, 0, 1, 2, 0]), r"1 labels lie outside the 3 classes.*#2: 3\)"),
+        ("label", pa.array([0, 1, -1, 0, 1, 2, 0]), r"1 labels are outside the 3 classes.*#2: -1\)"),
+        ("label", pa.array([0, 1, 3, 0, 1, 2, 0]), r"1 labels are outside the 3 classes.*#2: 3\)"),
     ],
 )
 def test_wrong_columns_are_named(tmp_path, column, values, message):
