@@ -16,9 +16,10 @@ from srp_exp.seeding import generator
 
 
 class EpochAugmentation:
-    """The changes that `augmentation` asks for, drawn for N samples of an epoch.
+    """The changes that `augmentation` asks for, drawn for N samples of an epoch, which are seen in `groups`.
 
-    mean: of the channels, in [0, 1], to fill with. size: height and width of the images.
+    mean: of the channels, in [0, 1], to fill with. size: height and width of the images. groups: (B,) int64 rows each,
+    on the CPU. All that is drawn is copied to the device here and not in the steps, where it would make a GPU wait.
     """
 
     def __init__(
@@ -29,18 +30,23 @@ class EpochAugmentation:
         num_samples: int,
         seed: int,
         epoch: int,
+        groups: list[Tensor],
         device: torch.device,
     ):
-        a = augmentation
+        a, rows = augmentation, torch.cat(groups)
         self._padding, self._crops = a.crop_padding, None
         if a.crop_padding or a.flip:
             drawn = draw(num_samples, a.crop_padding, a.flip, seed, epoch)
-            # Transfers happen here and not in the steps, where they would make a GPU wait for the CPU.
             self._crops = AugmentationDraws(drawn.offsets.to(device), drawn.flips.to(device))
-        self._policies = [
-            (policy, policy.draw(num_samples, generator(seed, purpose, epoch)))
-            for purpose, policy in _policies(a, size).items()
-        ]
+        sizes = [len(group) for group in groups]
+        self._changes: list[Any] = []
+        if a.color_jitter or a.rand_augment or a.trivial_augment:
+            # Only who chooses one of them waits for the import of torchvision.
+            from srp_exp.datasets.memory.policies import Changes, policies
+
+            for purpose, policy in policies(a, size).items():
+                draws = policy.draw(num_samples, generator(seed, purpose, epoch)).take(rows)
+                self._changes.append(Changes(policy.kinds, draws, sizes, device))
         self._boxes = []
         if a.random_erasing:
             source = generator(seed, "erasing", epoch)
@@ -50,30 +56,16 @@ class EpochAugmentation:
             self._boxes.append(draw_cutout(num_samples, size, a.cutout, source).to(device))
         self._colour = torch.tensor(mean_colour(mean), dtype=torch.uint8, device=device).view(-1, 1, 1)
 
-    def __call__(self, images: Tensor, rows: Tensor, rows_there: Tensor) -> Tensor:
-        """Change images (B, C, H, W) uint8, which are the samples `rows`, (B,) int64, on the CPU and on the device."""
+    def __call__(self, images: Tensor, rows: Tensor, group: int) -> Tensor:
+        """Change images (B, C, H, W) uint8, which are the samples `rows`, (B,) int64 on the device, of a group."""
         if self._crops is not None:
             offsets, flips = self._crops
-            images = crop_and_flip(images, offsets[rows_there], flips[rows_there], self._padding)
-        for policy, draws in self._policies:
-            images = policy(images, draws.take(rows))
+            images = crop_and_flip(images, offsets[rows], flips[rows], self._padding)
+        for changes in self._changes:
+            images = changes(images, group)
         for boxes in self._boxes:
-            images = erase(images, boxes[rows_there], self._colour)
+            images = erase(images, boxes[rows], self._colour)
         return images
-
-
-def _policies(augmentation: Augmentation, size: tuple[int, int]) -> dict[str, Any]:
-    """What is chosen, by the purpose of its random draws; only who chooses it waits for the import of torchvision."""
-    chosen: dict[str, Any] = {}
-    if augmentation.color_jitter:
-        from srp_exp.datasets.memory.policies import ColorJitter
-
-        chosen["color jitter"] = ColorJitter(augmentation.color_jitter)
-    if augmentation.rand_augment or augmentation.trivial_augment:
-        from srp_exp.datasets.memory.policies import Policy
-
-        chosen["policy"] = Policy(augmentation, size)
-    return chosen
 
 
 class AugmentationDraws(NamedTuple):

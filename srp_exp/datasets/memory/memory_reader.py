@@ -14,6 +14,9 @@ from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.memory.augment import EpochAugmentation
 from srp_exp.datasets.split import Split
 
+_BYTES_TOGETHER = 2**25
+"""Of uint8 pixels that are augmented at once on a GPU; some of them are float32 meanwhile."""
+
 
 class MemoryReader:
     """Reads a split in memory. seed: of its augmentation; None: there is none."""
@@ -30,14 +33,28 @@ class MemoryReader:
     def batches(self, epoch: int, steps: list[Tensor]) -> Iterator[Batch]:
         if not steps:
             return
+        groups = _in_groups(steps, self._steps_together(len(steps[0])))
+        # Transferred here and not in the steps, where it would make a GPU wait for the CPU.
+        rows_of = torch.cat(steps).to(self._device).split([sum(map(len, group)) for group in groups])
         augment = None
         if self._seed is not None:
-            augment = EpochAugmentation(*self._settings, self._seed, epoch, self._device)
-        # Transferred here and not in the steps, where it would make a GPU wait for the CPU.
-        steps_there = torch.cat(steps).to(self._device).split([len(rows) for rows in steps])
-        for rows, there in zip(steps, steps_there, strict=True):
-            images = self._images.index_select(0, there)
+            in_groups = [torch.cat(group) for group in groups]
+            augment = EpochAugmentation(*self._settings, self._seed, epoch, in_groups, self._device)
+        for number, (group, rows) in enumerate(zip(groups, rows_of, strict=True)):
+            images = self._images.index_select(0, rows)
             if augment is not None:
-                images = augment(images, rows, there)
-            labels, index = self._labels.index_select(0, there), self._index.index_select(0, there)
-            yield Batch(self._normalise(images), labels, index)
+                images = augment(images, rows, number)
+            labels, index = self._labels.index_select(0, rows), self._index.index_select(0, rows)
+            parts = (values.split([len(step) for step in group]) for values in (images, labels, index))
+            for of_step, *others in zip(*parts, strict=True):
+                yield Batch(self._normalise(of_step), *others)
+
+    def _steps_together(self, batch_size: int) -> int:
+        """How many batches are cut out and augmented at once: several where a GPU is bound by launches."""
+        if self._device.type == "cpu":
+            return 1  # a batch stays in the cache
+        return max(1, _BYTES_TOGETHER // (batch_size * self._images[0].numel()))
+
+
+def _in_groups(steps: list[Tensor], size: int) -> list[list[Tensor]]:
+    return [steps[start : start + size] for start in range(0, len(steps), size)]

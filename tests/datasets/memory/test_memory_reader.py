@@ -1,12 +1,16 @@
 """What the loaders yield: which samples, how augmented and normalised, on one process and on several."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.datasets import BatchLoader, EvalLoader, Placement
+from srp_exp.datasets.memory import memory_reader
 from srp_exp.datasets.memory.augment import draw
+from srp_exp.datasets.memory.memory_reader import MemoryReader
 
 MORE: dict[str, dict[str, Any]] = {
     "crops": {},
@@ -183,3 +187,54 @@ def test_every_choice_changes_what_is_seen_and_comes_after_the_crop(make_set, mo
     without = make_set(cutout=0, random_erasing=0.0)
     again = torch.cat([batch.images for batch in BatchLoader(without, without.train, batch_size=5, seed=0).epoch(0)])
     assert torch.equal(plain, again)
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that are more than a view, and what reads a value or sizes a tensor by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.waits = 0, Counter[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        self.count += not (func.is_view or "empty" in name)
+        by_mask = "index" in name and any(getattr(i, "dtype", None) is torch.bool for i in args[1] or ())
+        if by_mask or name in ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::lift_fresh"):
+            self.waits[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def of_launches(dataset: Any, monkeypatch: pytest.MonkeyPatch, together: int) -> tuple[list[Any], int, Counter[str]]:
+    """The batches of an epoch of which `together` are augmented at once; launches, and waits after the first batch."""
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryReader, "_steps_together", lambda *_: together)
+        with Launches() as launches:
+            epoch = BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(0)
+            batches = [next(epoch)]
+            launches.waits.clear()
+            batches += epoch
+    return batches, launches.count, launches.waits
+
+
+@pytest.mark.parametrize(
+    "more", [{"rand_augment": 9}, {"trivial_augment": True}, {"color_jitter": 0.4, "random_erasing": 0.5}], ids=str
+)
+def test_batches_cut_out_together_are_the_same_in_few_launches_without_a_wait(make_set, monkeypatch, more):
+    dataset = make_set(train=100, **more)
+    alone, many, waits = of_launches(dataset, monkeypatch, 1)
+    together, few, _ = of_launches(dataset, monkeypatch, 8)
+    assert not waits
+    assert len(alone) == len(together) == 20
+    for batch, other in zip(alone, together, strict=True):
+        assert_same(batch, other)
+    assert few / 20 < 60 and few < many
+
+
+def test_a_gpu_takes_as_many_batches_at_once_as_fit(make_set, monkeypatch):
+    dataset = make_set()
+    reader = dataset.reader(dataset.train, Placement(), 0)
+    assert reader._steps_together(5) == 1
+    monkeypatch.setattr(memory_reader, "_BYTES_TOGETHER", 5 * 3 * 5 * 7 * 2 + 1)
+    reader._device = torch.device("cuda")
+    assert [reader._steps_together(size) for size in (1, 5, 23)] == [10, 2, 1]

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from srp_exp.datasets.augmentation import Augmentation
-from srp_exp.datasets.memory.policies import ColorJitter, Draws, Policy, apply_each, brightness, contrast, kinds
+from srp_exp.datasets.memory.policies import Changes, ColorJitter, Draws, Kind, Policy, brightness, contrast, kinds
 from srp_exp.datasets.memory.policies import saturation as saturate
 
 SIZES = [(32, 32), (28, 28), (17, 40), (5, 7)]
@@ -25,6 +25,11 @@ def pictures(count: int, channels: int, size: tuple[int, int]) -> Tensor:
     images += 20 * torch.randn(images.shape, generator=source)
     images[1] = 77
     return images.clamp(0, 255).byte()
+
+
+def changed(kinds: list[Kind], images: Tensor, draws: Draws) -> Tensor:
+    """The images, as one group, with their draws."""
+    return Changes(kinds, draws, [len(images)], torch.device("cpu"))(images, 0)
 
 
 class Recorded:
@@ -55,14 +60,13 @@ def strength(name: str, magnitude: float) -> float:
 @pytest.mark.parametrize("augmentation", [*RAND, TRIVIAL], ids=["rand 1", "rand 9", "rand 14", "rand 30", "trivial"])
 def test_every_operation_is_torchvisions_to_one_of_255(augmentation, channels, size) -> None:
     theirs = Recorded(augmentation)
-    ours = [kind.apply for kind in kinds(*size)]
     torch.manual_seed(0)
     images = pictures(300, channels, size)
     expected = torch.stack([theirs.transform(image) for image in images])
     assert {name for name, _ in theirs.seen} == set(theirs.names)
     chosen = torch.tensor([[theirs.names.index(name)] for name, _ in theirs.seen])
     strengths = torch.tensor([[strength(*seen)] for seen in theirs.seen])
-    found = apply_each(ours, images, Draws(chosen, strengths))
+    found = changed(kinds(*size), images, Draws(chosen, strengths))
     assert found.dtype == torch.uint8
     wrong = (found.int() - expected.int()).abs().flatten(1).max(1).values > 1
     assert not wrong.any(), [seen for seen, is_wrong in zip(theirs.seen, wrong, strict=True) if is_wrong]
@@ -112,7 +116,7 @@ def test_jitter_is_torchvisions_with_the_same_order_and_factors(channels) -> Non
         for which, factor in zip(order, factors, strict=True):
             image = theirs[which](image, factor)
         expected.append(image)
-    found = ColorJitter(0.8)(images, draws)
+    found = changed(ColorJitter(0.8).kinds, images, draws)
     assert (found.int() - torch.stack(expected).int()).abs().max() <= 3  # one for each of three roundings
     for ours, other in ((brightness, theirs[0]), (contrast, theirs[1]), (saturate, theirs[2])):
         pairs = zip(images, draws.strengths[:, 0].tolist(), strict=True)
@@ -131,13 +135,14 @@ def test_jitter_draws_every_order_and_uniform_factors() -> None:
 
 
 @pytest.mark.parametrize("policy", [Policy(RAND[1], (32, 32)), Policy(TRIVIAL, (32, 32)), ColorJitter(0.5)])
-def test_an_image_is_changed_alike_whichever_others_it_is_among(policy) -> None:
+@pytest.mark.parametrize("sizes", [[1] * 64, [7] * 9 + [1], [40, 24]], ids=["1", "7", "40"])
+def test_an_image_is_changed_alike_whichever_others_it_is_among(policy, sizes) -> None:
     images = pictures(64, 3, (32, 32))
     draws = policy.draw(64, torch.Generator().manual_seed(0))
-    whole, untouched = policy(images, draws), images.clone()
-    for size in (1, 7):
-        parts = [policy(images[rows], draws.take(rows)) for rows in torch.arange(64).split(size)]
-        assert torch.equal(torch.cat(parts), whole)
+    whole, untouched = changed(policy.kinds, images, draws), images.clone()
+    changes = Changes(policy.kinds, draws, sizes, torch.device("cpu"))
+    parts = [changes(part, group) for group, part in enumerate(images.split(sizes))]
+    assert torch.equal(torch.cat(parts), whole)
     assert torch.equal(images, untouched)
 
 
