@@ -27,6 +27,7 @@ from rich.progress import Progress
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import searched
+from srp_exp.config.datasets import OF_EVERY_SET
 from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
@@ -80,7 +81,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[Choices, DictConfig]:
 
 def set_maker(dataset: DictConfig) -> MakeSet:
     """What opens the set of the configuration in another folder; with its boxes, so that a copy has them too."""
-    arguments = {str(key): dataset[key] for key in dataset if key not in ("name", "val_fraction", "mean", "std")}
+    arguments = {str(key): dataset[key] for key in dataset if key not in OF_EVERY_SET}
     set_class: Any = get_class(dataset._target_)
 
     def make(root: Path, cache_dir: str | None) -> FileSet:

@@ -1,6 +1,6 @@
 """Typed schemas of data sets and their augmentation."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -14,9 +14,17 @@ class DatasetConfig:
     name: str = MISSING
     _target_: str = MISSING
     val_fraction: float = within("[0, 1)", 0.0)  # part of the training set held out for validation, stratified
+    # Training pictures of every class, drawn by subset_seed; null: all. The others go unused, or to the test part.
+    train_per_class: int | None = within("[1, inf)", None, counts_unless=("train_per_class", None))
+    test_on_unused: bool = field(default=False, metadata={"counts_unless": ("train_per_class", None)})
+    subset_seed: int = within("[0, inf)", "${seed}", counts_unless=("train_per_class", None))  # or one for all runs
     # Of every channel, in units of the pixel range [0, 1]; null: the set's own. As the pretrained weights want it.
     mean: list[float] | None = field(default="${from_weights:mean}")  # type: ignore[assignment]
     std: list[float] | None = field(default="${from_weights:std}")  # type: ignore[assignment]
+
+
+OF_EVERY_SET = tuple(f.name for f in fields(DatasetConfig) if f.name != "_target_")
+"""Settings of every data set, which aren't arguments of its class."""
 
 
 @dataclass

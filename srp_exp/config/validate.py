@@ -19,6 +19,7 @@ def validate(config: DictConfig) -> None:
     _validate_choices(config)
     validate_fields(config, "")
     _validate_test_root(config)
+    _validate_subset(config)
     _validate_training(config)
     _validate_attention(config)
     _validate_evaluators(config)
@@ -125,6 +126,11 @@ def _validate_training(config: DictConfig) -> None:
 def _validate_test_root(config: DictConfig) -> None:
     if config.test_root is not None and (config.mode.name, config.split.name) != ("eval", "test"):
         raise UserError(f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test; leave it out")
+
+
+def _validate_subset(config: DictConfig) -> None:
+    if config.dataset.test_on_unused and config.dataset.train_per_class is None:
+        raise UserError("dataset.test_on_unused=true: no picture is unused; set dataset.train_per_class")
 
 
 def _validate_attention(config: DictConfig) -> None:

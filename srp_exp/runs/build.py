@@ -15,9 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
+from srp_exp.config.datasets import OF_EVERY_SET
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
 from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.other_test import other_test
+from srp_exp.datasets.subset import with_subset
 from srp_exp.errors import UserError
 from srp_exp.runs.data import remember_digests
 from srp_exp.seeding import derive
@@ -69,9 +71,10 @@ def digests_of_data(config: DictConfig, dataset: DataSet) -> dict[str, str]:
 
 
 def build_dataset(config: DictConfig) -> DataSet:
-    arguments = _arguments(config.dataset, without=("name", "val_fraction", "mean", "std"))
-    dataset: DataSet = with_statistics(instantiate(arguments), config.dataset.mean, config.dataset.std)
-    return dataset
+    arguments = _arguments(config.dataset, without=OF_EVERY_SET)
+    own = config.dataset
+    dataset: DataSet = with_statistics(instantiate(arguments), own.mean, own.std)
+    return with_subset(dataset, own.train_per_class, own.test_on_unused, own.subset_seed)
 
 
 def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:

@@ -34,7 +34,7 @@ NOT_IDENTITY = {
 NOT_IDENTITY_OF_FILES = {"workers", "dataset.cache_dir"}  # of sets of image files
 DEPENDS = {  # each has a test
     "recipe.evaluate_every_epochs", "recipe.lr", "recipe.weight_decay", "recipe.warmup_epochs", "recipe.pretrained",
-    "backbone.pretrained",
+    "backbone.pretrained", "dataset.test_on_unused", "dataset.subset_seed",
     "backbone.weights",  # the content of the file counts, and not its path
 }  # fmt: skip
 BASES = {  # together they hold every schema

@@ -7,6 +7,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from srp_exp.config.datasets import OF_EVERY_SET
 from srp_exp.datasets import ImageSet
 
 FILES = sorted((Path(__file__).parents[3] / "conf" / "dataset").glob("*.yaml"))
@@ -31,5 +32,5 @@ def test_a_config_file_gives_its_class_every_argument(compose, path):
     target = hydra.utils.get_class(config["_target_"])
     assert issubclass(target, ImageSet)
     assert config["name"] == path.stem
-    not_for_the_class = {"name", "_target_", "val_fraction", "mean", "std"}
+    not_for_the_class = {"_target_", *OF_EVERY_SET}
     assert set(config) - not_for_the_class == set(inspect.signature(target).parameters)
