@@ -10,21 +10,23 @@ forward passes each, on the CPU or the GPU that the run is set to.
 import argparse
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from srp_exp.config import CONF_DIR
 from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
 from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
 from srp_exp.runs.data import refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
-from srp_exp.runs.evaluate import evaluate_on
+from srp_exp.runs.evaluate import evaluate_on, load_weights
 from srp_exp.runs.folder import CONFIG
-from srp_exp.runs.read import leave_out_weights, load_of_run
+from srp_exp.runs.read import leave_out_weights
+from srp_exp.runs.trust import stored_config
 from srp_exp.srp import remove_srp
-from srp_exp.training.checkpoints import FINAL, model_state
+from srp_exp.training.checkpoints import FINAL
 from srp_exp.training.distributed import SINGLE
 from srp_exp.training.learner import autocast
 
@@ -44,14 +46,13 @@ def row(folder: Path) -> list[str]:
     checkpoint = folder / "checkpoints" / FINAL
     if not checkpoint.is_file():
         raise UserError(f"{folder}: no finished run is there (no {checkpoint})")
-    config = OmegaConf.load(folder / CONFIG)
-    assert isinstance(config, DictConfig)
+    config = stored_config((folder / CONFIG).read_text(), folder / CONFIG, [CONF_DIR], trust_targets=False)
     leave_out_weights(config)
     choose_kernels(config)
     data = build_data(config, build_device(config.device))
     refuse_other_data(folder, digests_of_data(config, data.dataset))
     model, _ = build_model(config, data.dataset, data.device)
-    model.load_state_dict(model_state(load_of_run(checkpoint)))
+    load_weights(model, checkpoint)
     trained = top1(config, model, data)
     gather_again(config, model, data)
     with_regions = top1(config, model, data)

@@ -1,7 +1,7 @@
 """mode=compare: two finished runs on the same images: settings, metrics, measures, and class activation maps."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.commands.shared import asked
 from srp_exp.config.evaluators import measured_file, not_measured
 from srp_exp.config.identity import flat_identity, output_folder
 from srp_exp.errors import MissingFileError, UserError
@@ -18,7 +17,7 @@ from srp_exp.evaluation.mcnemar import mcnemar
 from srp_exp.files import write_atomically
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
 from srp_exp.runs.folder import RESULTS, reading
-from srp_exp.runs.read import beside, read_run
+from srp_exp.runs.read import Asked, asked, beside, read_run
 from srp_exp.runs.store import find_run
 
 METRICS = ("top1", "top5", "loss")
@@ -48,12 +47,13 @@ def execute(config: DictConfig) -> None:
     What isn't evaluated or measured yet is now. Writes <split>.json, <split>.md and, with cams=N, <split>-cams.png and
     TensorBoard events into <output_dir>/reports/compare-<A>-<B>. Raises UserError where the images differ.
     """
-    config, settings, overrides = asked(config)
+    question = asked(config)
+    config = question.config
     if config.run is None or config.other is None:
         raise UserError("mode=compare needs two finished runs: run=FOLDER other=FOLDER")
     if config.cams:
         import srp_exp.evaluation.cams  # noqa: F401 - whether it can be imported, before anything is measured
-    a, b = (_read(config, folder, settings, overrides) for folder in (config.run, config.other))
+    a, b = (_read(question, folder) for folder in (config.run, config.other))
     _check_same_images(a, b)
     for run in (a, b):
         _complete(run, config)
@@ -80,14 +80,14 @@ def execute(config: DictConfig) -> None:
     print(f"{table}\ncomparison  {folder}")
 
 
-def _read(config: DictConfig, folder: str, settings: set[str], overrides: list[str]) -> _Run:
+def _read(question: Asked, folder: str) -> _Run:
     if not (Path(folder) / RESULTS).is_file():
         raise MissingFileError(f"{folder}: no finished run is there (no {RESULTS})")
-    named = OmegaConf.merge(config, {"run": folder})
+    named = OmegaConf.merge(question.config, {"run": folder})
     assert isinstance(named, DictConfig)
-    trained, checkpoint = read_run(named, settings, overrides)
+    trained, checkpoint = read_run(replace(question, config=named))
     trained.run = None  # it says where the run lies, not what it is
-    return _Run(trained, checkpoint, beside(checkpoint, folder, "evaluation") / config.split)
+    return _Run(trained, checkpoint, beside(checkpoint, folder, "evaluation") / question.config.split)
 
 
 def _check_same_images(a: _Run, b: _Run) -> None:

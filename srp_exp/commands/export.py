@@ -7,12 +7,12 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.backbones import timm_models
-from srp_exp.commands.shared import asked, refuse_several_processes
+from srp_exp.commands.shared import refuse_several_processes
 from srp_exp.datasets import DataSet
 from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
 from srp_exp.runs.evaluate import restore
-from srp_exp.runs.read import beside, read_run
+from srp_exp.runs.read import asked, beside, read_run
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import load
 
@@ -27,7 +27,7 @@ def execute(config: DictConfig) -> None:
     the run had. Raises UserError where the format is not possible for the network, or the file computes something else.
     """
     refuse_several_processes("export")
-    trained, checkpoint = read_run(*asked(config))
+    trained, checkpoint = read_run(asked(config))
     timm_model = trained.backbone.model if trained.backbone._target_ == _TIMM else None
     check_possible(trained.format, timm_model)
     trained.device = "cpu"

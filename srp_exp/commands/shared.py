@@ -1,19 +1,9 @@
-"""What several commands do: read what was asked for, and print metrics."""
+"""What several commands do: refuse several processes, and print metrics."""
 
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-
-from srp_exp.config.fields import settings
-from srp_exp.config.identity import plain_values
 from srp_exp.errors import UserError
 from srp_exp.training.distributed import launched_as
-
-
-def asked(config: DictConfig) -> tuple[DictConfig, set[str], list[str]]:
-    """What `read_run` takes: plain values, the keys that are settings, and the overrides of the command line."""
-    return OmegaConf.create(plain_values(config)), settings(config), list(HydraConfig.get().overrides.task)
 
 
 def refuse_several_processes(mode: str) -> None:

@@ -145,7 +145,7 @@ class Config:
     cost: CostConfig = not_identity(CostConfig)  # mode=cost: how it is measured
     evaluators: list[str] = not_identity([])  # measured after the training, or in mode=eval: descriptors, gates...
     cams: int = not_identity(0, within="[0, inf)")  # mode=compare: how many images to show class activation maps of
-    trust_targets: bool = not_identity(False)  # true: a config read back may name classes of any package
+    trust_targets: bool = not_identity(False)  # true: a config read back may build whatever it names
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
     workers: int | None = not_identity(None, within="[0, inf)")  # of a machine, that read image files

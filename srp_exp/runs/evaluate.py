@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.datasets import DataSet
+from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation, evaluate
 from srp_exp.evaluation.evaluators import Subject, measure
 from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
@@ -31,7 +32,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         data = build_data(config, device, processes)
         refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))
         model, _ = build_model(config, data.dataset, device)
-        model.load_state_dict(model_state(load_of_run(checkpoint)))
+        load_weights(model, checkpoint)
         evaluation = evaluate_on(config, model, data, config.split, processes)
         if processes.writes:
             evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
@@ -63,12 +64,24 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     plain = config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, data.dataset, device)
-    model.load_state_dict(model_state(load_of_run(checkpoint)))
+    load_weights(model, checkpoint)
     batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
     context = autocast(device, config.precision)
     dataset = data.dataset
     subject = Subject(model.eval(), batches, dataset.class_names, context, config.seed, dataset.mean, dataset.std)
     return subject, dataset
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Load what a checkpoint evaluates into `model`. Raises UserError where it isn't of this network."""
+    content = load_of_run(checkpoint)
+    try:
+        model.load_state_dict(model_state(content))
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = [line.strip().partition(", ")[0] for line in str(error).splitlines()][:2] or [type(error).__name__]
+        raise UserError(
+            f"{checkpoint}: its weights aren't those of its network ({why[-1]}); restore the file"
+        ) from error
 
 
 def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Evaluation:

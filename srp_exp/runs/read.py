@@ -1,40 +1,59 @@
 """Reading a run folder or a checkpoint file with the configuration that it carries."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_object
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
+from srp_exp.config.fields import settings
+from srp_exp.config.identity import plain_values
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.runs.folder import refuse_other_run
+from srp_exp.runs.trust import stored_config
 from srp_exp.training.checkpoints import FINAL, load
 
-TRUSTED = (
-    "srp_exp.backbones", "srp_exp.datasets", "srp_exp.srp", "srp_exp.training",
-    "timm.layers", "timm.models", "torch.nn", "torch.optim", "torchvision.transforms",
-)  # fmt: skip
-"""Packages whose classes a checkpoint may name. Not all of torch: torch.hub.load, say, runs code from the network."""
 
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks about something trained.
 
-def read_run(config: DictConfig, settings: set[str], overrides: list[str]) -> tuple[DictConfig, Path]:
-    """The configuration of what config.run or config.checkpoint names, and the checkpoint file.
-
-    What the run is comes from the checkpoint; where and how it is looked at (the keys in `settings`: split, device,
-    data_root...) from `config`. Raises ValueError where `overrides` of the command line would change what the run is.
+    config: plain values. settings: its keys that say where and how the run is looked at. overrides: as they were given.
+    conf_folders: whose files say which classes there are, conf/ and that of --config-dir.
     """
+
+    config: DictConfig
+    settings: set[str]
+    overrides: list[str]
+    conf_folders: tuple[Path, ...]
+
+
+def asked(config: DictConfig) -> Asked:
+    """What the command line asks about what `run` or `checkpoint` names."""
+    hydra = HydraConfig.get()
+    folders = tuple(Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file")
+    return Asked(OmegaConf.create(plain_values(config)), settings(config), list(hydra.overrides.task), folders)
+
+
+def read_run(asked: Asked) -> tuple[DictConfig, Path]:
+    """The configuration of what `run` or `checkpoint` names, and the checkpoint file.
+
+    What the run is comes from the checkpoint; where and how it is looked at (the settings: split, device, data_root...)
+    from what was asked. Raises UserError where an override would change what the run is, and where the checkpoint's
+    configuration would build what it may not.
+    """
+    config = asked.config
     checkpoint = _checkpoint(config)
-    trained = OmegaConf.create(load_of_run(checkpoint)["config"])
-    assert isinstance(trained, DictConfig)
-    _check_targets(trained, config.trust_targets)
-    changed = [o for o in overrides if not _is_setting(o, settings)]
+    trained = stored_config(load_of_run(checkpoint)["config"], checkpoint, asked.conf_folders, config.trust_targets)
+    changed = [o for o in asked.overrides if not _is_setting(o, asked.settings)]
     if changed:
         raise UserError(f"{', '.join(changed)}: the configuration comes from {checkpoint}; leave it out")
     if "root" in trained.dataset:
         trained.dataset.root = _moved(trained.dataset.root, trained.data_root, config.data_root)
     leave_out_weights(trained)
-    for name in settings & {str(key) for key in config}:
+    for name in asked.settings & {str(key) for key in config}:
         trained[name] = config[name]
     return trained, checkpoint
 
@@ -82,32 +101,3 @@ def _checkpoint(config: DictConfig) -> Path:
 
 def _is_setting(override: str, settings: set[str]) -> bool:
     return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0] in settings
-
-
-def _check_targets(node: Any, trust_all: bool) -> None:
-    """Raise ValueError if a configuration read from a file would call code of other packages than TRUSTED."""
-    if isinstance(node, ListConfig):
-        values = list(node)
-    elif isinstance(node, DictConfig) and not node._is_none():
-        target = node.get("_target_")
-        if target is not None and not trust_all and not _is_trusted(str(target)):
-            raise UserError(
-                f"{target}: a checkpoint may only name classes of {', '.join(TRUSTED)}; trust_targets=true allows it"
-            )
-        values = list(node.values())
-    else:
-        return
-    for value in values:
-        _check_targets(value, trust_all)
-
-
-def _is_trusted(target: str) -> bool:
-    """Whether `target` lies in TRUSTED, and was defined there: torch.os.system does not, whoever imports os."""
-    if not _lies_in_trusted(target):
-        return False
-    defined_in = getattr(get_object(target), "__module__", None) or ""
-    return _lies_in_trusted(defined_in)
-
-
-def _lies_in_trusted(name: str) -> bool:
-    return any(name == package or name.startswith(f"{package}.") for package in TRUSTED)

@@ -40,6 +40,9 @@ def test_it_trains_with_its_own_setting(command_line, example) -> None:
     (run,) = (example / "out" / "runs").iterdir()
     assert run.name.startswith("birds-")
     assert '"train": 5' in (run / "results.json").read_text()  # of 8 the three before 1999 are left out
+    outcome = command_line("mode=eval", f"run={run}", f"data_root={example / 'data'}", "device=cpu", "workers=0")
+    assert outcome.code == 0, outcome.err  # its class is the user's own, of a known kind
+    assert "test  top1" in outcome.out
     code = example / "birds.py"
     code.write_text(code.read_text().replace('names.index(row["species"])', '1 - names.index(row["species"])'))
     sys.modules.pop("birds")
