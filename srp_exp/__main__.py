@@ -23,6 +23,7 @@ from srp_exp.errors import STOPPED, UserError
 from srp_exp.files import write_atomically
 from srp_exp.runs.folder import RESULTS, failure_file
 from srp_exp.runs.lock import InUseError
+from srp_exp.training.dispensable import outlive_the_console
 from srp_exp.training.distributed import launched_as
 
 # Before torch is imported: threads of OpenMP that spin while they wait would take the CPUs from other trainings.
@@ -36,6 +37,7 @@ def execute(config: DictConfig) -> float | None:
 
     Returns the objective of a training, for a sweeper that searches.
     """
+    outlive_the_console()  # in a process that a launcher has started too
     folder = run_folder(config)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -88,6 +90,7 @@ def main() -> None:
     So is one of the machine, such as a full disk; a fault of the program keeps its traceback. SRP_EXP_FULL_ERROR=1
     shows every traceback; that of a training lies in its run.log, or where it had not begun in failure.txt.
     """
+    outlive_the_console()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print over several lines
     try:
         check_command_line(sys.argv[1:])

@@ -26,6 +26,7 @@ from srp_exp.runs.store import State, all_runs, find_run
 from srp_exp.studies.grid import Grid, plan
 from srp_exp.studies.listing import count_states, runs_table, terminal
 from srp_exp.studies.report import show_report
+from srp_exp.training.dispensable import outlive_the_console
 
 
 def report_study(overrides: list[str], console: Console) -> None:
@@ -113,6 +114,7 @@ def main() -> None:
     )
     parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with a study of your own, in FOLDER/study")
     options, arguments = parser.parse_known_args()
+    outlive_the_console()  # `| head` is no reason to write no report
     if not arguments:
         parser.print_help()
         return

@@ -31,6 +31,7 @@ from srp_exp.runs.provenance import note_start
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
 from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.curves import Curves
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
@@ -188,9 +189,7 @@ def _skipped(data: Data) -> dict[str, dict[str, int]]:
     return {"skipped": skipped} if skipped else {}
 
 
-def _introduce(
-    writer: SummaryWriter, *, config: DictConfig, data: Data, learner: Learner, records: list[SrpRecord]
-) -> None:
+def _introduce(curves: Curves, *, config: DictConfig, data: Data, learner: Learner, records: list[SrpRecord]) -> None:
     """The configuration, and a sample batch with regions as a first step may draw them."""
     dataset, size = data.dataset, learner.processes.size
     share = min(8, len(dataset.train) // size)
@@ -199,6 +198,11 @@ def _introduce(
     picture, legend = regions_on_images(
         batch.images, learner.model, records, torch.tensor(dataset.mean), torch.tensor(dataset.std)
     )
-    writer.add_image("regions", picture, 0)
-    writer.add_text("regions", legend, 0)
-    writer.add_text("config", "    " + OmegaConf.to_yaml(config).replace("\n", "\n    "), 0)
+    text = "    " + OmegaConf.to_yaml(config).replace("\n", "\n    ")
+
+    def write(writer: SummaryWriter) -> None:
+        writer.add_image("regions", picture, 0)
+        writer.add_text("regions", legend, 0)
+        writer.add_text("config", text, 0)
+
+    curves.write(write)

@@ -1,6 +1,7 @@
-"""Signals that ask a training to make room: SIGTERM, SIGUSR1, SIGUSR2.
+"""Signals that ask a training to make room: SIGTERM, SIGHUP, SIGUSR1, SIGUSR2.
 
-What sends them: `kill`, SLURM before it takes a node away, and submitit, whose own handler of SIGUSR2 requeues the job.
+What sends them: `kill`, a terminal that is closed, SLURM before it takes a node away, and submitit, whose own handler
+of SIGUSR2 requeues the job.
 """
 
 import signal
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: run the same command again, and it goes on."""
 
@@ -31,10 +32,12 @@ class Interruption:
     def watch(self) -> Iterator["Interruption"]:
         """Catch the signals inside the context; possible in the main thread only, elsewhere nothing is caught.
 
-        One that came too late to stop for goes to the handler that was there before, such as that of a sweep.
+        A signal that is ignored, as SIGHUP is under nohup, stays so. One that comes too late to stop for goes to the
+        handler that was there before, such as that of a sweep.
         """
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._note) for number in caught}
         try:
             yield self
         finally:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from srp_exp.training.dispensable import Dispensable, console_is_gone
+
 LOG = logging.getLogger("srp_exp")
 CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
 
@@ -16,7 +18,22 @@ class _ConsoleHandler(logging.Handler):
     """Prints above the progress bar, which a plain stream handler would tear."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        CONSOLE.print(record.getMessage())
+        if not console_is_gone():
+            CONSOLE.print(record.getMessage())
+
+
+class _RunLogHandler(logging.Handler):
+    """Appends to `file`, line by line: one that can't be written is left out."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._file, self._state = file.absolute(), Dispensable(file.name)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        torn = self._state.fails  # there may be half a line
+        with self._state.written(), self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("\n" * torn + self.format(record) + "\n")
 
 
 @contextmanager
@@ -48,8 +65,7 @@ def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
         LOG.handlers = [logging.NullHandler()]
         yield
         return
-    file = logging.FileHandler(folder / "run.log")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file = _RunLogHandler(folder / "run.log")
     for handler in LOG.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
@@ -66,4 +82,3 @@ def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
         raise
     finally:
         LOG.handlers = []
-        file.close()

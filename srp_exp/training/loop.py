@@ -187,7 +187,7 @@ def _save(training: Training) -> None:
     """Save in the middle of an epoch; the scalars first, so that none is missing below the step of a checkpoint."""
     _check_weights(training)
     if training.reporter is not None:
-        training.reporter.flush()
+        training.reporter.flush(training.learner)
     training.checkpoints.save(training.learner)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch.profiler import profile, schedule, tensorboard_trace_handler
 
 from srp_exp.datasets import Batch, TrainingBatches
+from srp_exp.training.dispensable import Dispensable
 
 _SKIPPED, _WARMUP, _ACTIVE = 5, 2, 3
 
@@ -20,6 +21,7 @@ class Profiled:
     def __init__(self, batches: TrainingBatches, folder: Path) -> None:
         self.steps_per_epoch = batches.steps_per_epoch
         self._batches, self._folder, self._profiled = batches, folder, False
+        self._state = Dispensable("the profile")
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         batches = self._batches.epoch(epoch, first_step)
@@ -28,7 +30,11 @@ class Profiled:
             return
         self._profiled = True
         when = schedule(skip_first=_SKIPPED, wait=0, warmup=_WARMUP, active=_ACTIVE, repeat=1)
-        with profile(schedule=when, on_trace_ready=tensorboard_trace_handler(str(self._folder))) as profiler:
+        with profile(schedule=when, on_trace_ready=self._write) as profiler:
             for batch in batches:
                 yield batch
                 profiler.step()  # the loop asks for a batch when the step of the one before is made
+
+    def _write(self, profiler: profile) -> None:
+        with self._state.written():
+            tensorboard_trace_handler(str(self._folder))(profiler)

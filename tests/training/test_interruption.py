@@ -128,3 +128,12 @@ def test_a_signal_that_comes_too_late_to_stop_for_goes_to_the_handler_before() -
             assert of_run.signal == signal.SIGTERM
             assert of_sweep.signal is None
         assert of_sweep.signal == signal.SIGTERM
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As nohup has SIGHUP ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interruption().watch() as interruption:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interruption.signal is None
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

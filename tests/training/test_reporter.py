@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 
 from srp_exp.datasets import Batch, BatchLoader
@@ -40,8 +41,9 @@ Points = list[tuple[int, float]]
 def _order_by_start(folder: Path) -> None:
     """Name the events as writers of different seconds do; TensorBoard reads them in the order of their names."""
     done = len(list(folder.glob("events.out.tfevents.*.test")))
-    for path in folder.glob("events.out.tfevents.*.[0-9]*"):
-        path.rename(folder / f"events.out.tfevents.{done:010d}.test")
+    written = sorted(folder.glob("events.out.tfevents.*.[0-9]*"), key=lambda path: path.stat().st_mtime_ns)
+    for number, path in enumerate(written, done):
+        path.rename(folder / f"events.out.tfevents.{number:010d}.test")
 
 
 class Killed(BaseException):
@@ -166,6 +168,41 @@ def test_a_clock_that_went_back_is_warned_of(fit_in: Fit, tmp_path: Path, caplog
     (tmp_path / f"events.out.tfevents.{int(time.time()) + 60}.other.1.0").touch()
     fit_in()
     assert "the clock is behind that of an earlier start" in caplog.text
+
+
+def test_a_full_disk_costs_curves_and_nothing_else(
+    fit_in: Fit, tmp_path: Path, make_learner: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Full from step 3 to the end of the second epoch: there are curves from the next save on, and lines of all."""
+    learner = make_learner()
+    replace, write, step = Path.replace, RecordWriter.write, learner.train_step
+    full = [False]
+
+    def of_full(instead: Callable[..., Any]) -> Callable[..., Any]:
+        def attempt(*arguments: Any) -> Any:
+            if full[0]:
+                raise OSError(28, "No space left on device")
+            return instead(*arguments)
+
+        return attempt
+
+    def filling(batch: Batch, watch: bool) -> None:
+        full[0] = 2 <= learner.step < 10
+        step(batch, watch)
+
+    monkeypatch.setattr(Path, "replace", of_full(replace))
+    monkeypatch.setattr(RecordWriter, "write", of_full(write))
+    learner.train_step = filling
+    fit_in(learner, every_steps=3)
+    assert learner.step == EPOCHS * STEPS
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+    curve = [step for step, _ in scalars(tmp_path)["train/loss"]]
+    assert [step for step in curve if step > 10] == [14, 15]
+    assert all(file.stat().st_size for file in tmp_path.glob("events*"))
+    said = [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()]
+    for what in ("metrics.jsonl", "TensorBoard"):
+        assert len([line for line in said if line.startswith(what)]) == 1
 
 
 def test_the_scale_of_every_attention_layer_is_shown(fit_in: Fit, tmp_path: Path) -> None:

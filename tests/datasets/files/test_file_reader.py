@@ -276,7 +276,7 @@ def test_workers_go_on_through_the_signals_of_a_cluster(file_set) -> None:
     batches = loader.epoch(0)
     received = [next(batches)]
     for child in active_children():
-        for name in ("TERM", "INT", "USR1", "USR2", "TERM"):
+        for name in ("TERM", "INT", "HUP", "USR1", "USR2", "TERM"):
             subprocess.run(["kill", f"-{name}", str(child.pid)], check=True)
     received += batches
     for batch, other in zip(received, expected, strict=True):
