@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,8 +79,11 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+VARIABLES = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
 def python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    variables = VARIABLES | environment
     return subprocess.run([sys.executable, *arguments], cwd=folder, env=variables, capture_output=True, text=True)
 
 
@@ -356,8 +360,36 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert_same_bits(folder, with_validation)
 
 
+@pytest.mark.parametrize("loss", ["folder", "folder, and begun again", "lock"])
+def test_a_run_that_was_taken_away_stops_in_one_line(command_line, tmp_path, monkeypatch, loss) -> None:
+    """Its folder is deleted, or its lock, after which another process begins there."""
+    report = Reporter.step
+
+    def step(self: Reporter, learner: Learner, totals: dict[str, float], lr: float, waited: float) -> None:
+        report(self, learner, totals, lr, waited)
+        if learner.step != 6:
+            return
+        folder = the_run(tmp_path)
+        shutil.rmtree(folder) if loss.startswith("folder") else (folder / "lock").unlink()
+        if loss != "folder":
+            folder.mkdir(exist_ok=True)
+            (folder / "lock").write_text("process 5 on another host")
+
+    monkeypatch.setattr(Reporter, "step", step)
+    outcome = command_line(*TINY, f"output_dir={tmp_path}")
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
+    assert ("deleted" if loss == "folder" else "process 5 on another host") in outcome.err
+    if loss == "folder":
+        assert list((tmp_path / "runs").iterdir()) == []
+    else:
+        folder = the_run(tmp_path)
+        assert (folder / "lock").read_text() == "process 5 on another host"
+        assert not (folder / "results.json").exists()
+        assert len(list(folder.glob("checkpoints/*"))) == (loss == "lock")  # of the first epoch
+
+
 def test_a_killed_run_resumes_to_the_same_bits(command_line, with_validation, tmp_path) -> None:
-    """SIGKILL in the second epoch: no handler and no finally block runs."""
+    """SIGKILL in the second epoch: no handler and no finally block runs. Nobody reads its console."""
     script = f"""
 import os, signal, sys, torch
 torch.set_num_threads(1)
@@ -373,9 +405,13 @@ Reporter.step = step
 sys.argv = ["srp-exp", *{[*TINY, *EVERYTHING, f"output_dir={tmp_path}"]!r}]
 main()
 """
-    done = python("-c", script, folder=tmp_path)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=VARIABLES, stdout=writer, stderr=writer)
+    os.close(writer)
+    assert done.returncode == -signal.SIGKILL
     folder = the_run(tmp_path)
+    assert "the console is gone" in (folder / "run.log").read_text()
     assert [line["epoch"] for line in metrics(folder)] == [1]
     outcome = command_line(*TINY, *EVERYTHING, f"output_dir={tmp_path}")
     assert outcome.code == 0, outcome.err

@@ -2,9 +2,8 @@
 
 import json
 import os
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,12 +19,12 @@ from srp_exp.datasets import TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.files import TEMPORARY, write_atomically
+from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_model, digests_of_data
 from srp_exp.runs.data import record_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
 from srp_exp.runs.evaluate import evaluate_on
-from srp_exp.runs.folder import CONFIG, EVALUATION, RESULTS, failure_files
+from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
 from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.runs.provenance import note_start
 from srp_exp.seeding import derive
@@ -64,7 +63,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
         learner = build_learner(config, model, data, batches.steps_per_epoch, processes)
         afresh = config.rerun and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)  # a requeued job goes on
         goes_on = f"the same command{' without rerun=true' * config.rerun}"
-        with Interruption(goes_on).watch() as interruption, _hold(folder, afresh, processes):
+        with Interruption(goes_on).watch() as interruption, _hold(folder, afresh, processes) as confirm:
             _keep_to_its_data(config, folder, data, processes)
             reporter = None
             if processes.writes:
@@ -75,7 +74,8 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
                 introduce = partial(_introduce, config=config, data=data, learner=learner, records=records)
                 reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
             try:
-                evaluation, seconds = _train(config, folder, data, batches, learner, reporter, interruption)
+                evaluation, seconds = _train(config, folder, data, batches, learner, reporter, interruption, confirm)
+                confirm()
                 if reporter is not None:
                     evaluation.save(folder / EVALUATION)
                     reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
@@ -98,19 +98,22 @@ def _less_memory(config: DictConfig) -> str:
 
 
 @contextmanager
-def _hold(folder: Path, clear: bool, processes: Processes) -> Iterator[None]:
-    """Be the only training in `folder` and log there; `clear` it of an earlier one, or of unfinished files only."""
+def _hold(folder: Path, afresh: bool, processes: Processes) -> Iterator[Callable[[], None]]:
+    """Be the only training in `folder` and log there; `afresh`, clear it of an earlier one.
+
+    Yields what makes sure, before something is saved, that this process still holds the folder.
+    """
     with ExitStack() as stack:
-        died = stack.enter_context(only_writer(folder)) if processes.writes else ""
-        failures = failure_files(folder)
-        for entry in folder.iterdir() if processes.writes else ():
-            if entry.name != LOCK and (clear or entry.suffix == TEMPORARY or entry in failures):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        held = stack.enter_context(only_writer(folder)) if processes.writes else None
+        if held is not None:
+            remove_unfinished(folder)
+            if afresh:
+                clear(folder, keep=LOCK)
         processes.gather(None)  # nobody reads the folder before that
         stack.enter_context(log_to(folder, processes.writes))
-        if died:
-            LOG.info("taking over from %s, which ended without a word", died)
-        yield
+        if held is not None and held.died:
+            LOG.info("taking over from %s, which ended without a word", held.died)
+        yield (lambda: None) if held is None else held.confirm
 
 
 def _keep_to_its_data(config: DictConfig, folder: Path, data: Data, processes: Processes) -> None:
@@ -132,12 +135,14 @@ def _train(
     learner: Learner,
     reporter: Reporter | None,
     interruption: Interruption,
+    confirm: Callable[[], None],
 ) -> tuple[Evaluation, float]:
     """Train to the end; return the evaluation of the result on the test split, and the seconds of this start."""
     selects = config.recipe.selection == "best"
     checkpoints = Checkpoints(
-        folder / "checkpoints",
+        folder / CHECKPOINTS,
         OmegaConf.to_yaml(config),
+        confirm=confirm,
         every_steps=config.checkpoint.every_steps,
         every_minutes=config.checkpoint.every_minutes,
         writes=learner.processes.writes,

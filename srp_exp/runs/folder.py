@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from yaml import YAMLError
 
 from srp_exp.errors import MissingFileError, UserError
+from srp_exp.files import TEMPORARY, remove
 
 RESULTS = "results.json"
 """Written when everything else of the training is there: where it is, the run is finished."""
@@ -18,6 +19,8 @@ CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
 DATA = "data.json"
 """Digests of the data that the run has read."""
+
+CHECKPOINTS = "checkpoints"
 
 EVALUATION = Path("evaluation") / "test"
 """What was found on the test split: metrics, predictions, and a file of each evaluator."""
@@ -33,6 +36,30 @@ def failure_file(folder: Path, rank: int = 0) -> Path:
 def failure_files(folder: Path) -> list[Path]:
     """Those that are there, of all processes, that of the process that failed first at the front."""
     return sorted(folder.glob(f"{_FAILURE}*.txt"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that died has left half-written, and why the last start failed."""
+    for parent in (folder, folder / EVALUATION):
+        for entry in parent.glob(f"*{TEMPORARY}"):
+            remove(entry)
+    for entry in failure_files(folder):
+        remove(entry)
+
+
+def clear(folder: Path, keep: str) -> None:
+    """Remove what an earlier training left, but for the file `keep`; of links the link alone.
+
+    Killed at any point it leaves a run that isn't finished, and whose checkpoints are all there or all gone.
+    """
+    remove(folder / RESULTS)
+    doomed = folder / f".{CHECKPOINTS}{TEMPORARY}"
+    remove(doomed)
+    with suppress(FileNotFoundError):
+        (folder / CHECKPOINTS).rename(doomed)
+    for entry in [*folder.iterdir()]:
+        if entry.name != keep:
+            remove(entry)
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:

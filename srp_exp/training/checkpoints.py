@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,8 @@ class Checkpoints:
 
     Every file holds `config`, the run's configuration as YAML, so that it can be evaluated alone. Writing happens in a
     thread beside the training, which waits for the copy of its state only. A save that fails (a full disk) is
-    reported, leaves the older files as they are, and is tried again at the next interval.
+    reported, leaves the older files as they are, and is tried again at the next interval. Before each save `confirm`
+    is called, and raises where the folder isn't this process's any more.
     """
 
     def __init__(
@@ -36,12 +38,13 @@ class Checkpoints:
         every_minutes: float | None = None,
         keep: int = 2,
         writes: bool = True,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
         self.best = folder / "best.pt"
         self.final = folder / FINAL
         self._every_steps, self._every_minutes, self._writes = every_steps, every_minutes, writes
-        self._config, self._keep = config, keep
+        self._config, self._keep, self._confirm = config, keep, confirm
         self._writer: threading.Thread | None = None
         self._unsaved_best: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
@@ -81,6 +84,7 @@ class Checkpoints:
         self.wait()
         self._saved_at = time.monotonic()
         if self._writes:
+            self._confirm()
             state = tree_map(_copy_to_cpu, learner.state_dict())
             self._writer = threading.Thread(target=self._write, args=(state, is_best))
             self._writer.start()
@@ -95,6 +99,7 @@ class Checkpoints:
         """Save the state_dict that is the result of the run. Raises OSError where that fails."""
         self.wait()
         if self._writes:
+            self._confirm()
             write(self.final, {"config": self._config, "name": self._name(self.final), "model": model})
 
     def _write(self, learner: dict[str, Any], is_best: bool) -> None:

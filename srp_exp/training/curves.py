@@ -71,6 +71,7 @@ class Curves:
         if self._writer is not None:
             return
         with self._state.written():
+            self._folder.stat()  # a writer would make a folder that was deleted
             self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else 0)
         if self._state.fails:  # a full disk takes files without content
             with suppress(OSError):
