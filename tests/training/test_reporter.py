@@ -345,6 +345,7 @@ def test_the_hparams_page_has_the_settings_of_all_runs_those_that_differ_first(t
         "scheduled": {"attention.rd_divisor": 1, "seed": 0, "srp.name": "scheduled", "srp.last": 0.5},
     }
     for name, hparams in settings.items():
+        (tmp_path / name).mkdir()
         reporter = Reporter(tmp_path / name, lambda writer: None, EPOCHS, BATCH, progress=False)
         reporter.start(make_learner(), STEPS)
         reporter.finish(hparams, {"final/top1": 0.5})
