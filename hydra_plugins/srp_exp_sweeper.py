@@ -16,12 +16,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from rich.console import Console
 
-from srp_exp.errors import STOPPED, UserError
+from srp_exp.errors import STOPPED
 from srp_exp.runs.store import State, find_run, note_job
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.listing import count_states, print_grid, terminal
 from srp_exp.studies.pairs import check_decidable, plain_study
-from srp_exp.training.distributed import launched_as
+from srp_exp.training.distributed import refuse_several
 from srp_exp.training.interruption import EXIT_CODE, Interruption
 
 
@@ -32,8 +32,7 @@ class GridSweeper(BasicSweeper):
         """Raises SystemExit with code 1 where a run failed."""
         config = self.config
         assert config is not None
-        if launched_as().size > 1:
-            raise UserError("a sweep starts its runs itself: let torchrun start a single run, without -m")
+        refuse_several("-m, which starts its runs itself,")
         if config.mode.name != "train":  # nothing to plan; Hydra's own sweep would leave a multirun.yaml
             return self._launch_all(arguments)
         console = terminal()

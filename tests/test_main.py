@@ -229,11 +229,13 @@ def test_the_log_tells_every_epoch(trained) -> None:
 )
 def test_the_log_tells_once_that_the_warm_up_is_shortened(command_line, tmp_path, overrides, times) -> None:
     with_warm_up = [override for override in TINY if "warmup" not in override]
-    outcome = command_line(*with_warm_up, "recipe=quick", *overrides, f"output_dir={tmp_path}")
+    average = "recipe.ema_decay=0.99"
+    outcome = command_line(*with_warm_up, "recipe=quick", average, *overrides, f"output_dir={tmp_path}")
     assert outcome.code == 0, outcome.err
     text = (the_run(tmp_path) / "run.log").read_text()
     assert text.count("recipe.warmup_epochs=1.0 is shortened to 0.5, half of recipe.epochs=1; another: lr_s") == times
     assert text.count("shortened") == times
+    assert text.count(f"WARNING {average} over {4 if 'recipe.epochs=1' in overrides else 8} steps") == 1
 
 
 @pytest.mark.parametrize("epochs", [1, 2])

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from srp_exp.commands.shared import refuse_several_processes
 from srp_exp.config.explain import nearest
 from srp_exp.config.identity import names_a_run, output_folder, plain_values, run_id
 from srp_exp.errors import UserError
@@ -22,6 +21,7 @@ from srp_exp.runs.build import build_data, build_model
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
+from srp_exp.training.distributed import refuse_several
 from srp_exp.training.learner import autocast
 
 _GAP = {"name": "gap", "_target_": None}
@@ -36,7 +36,7 @@ def execute(config: DictConfig) -> None:
     """
     if names_a_run(config):
         raise UserError("mode=cost measures a configuration; for what a run trained: mode=eval evaluators=[cost]")
-    refuse_several_processes("cost")
+    refuse_several("mode=cost")
     choices = {choice: _schedule(choice) for choice in config.cost.srp}
     name = run_id(config)
     config = OmegaConf.create(plain_values(config))

@@ -7,7 +7,6 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.backbones import timm_models
-from srp_exp.commands.shared import refuse_several_processes
 from srp_exp.datasets import DataSet
 from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
@@ -15,6 +14,7 @@ from srp_exp.runs.evaluate import restore
 from srp_exp.runs.read import asked, beside, read_run
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import load
+from srp_exp.training.distributed import refuse_several
 
 _TIMM = f"{timm_models.__name__}.{timm_models.build.__name__}"
 _IMAGES = 8  # of the test set, on which an export is checked
@@ -26,7 +26,7 @@ def execute(config: DictConfig) -> None:
     The configuration is that of `read_run`. Everything runs on the CPU and in float32, whatever device and precision
     the run had. Raises UserError where the format is not possible for the network, or the file computes something else.
     """
-    refuse_several_processes("export")
+    refuse_several("mode=export")
     trained, checkpoint = read_run(asked(config))
     timm_model = trained.backbone.model if trained.backbone._target_ == _TIMM else None
     check_possible(trained.format, timm_model)

@@ -18,6 +18,9 @@ from srp_exp.errors import UserError
 OPTIONAL = ("experiment", "study")
 """Groups of which a run may have no choice."""
 
+PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+"""Where Hydra puts a run: what output_dir and the name of the run tell it."""
+
 MOST_RUNS = 10_000
 """Of a grid: planning them takes a minute."""
 
@@ -60,6 +63,12 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"{line}: an override is name=value, such as seed=1")
         if key.startswith("study.") and not chosen.intersection(OPTIONAL):
             raise UserError(f"{line}: no study is chosen; name it first{nearest('', _choices('study'))}")
+        if key in PLACES:
+            raise UserError(
+                f"{line}: the settings of a run name its folder; output_dir=FOLDER puts it into FOLDER/runs"
+            )
+        if key == "hydra.job.chdir" and override.value() is not False:
+            raise UserError(f"{line}: relative folders are those of the place where the command is given; leave it out")
         if key in (*SCHEMAS, "recipe", *OPTIONAL):
             _check_choice(override, key)
 

@@ -90,6 +90,17 @@ def shortened_warmup(config: DictConfig) -> str | None:
     )
 
 
+def average_of_the_start(config: DictConfig, steps: int) -> str | None:
+    """A warning where the moving average of a training of `steps` steps still is, by 1 % or more, where it began."""
+    decay = config.recipe.ema_decay
+    if decay is None or config.recipe.ema_warmup or (weight := decay ** (steps - 1)) < 0.01:
+        return None
+    return (
+        f"recipe.ema_decay={decay} over {steps} steps: {weight:.0%} of the moving average, which is what is evaluated, "
+        f"are the weights of the first step; set recipe.ema_warmup=true, or a lower recipe.ema_decay"
+    )
+
+
 @dataclass
 class CosineLrConfig(WarmedUpConfig):
     _target_: str = "srp_exp.training.lr_schedule.cosine"

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.config.preprocessing import describe
-from srp_exp.config.training import shortened_warmup
+from srp_exp.config.training import average_of_the_start, shortened_warmup
 from srp_exp.datasets import TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
@@ -71,6 +71,8 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
                 note_start(folder, device, processes.size)
                 for line in filter(None, (describe(config), shortened_warmup(config))):
                     LOG.info("%s", line)
+                if warning := average_of_the_start(config, config.recipe.epochs * batches.steps_per_epoch):
+                    LOG.warning("%s", warning)
                 introduce = partial(_introduce, config=config, data=data, learner=learner, records=records)
                 reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
             try:
@@ -103,6 +105,7 @@ def _hold(folder: Path, afresh: bool, processes: Processes) -> Iterator[Callable
 
     Yields what makes sure, before something is saved, that this process still holds the folder.
     """
+    folder.mkdir(parents=True, exist_ok=True)  # which Hydra has made, unless a file gives hydra.run.dir
     with ExitStack() as stack:
         held = stack.enter_context(only_writer(folder)) if processes.writes else None
         if held is not None:

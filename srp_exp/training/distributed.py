@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,14 @@ def by_slurm() -> bool:
     return several and "WORLD_SIZE" not in os.environ
 
 
+def refuse_several(what: str) -> None:
+    """Raise UserError where this is one of several processes, and `what` is the work of one."""
+    if launched_as().size > 1:
+        told = f"SLURM_NTASKS={os.environ.get('SLURM_NTASKS')}"
+        how = f"as one task: {told} in the environment, so unset it or use srun --ntasks=1"
+        raise UserError(f"{what} is the work of one process: start it {how if by_slurm() else 'without torchrun'}")
+
+
 @contextmanager
 def connected(device: torch.device) -> Iterator[Processes]:
     """Join the other processes of the training: nccl on CUDA devices, gloo on CPUs; leave them at the end.
@@ -141,8 +150,16 @@ def connected(device: torch.device) -> Iterator[Processes]:
         return
     import torch.distributed as dist
 
-    if "MASTER_ADDR" not in os.environ:
+    if by_slurm():
         os.environ |= _slurm_meeting_point()
+        if processes.writes:  # whom nobody may ever join: in a job's script each command is task 0 of all
+            job = os.environ.get("SLURM_JOB_ID", "")
+            print(
+                f"srp-exp: waiting for {processes.size - 1} other tasks of SLURM's job {job} "
+                f"at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}; if they don't exist, start srp-exp with "
+                f"srun, or unset SLURM_NTASKS to train with one process",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
     if dist.is_initialized():
         dist.destroy_process_group()
     on_cuda = device.type == "cuda"
@@ -155,8 +172,18 @@ def connected(device: torch.device) -> Iterator[Processes]:
 
 
 def _slurm_meeting_point() -> dict[str, str]:
-    """Address of the first machine of the job, and a port that follows from the numbers of job and step."""
-    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ["SLURM_JOB_NODELIST"])
-    hosts = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    port = 20_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000
-    return {"MASTER_ADDR": hosts.stdout.split()[0], "MASTER_PORT": str(port)}
+    """Address of the first machine of the job, and a port that follows from its number; what is set stays."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")
+    job = os.environ.get("SLURM_JOB_ID", "")
+    known = {name: os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in os.environ}
+    if len(known) < 2 and not (nodes and job.isdigit()):
+        raise UserError(
+            f"SLURM_NTASKS={os.environ['SLURM_NTASKS']} SLURM_JOB_ID={job} SLURM_JOB_NODELIST={nodes or ''} in the "
+            f"environment don't tell where the tasks meet: start them with srun, or unset SLURM_NTASKS"
+        )
+    return {"MASTER_ADDR": first_node(nodes or ""), "MASTER_PORT": str(20_000 + int(job or 0) % 20_000)} | known
+
+
+def first_node(nodes: str) -> str:
+    """The first machine of a list as SLURM writes it: node03 of "node[03-05,7],gpu1"."""
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes).partition(",")[0]

@@ -54,6 +54,9 @@ WRONG = {
     "split=valid": ["split=valid", "train, val, test"],
     "srp.share=images": ["srp.share=images", "sample, batch"],
     "recipe.selection=bst": ["recipe.selection=bst", "last, best"],
+    # Where Hydra is to put a run.
+    "hydra.run.dir=X": ["hydra.run.dir=X", "output_dir"],
+    "hydra.job.chdir=true": ["hydra.job.chdir=true"],
     # Out of range.
     "seed=-1": ["seed=-1", "[0, inf)"],
     "srp.last=1.5": ["srp.last=1.5", "(0, 1]"],

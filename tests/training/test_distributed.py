@@ -1,5 +1,6 @@
 """Processes: who they are by their environment, and what they tell each other."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from srp_exp.training.distributed import SINGLE, Processes, connected, launched_as
+from srp_exp.training.distributed import SINGLE, Processes, connected, first_node, launched_as
 
 VARIABLES = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
 
@@ -45,6 +46,63 @@ def test_half_of_an_environment_is_one_line(monkeypatch: pytest.MonkeyPatch, env
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"RANK=x? WORLD_SIZE=2 LOCAL_RANK=0? in the environment: .* unset WORLD_SIZE"):
         launched_as()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [  # as `scontrol show hostnames` expands them
+        ("node7", "node7"),
+        ("a,b", "a"),
+        ("node[03-05,7],gpu1", "node03"),
+        ("gpu-[12,14].rack", "gpu-12.rack"),
+        ("rack[0-1]node[08-11],rack2", "rack0node08"),
+    ],
+)
+def test_tasks_meet_at_the_first_node(nodes: str, first: str) -> None:
+    assert first_node(nodes) == first
+
+
+ALONE = """
+import os, socket
+os.environ |= {"MASTER_PORT": str(socket.create_server(("127.0.0.1", 0)).getsockname()[1]), "MASTER_ADDR": "127.0.0.1"}
+import torch, torch.distributed
+from srp_exp.training.distributed import connected
+torch.distributed.init_process_group = lambda *_, **__: exit(7)  # which would wait
+with connected(torch.device("cpu")):
+    pass
+"""
+
+
+def test_one_task_of_several_says_for_whom_it_waits() -> None:
+    """A script of sbatch that asks for four tasks, and starts its command without srun."""
+    environment = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "PATH": "/nowhere"}
+    for code, more, parts in (
+        (7, job, ("waiting for 3 ", "job 7 ", "srun", "unset SLURM_NTASKS")),
+        (1, {}, ("SLURM_NTASKS=4", "SLURM_JOB_ID=", "srun")),
+    ):
+        start = ALONE if more else ALONE.replace("os.environ |=", "_ =")
+        done = subprocess.run(
+            [sys.executable, "-c", start], env={**os.environ, **environment, **more}, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+        line = done.stderr.splitlines()[-1]
+        assert [part for part in parts if part not in line] == [], line
+
+
+def test_what_one_process_does_is_refused_to_several(monkeypatch: pytest.MonkeyPatch, command_line) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for environment, remedy in (
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, "unset it"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "torchrun"),
+    ):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        outcome = command_line("-m", "dataset=synthetic", "seed=0,1")
+        assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+        assert remedy in outcome.err
+        assert ("torchrun" in outcome.err) == (remedy == "torchrun")
 
 
 def test_a_single_process_asks_nobody() -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from srp_exp.config.training import average_of_the_start
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.srp import srp_modules
 from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
@@ -383,3 +385,30 @@ def test_the_average_warms_up_by_the_number_of_the_step(
     resumed = make_learner(ema_decay=0.7, ema_warmup=warmup)
     resumed.load_state_dict(state)
     assert_same_state(train(resumed, data[2:]).state_dict(), learner.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("decay", "warmup", "steps", "said"),
+    [
+        (0.9999, False, 31, "100%"),
+        (0.99, False, 31, "74%"),
+        (0.9, False, 31, "4%"),
+        (0.8, False, 31, None),
+        (0.9999, True, 31, None),
+        (None, False, 31, None),
+    ],
+)
+def test_an_average_that_still_is_the_start_is_warned_of(decay, warmup, steps, said) -> None:
+    """The weights are 1 at the first step and 0 afterwards: the average is the part of the first step in it."""
+    config = OmegaConf.create({"recipe": {"ema_decay": decay, "ema_warmup": warmup}})
+    warning = average_of_the_start(config, steps)
+    if decay is not None:
+        learner = linear_learner(linear_net(), ema_decay=decay, ema_warmup=warmup)
+        for step in range(1, steps + 1):
+            nn.init.constant_(learner.model.weight, float(step == 1))
+            learner.ema.update(learner.model, step)
+        part = learner.evaluated_model.weight[0, 0].item()
+        assert (part > 0.01) == (said is not None)
+        assert said is None or f"{part:.0%}" == said
+    assert (warning is None) == (said is None)
+    assert warning is None or all(part in warning for part in (said, f"recipe.ema_decay={decay}", "recipe.ema_warmup"))
