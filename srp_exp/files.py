@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,22 +11,42 @@ TEMPORARY = ".tmp"
 """Ending of files not finished yet; a killed process may leave some."""
 
 
-def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+Content = bytes | Callable[[BinaryIO], object]
+"""Of a file: its bytes, or a function that writes them to an open file."""
+
+
+def write_atomically(path: Path, content: Content) -> None:
     """Write `path` so that a reader, also after a crash, finds the old file or the whole new one.
 
-    `content` is the bytes, or a function that writes them to an open file. Several processes may write one file at a
-    time, also from containers or hosts where they have the same process id: the last one's stays.
+    Several processes may write one file at a time, also from containers or hosts where they have the same process id:
+    the last one's stays.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
-    with temporary.open("x+b") as file:
-        try:
-            file.write(content) if isinstance(content, bytes) else content(file)
-            file.flush()
-            os.fsync(file.fileno())
+    write_together(path.parent, {path.name: content})
+
+
+def write_together(folder: Path, files: Mapping[str, Content]) -> None:
+    """Write `files` of `folder`, by name, so that all are of one writing where the last of them exists.
+
+    All are on the disk before the first takes its name: where that fails the old ones stay. A crash after it leaves the
+    last one missing.
+    """
+    written: dict[Path, Path] = {}
+    try:
+        for name, content in files.items():
+            temporary = folder / f".{name}.{secrets.token_hex(8)}{TEMPORARY}"
+            with temporary.open("x+b") as file:
+                written[temporary] = folder / name
+                file.write(content) if isinstance(content, bytes) else content(file)
+                file.flush()
+                os.fsync(file.fileno())
+        if len(written) > 1:
+            [*written.values()][-1].unlink(missing_ok=True)
+        for temporary, path in written.items():
             temporary.replace(path)
-        except BaseException:
+    except BaseException:
+        for temporary in written:
             temporary.unlink(missing_ok=True)
-            raise
+        raise
 
 
 def remove(path: Path) -> None:

@@ -1,15 +1,17 @@
 """A file is whole or absent, whatever happens to its writer."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
-from srp_exp.files import remove, write_atomically
+from srp_exp.files import remove, write_atomically, write_together
 
 
 @pytest.mark.parametrize("existing", [None, b"old", b"a much longer old content"])
@@ -87,7 +89,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from srp_exp.files import remove, write_atomically
+from srp_exp.files import remove, write_atomically, write_together
 
 def dies(file):
     file.write(b"half")
@@ -133,3 +135,45 @@ def test_of_a_link_nothing_but_the_link_is_removed(tmp_path: Path) -> None:
     for name in ("dangling", "absent", "elsewhere"):
         remove(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_belong_together_are_of_one_writing_where_the_last_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before any step that touches a name."""
+    names = ("table.csv", "figure.png", "report.md")
+    originals = {name: getattr(os, name) for name in ("replace", "unlink")}
+    left = 0
+
+    def counting(name: str) -> Callable[..., None]:
+        def call(*arguments: Any, **keywords: Any) -> None:
+            nonlocal left
+            if left <= 0:
+                raise KeyboardInterrupt
+            left -= 1
+            originals[name](*arguments, **keywords)
+
+        return call
+
+    seen = set()
+    for survived in range(10):
+        write_together(tmp_path, dict.fromkeys(names, b"old"))
+        left = survived
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            for name in originals:
+                patch.setattr(os, name, counting(name))
+            write_together(tmp_path, dict.fromkeys(names, b"new"))
+        found = [(tmp_path / name).read_bytes() for name in names if (tmp_path / name).exists()]
+        seen.add(tuple(found))
+        assert len(set(found)) == 1 or not (tmp_path / names[-1]).exists()
+    assert seen == {(b"old",) * 3, (b"old",) * 2, (b"new", b"old"), (b"new",) * 2, (b"new",) * 3}
+
+
+def test_where_one_can_not_be_written_all_old_ones_stay(tmp_path: Path) -> None:
+    def fails(file: BinaryIO) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_together(tmp_path, {"a": b"old", "b": b"old"})
+    with pytest.raises(OSError, match="No space left"):
+        write_together(tmp_path, {"a": b"new", "b": fails})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a": b"old", "b": b"old"}

@@ -14,7 +14,7 @@ from srp_exp.config.evaluators import measured_file, not_measured
 from srp_exp.config.identity import flat_identity, output_folder
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation.mcnemar import mcnemar
-from srp_exp.files import write_atomically
+from srp_exp.files import write_atomically, write_together
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
 from srp_exp.runs.folder import RESULTS, reading
 from srp_exp.runs.read import Asked, asked, beside, read_run
@@ -73,8 +73,8 @@ def execute(config: DictConfig) -> None:
     folder = output_folder(config) / "reports" / f"compare-{a.name}-{b.name}"
     folder.mkdir(parents=True, exist_ok=True)
     table = _markdown(report)
-    write_atomically(folder / f"{config.split}.json", json.dumps(report, indent=1).encode())
-    write_atomically(folder / f"{config.split}.md", table.encode())
+    content = json.dumps(report, indent=1).encode()
+    write_together(folder, {f"{config.split}.json": content, f"{config.split}.md": table.encode()})
     if config.cams:
         _draw_cams(a, b, config, folder)
     print(f"{table}\ncomparison  {folder}")

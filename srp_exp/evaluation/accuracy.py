@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
-from srp_exp.files import write_atomically
+from srp_exp.files import write_together
 from srp_exp.srp.finding.undisturbed import evaluation_mode
 from srp_exp.training.distributed import SINGLE, Processes
 
@@ -85,8 +85,10 @@ class Evaluation:
         columns = {"index": self.index, "label": self.labels, "prediction": self.predictions}
         columns |= {f"probability_{name}": self.probabilities[:, i] for i, name in enumerate(self.class_names)}
         table = pa.table({name: column.numpy() for name, column in columns.items()})
-        write_atomically(folder / "predictions.parquet", lambda file: pq.write_table(table, file))
-        write_atomically(folder / "metrics.json", json.dumps(self.details() | (facts or {}), indent=1).encode())
+        metrics = json.dumps(self.details() | (facts or {}), indent=1).encode()
+        write_together(
+            folder, {"predictions.parquet": lambda file: pq.write_table(table, file), "metrics.json": metrics}
+        )
 
 
 @torch.no_grad()

@@ -44,6 +44,7 @@ def export(network: Network, name: str, folder: Path, expected: list[Tensor]) ->
                 facts, difference = _write(network, name, file, expected)
             description = file.with_name(f"{file.name}.json")
             description.write_text(json.dumps(facts, indent=1))
+            (folder / description.name).unlink(missing_ok=True)  # where it exists, it is that of the file beside it
             for finished in (file, description):
                 finished.replace(folder / finished.name)
     except BaseException:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from srp_exp.config.identity import output_folder
-from srp_exp.files import write_atomically
+from srp_exp.files import write_together
 from srp_exp.runs.store import Run
 from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
 from srp_exp.studies.grid import Grid
@@ -115,7 +115,7 @@ def write_report(made: Contents, folder: Path) -> list[Path]:
     """Write the report to `folder`: a page, Markdown, LaTeX, CSV, JSON, and its figures; return the paths.
 
     The same runs give the same bytes. Everything is made before anything is written: a report that can't be made
-    leaves the old one as it was.
+    leaves the old one as it was, and where report.md exists the files are of one report.
     """
     results, comparisons = made.results, comparison_values(made.measured, made.verdicts)
     verdict = {"study": results.name, "claim": results.study["claim"], "verdict": made.outcome, "reason": made.reason}
@@ -132,8 +132,8 @@ def write_report(made: Contents, folder: Path) -> list[Path]:
         **{name: file for plot in drawn for panel in plot.panels for name, file in panel.files().items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, text.encode() if isinstance(text, str) else text)
+    files = {name: text.encode() if isinstance(text, str) else text for name, text in texts.items()}
+    write_together(folder, dict(sorted(files.items(), key=lambda file: file[0] == "report.md")))  # which is the last
     return [folder / name for name in texts]
 
 

@@ -46,9 +46,13 @@ class Checkpoints:
         self._every_steps, self._every_minutes, self._writes = every_steps, every_minutes, writes
         self._config, self._keep, self._confirm = config, keep, confirm
         self._writer: threading.Thread | None = None
+        self._fault: Exception | None = None
         self._unsaved_best: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UserError(f"{folder} is no folder: remove it, or make the folder that it links to") from None
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest whole checkpoint by step, with its content, if there is one; damaged ones are reported."""
@@ -94,12 +98,16 @@ class Checkpoints:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
 
     def finish(self, model: dict[str, Any]) -> None:
         """Save the state_dict that is the result of the run. Raises OSError where that fails."""
         self.wait()
         if self._writes:
             self._confirm()
+            self.folder.mkdir(exist_ok=True)
             write(self.final, {"config": self._config, "name": self._name(self.final), "model": model})
 
     def _write(self, learner: dict[str, Any], is_best: bool) -> None:
@@ -118,8 +126,11 @@ class Checkpoints:
             LOG.error(
                 "checkpoint %s not saved (%s): the older ones stay; it is tried again at the next interval", path, error
             )
+        except Exception as error:  # a fault: the training raises it
+            self._fault = error
 
     def _write_state(self, path: Path, learner: dict[str, Any]) -> None:
+        self.folder.mkdir(exist_ok=True)  # where it was deleted during the run
         write(path, {"config": self._config, "name": self._name(path), "learner": learner})
 
     def read(self, path: Path) -> dict[str, Any]:

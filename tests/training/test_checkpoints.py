@@ -249,6 +249,32 @@ def test_the_best_epoch_is_saved_later_where_the_disk_was_full(
     assert names(checkpoints) == ["best.pt", "step-000000005.pt", "step-000000012.pt"]
 
 
+def test_a_folder_that_was_deleted_is_made_again(checkpoints: Checkpoints, learner: Learner) -> None:
+    checkpoints.folder.rmdir()
+    save_at(checkpoints, learner, 5)
+    checkpoints.wait()
+    assert names(checkpoints) == ["step-000000005.pt"]
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "scratch")
+    with pytest.raises(UserError, match=r"checkpoints is no folder: .* links to"):
+        Checkpoints(tmp_path / "checkpoints", "")
+
+
+def test_a_fault_of_the_writing_thread_ends_the_training(
+    checkpoints: Checkpoints, learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise TypeError("a fault")
+
+    monkeypatch.setattr(checkpoints_module, "write", fails)
+    save_at(checkpoints, learner, 5)
+    with pytest.raises(TypeError, match="a fault"):
+        checkpoints.wait()
+    checkpoints.wait()  # it is raised once
+
+
 def test_what_a_killed_write_left_is_removed_at_resuming(checkpoints: Checkpoints, learner: Learner) -> None:
     save_at(checkpoints, learner, 5)
     checkpoints.wait()
