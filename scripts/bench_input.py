@@ -18,7 +18,6 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -34,9 +33,11 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import Picture, decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.files.table_source import TableSource
 from srp_exp.datasets.files.transforms import EvalTransform, window_of
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
-from srp_exp.datasets.sets.parquet_files import read_listing
+from srp_exp.datasets.sets.prepared import copy_facts, read_copy
+from srp_exp.datasets.sets.read_tables import cells_of, read_table
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LARGE = ((1000, 1500), (1536, 2048), (2000, 3000), (3072, 4096))  # height, width
@@ -74,13 +75,12 @@ def timm_pipeline(folder: Path) -> Pass:
     return lambda: ((images.float().sub_(mean).div_(std), labels) for images, labels in loader)
 
 
-def in_parquet(split: FileSplit, folder: Path, compression: str) -> FileSplit:
-    """The images in one parquet file, in groups of a hundred as the hub has large ones."""
-    file = folder / f"{compression}.parquet"
+def in_table(split: FileSplit, folder: Path) -> FileSplit:
+    """The images in one parquet file, in groups of a hundred as the hub has large ones, kept as Arrow files."""
+    file = folder / "images.parquet"
     images = pa.array([split.source.read(row) for row in split.rows.tolist()], pa.binary())
-    pq.write_table(pa.table({"image": images}), file, compression=compression, row_group_size=100)
-    labels = np.zeros(len(split), np.int64)
-    source = read_listing(folder, [file], "image", labels, folder / "cache").source(folder)
+    pq.write_table(pa.table({"image": images}), file, row_group_size=100)
+    source = TableSource(*cells_of([read_table(file, ["image"], "image", folder)]), "image")
     return FileSplit(source, split.rows, split.labels, split.index)
 
 
@@ -192,8 +192,9 @@ def main() -> None:
         copied.mkdir()
         settings = CopySettings(name="bench", class_names=("class",), resize=256)
         write_copy({"train": split, "test": split.take(torch.arange(1))}, copied, settings)
-        file = copied / "train-00000.parquet"
-        source = read_listing(copied, [file], "image", split.labels.numpy(), copied).source(copied)
+        facts = copy_facts(copied)
+        assert facts is not None
+        source = read_copy(copied, facts).train.source(copied)
         copy = FileSplit(source, split.rows, split.labels, split.index)
         size = sum(path.stat().st_size for path in folder.rglob("*.jpg")) / arguments.images
         print(f"torch {torch.__version__}, {os.cpu_count()} CPUs; {arguments.images} JPEGs of {size / 1000:.0f} kB")
@@ -204,8 +205,7 @@ def main() -> None:
             "torchvision's preset": torchvision_preset(folder),
             "timm's pipeline": timm_pipeline(folder),
             "from the folder": ours(split),
-            "from parquet": ours(in_parquet(split, copied, "none")),
-            "from compressed parquet": ours(in_parquet(split, copied, "snappy")),
+            "from a table, at random": ours(in_table(split, folder)),
             "from the copy prepared with resize=256": ours(copy),
         }
         report_speed(passes, arguments.images, arguments.rounds)

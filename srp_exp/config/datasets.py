@@ -142,10 +142,19 @@ class FolderConfig(FilesConfig):
 
 
 @dataclass
-class ParquetConfig(FolderConfig):
-    image_column: str | None = None  # null: the only one of images
+class TableConfig(FolderConfig):
+    image_column: str | None = None  # of images or of names of image files; null: the only one
     label_column: str | None = None  # null: the only one of labels
+    # Holds train, test or validation in each row, where no file is named so; null: the column "split", if there is one.
+    split_column: str | None = field(default=None, metadata={"counts_unless": ("split_column", None)})
     test_split: str | None = None  # null: test, or validation where test is absent or has no labels
+
+
+@dataclass
+class HubConfig(TableConfig):
+    path: str = MISSING  # of the set on the Hugging Face hub, as owner/name
+    subset: str | None = None  # where it has several
+    revision: str | None = None  # branch, tag or commit; null: its newest when it is first fetched
 
 
 @dataclass

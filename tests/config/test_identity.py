@@ -210,14 +210,16 @@ def written_out(config: DictConfig, group: str) -> list[str]:
     return [f"{name}={written(OmegaConf.select(OmegaConf.create(plain), name))}" for name in names]
 
 
+NEEDED = {"timm": ["backbone.model=resnet50"], "hub": ["dataset.path=some/set"]}  # by choices, which have no default
+
+
 @pytest.fixture(scope="module")
 def choice(compose):
     """`choice(group, name)`: the configuration with it, and with the attention that any backbone can have."""
 
     @functools.cache
     def composed(group: str, name: str) -> DictConfig:
-        model = ["backbone.model=resnet50"] if name == "timm" else []
-        return compose(*([] if group == "attention" else ["attention=se"]), f"{group}={name}", *model)
+        return compose(*([] if group == "attention" else ["attention=se"]), f"{group}={name}", *NEEDED.get(name, []))
 
     return composed
 
@@ -230,13 +232,12 @@ def test_a_choice_and_its_values_written_out_over_another_have_one_hash(compose,
         other for of, other in CHOICES
         if of == group and leaves(choice(group, other)[group]) == leaves(config[group])
     ]  # fmt: skip
-    model = ["backbone.model=x"] if "timm" in alike else []
     other_choice = next((other for other in alike if other != name), name)
     attention = [] if group == "attention" else ["attention=se"]
     values = written_out(config, group)
     for other in {other_choice, *({default_of(group)} & {*alike})}:
         renamed = [f"{group}.name=renamed"]
-        again = compose(*attention, f"{group}={other}", *(model if other == "timm" else []), *values, *renamed)
+        again = compose(*attention, f"{group}={other}", *NEEDED.get(other, []), *values, *renamed)
         assert hash_of(again) == hash_of(config), (other, values)
         assert other == name or hash_of(choice(group, other)) != hash_of(config)
 

@@ -1,7 +1,6 @@
 """Data of every class are told apart by their content, and are the same wherever they lie."""
 
 import math
-import os
 import shutil
 
 import pyarrow as pa
@@ -120,13 +119,6 @@ def test_copies_of_two_qualities_are_two_sets_of_data(tmp_path):
         found.append(digests_of(open_set(Cub200, folder, copy_side=20)))
     assert changed(found[0], found[1]) == {"training pictures", "test pictures"}
     assert found[0] == found[2]
-
-
-def test_a_class_name_of_other_bytes_than_utf8_has_a_digest(tmp_path):
-    make_imagenet(tmp_path)
-    for part in ("train", "val"):
-        (tmp_path / part / "n01440764").rename(tmp_path / part / os.fsdecode(b"caf\xe9"))
-    assert "class names" in digests_of(open_set(Folder, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,8 @@ def tiny(compose, file: str) -> DictConfig:
         overrides += ["dataset.image_size=[32,32]", "dataset.num_classes=4"]
     if file == "backbone/timm":
         overrides.append(MODEL_OF_TIMM)
+    if file == "dataset/hub":
+        overrides.append("dataset.path=some/set")
     if file == "attention/native":
         overrides += ["backbone=timm", MODEL_OF_TIMM, file.replace("/", "=")]
     probe = compose(*overrides)
@@ -178,6 +180,7 @@ def cifar_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def small_pictures(root, file):
     """Four classes of two pictures each, as a set of one's own, of 32 x 32 pixels."""
     random = np.random.default_rng(0)
+    rows = []
     for part in ("train", "test"):
         images = []
         for number in range(8):
@@ -187,7 +190,10 @@ def small_pictures(root, file):
             path = root / part / f"class{number % 4}" / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(images[-1])
-        if file == "dataset/parquet":
+            rows.append(f"{path},class{number % 4},{part}\n")
+        if file == "dataset/csv":
+            (root / "labels.csv").write_text("".join(["file,class,split\n", *rows]))
+        if file in ("dataset/parquet", "dataset/table"):
             shutil.rmtree(root / part)
             pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 3] * 2}), root / f"{part}.parquet")
     return root
@@ -197,7 +203,7 @@ def small_pictures(root, file):
 def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, file) -> None:
     config = tiny(compose, file)
     config.data_root = str(cifar_files)
-    if file in ("dataset/folder", "dataset/parquet"):
+    if file in ("dataset/folder", "dataset/parquet", "dataset/csv", "dataset/table"):
         config.dataset.root = str(small_pictures(cifar_files / "own", file))
     validate(config)
     config = OmegaConf.create(plain_values(config))

@@ -17,7 +17,7 @@ def test_every_pipeline_is_measured_and_shows_the_same_picture() -> None:
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900).stdout
     ratios = dict(re.findall(r"(.*): .* images/s, ratio (\S+)", output))
     assert list(ratios) == [
-        "timm's pipeline", "from the folder", "from parquet", "from compressed parquet",
+        "timm's pipeline", "from the folder", "from a table, at random",
         "from the copy prepared with resize=256",
     ]  # fmt: skip
     assert len(re.findall(r"(\d+) \+ (\d+) MiB", output)) == 4

@@ -1,21 +1,17 @@
-"""Where the encoded images of a data set come from: a folder of files, or stretches of a few large files.
+"""Where the encoded images of a data set come from: a folder of files, or tables (table_source.py).
 
 A source is handed to every reading process: it pickles to a few arrays, and reading doesn't make it grow.
 """
 
 import hashlib
-import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from srp_exp.errors import UserError
-
-_READS_PER_RELEASE = 256  # of a memory map: its pages count as resident until they are released
 _PROBES = 64  # files whose content a folder's digest looks at
 
 
@@ -69,55 +65,6 @@ class FolderSource:
     def probes(self) -> list[Path]:
         rows = np.unique(np.linspace(0, len(self) - 1, _PROBES).astype(int)).tolist() if len(self) else []
         return [Path(self.name(row)) for row in rows]
-
-
-class StretchSource:
-    """Images that are stretches of the files `files`, read through memory maps.
-
-    stretches: (N, 3) int64, for each image its file, its first byte in it and the byte after its last. content: a
-    digest of all images. Raises UserError where a file ends before its last image does.
-    """
-
-    def __init__(self, files: Sequence[Path], stretches: NDArray[np.int64], content: str):
-        for number, path in enumerate(files):
-            needed = int(stretches[stretches[:, 0] == number, 2].max(initial=0))
-            found = path.stat().st_size
-            if found < needed:
-                raise UserError(f"{path}: has {found} bytes of at least {needed}; copy or prepare it again")
-        self._files, self._stretches, self._content = list(files), stretches, content
-        self._maps: dict[int, mmap.mmap] = {}
-        self._reads = 0
-
-    def __len__(self) -> int:
-        return len(self._stretches)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the maps, which every process opens for itself."""
-        return self.__dict__ | {"_maps": {}}
-
-    def read(self, position: int) -> bytes:
-        number, start, stop = self._stretches[position].tolist()
-        self._reads += 1
-        if self._reads % _READS_PER_RELEASE == 0:
-            for opened in self._maps.values():
-                opened.madvise(mmap.MADV_DONTNEED)
-        return self._map(number)[start:stop] if stop > start else b""
-
-    def name(self, position: int) -> str:
-        number = self._stretches[position, 0]
-        return f"{self._files[number]}#{position - int(np.searchsorted(self._stretches[:, 0], number))}"
-
-    def digest(self) -> str:
-        return self._content
-
-    def probes(self) -> list[Path]:
-        return self._files
-
-    def _map(self, number: int) -> mmap.mmap:
-        if number not in self._maps:
-            with self._files[number].open("rb") as file:
-                self._maps[number] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._maps[number]
 
 
 def encoded_texts(texts: Sequence[str] | NDArray[np.bytes_]) -> NDArray[np.bytes_]:

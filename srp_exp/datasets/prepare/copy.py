@@ -1,4 +1,4 @@
-"""Making the prepared copy of a data set: pictures made small, in a few parquet files; sets/prepared.py reads it."""
+"""Making the prepared copy of a data set: pictures made small, in a few Arrow files; sets/prepared.py reads it."""
 
 import io
 import json
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,7 +20,7 @@ from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.sets.prepared import COPY_KEY, PARTS
 from srp_exp.errors import UserError
 
-_FILE_BYTES, _GROUP_BYTES = 1 << 30, 1 << 25  # of images, after which a file, and a group of rows in it, is closed
+_FILE_BYTES, _GROUP_BYTES = 1 << 30, 1 << 25  # of images, after which a file, and a batch of rows in it, is closed
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,7 @@ def write_copy(
     for part in PARTS:
         files = _files_of(_groups_of(_in_order(splits[part], settings), splits[part], schema))
         for number, groups in enumerate(files):
-            # Neither compressed nor in a dictionary, so that each image can be read where it lies.
-            with pq.ParquetWriter(
-                folder / f"{part}-{number:05d}.parquet", schema, compression="none", use_dictionary=False
-            ) as writer:
+            with pa.ipc.new_stream(folder / f"{part}-{number:05d}.arrow", schema) as writer:
                 for group in groups:
                     writer.write_table(group)
                     advance(len(group))

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from srp_exp.datasets.files.source import FolderSource, ImageSource, StretchSource, encoded_texts
+from srp_exp.datasets.files.source import FolderSource, ImageSource, encoded_texts
+from srp_exp.datasets.files.table_source import TableSource
 from srp_exp.datasets.remembered import Arrays
 from srp_exp.datasets.split import held_out
 from srp_exp.errors import MissingFileError, UserError, first_few
@@ -32,10 +33,10 @@ class Facts:
 class Listing:
     """The images of one split.
 
-    paths: (N,) bytes, files relative to the set's folder; or, with `stretches`, the files that hold them. labels: (N,)
-    int64, from 0. index: (N,) int64, the place in the official list. boxes: (N, 4) float32 left, top, right, bottom in
-    pixels from the picture's upper left corner. sizes: (N,) int64 in bytes. stretches, content: as of
-    StretchSource. skipped: how many were left out of a copy as corrupt.
+    paths: (N,) bytes, files relative to the set's folder; or, with `cells`, the Arrow files that hold them. labels:
+    (N,) int64, from 0. index: (N,) int64, the place in the official list. boxes: (N, 4) float32 left, top, right,
+    bottom in pixels from the picture's upper left corner. sizes: (N,) int64 in bytes. cells, places (bytes), column,
+    content: as of TableSource. skipped: how many were left out of a copy as corrupt.
     """
 
     paths: NDArray[np.bytes_]
@@ -43,7 +44,9 @@ class Listing:
     index: NDArray[np.int64]
     boxes: NDArray[np.float32] | None = None
     sizes: NDArray[np.int64] | None = None
-    stretches: NDArray[np.int64] | None = None
+    cells: NDArray[np.int64] | None = None
+    places: NDArray[np.bytes_] | None = None
+    column: str = ""
     content: str = ""
     skipped: int = 0
 
@@ -51,19 +54,18 @@ class Listing:
         return len(self.labels)
 
     def rows(self, rows: NDArray[np.int64]) -> "Listing":
-        """The images at `rows`. The files that hold stretches stay."""
-        of_images = [
-            name for name in ("labels", "index", "boxes", "sizes", "stretches") if getattr(self, name) is not None
-        ]
-        if self.stretches is None:
+        """The images at `rows`. The Arrow files stay."""
+        of_images = [name for name in ("labels", "index", "boxes", "sizes", "cells") if getattr(self, name) is not None]
+        if self.cells is None:
             of_images.append("paths")
         return replace(self, **{name: getattr(self, name)[rows] for name in of_images})
 
     def source(self, home: Path) -> ImageSource:
         """Where the images are read from, `home` being the set's folder."""
-        if self.stretches is None:
+        if self.cells is None or self.places is None:
             return FolderSource(home, self.paths, self.sizes)
-        return StretchSource([home / os.fsdecode(path) for path in self.paths], self.stretches, self.content)
+        files, places = [home / os.fsdecode(path) for path in self.paths], [os.fsdecode(place) for place in self.places]
+        return TableSource(files, places, self.cells, self.column, self.content)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class Catalogue:
     def from_arrays(cls, arrays: Arrays) -> "Catalogue":
         def part(name: str) -> Listing:
             found: dict[str, Any] = {field.name: arrays.get(f"{name}_{field.name}") for field in fields(Listing)}
-            return Listing(**{**found, "content": str(found["content"]), "skipped": int(found["skipped"])})
+            told = {"column": str(found["column"]), "content": str(found["content"]), "skipped": int(found["skipped"])}
+            return Listing(**{**found, **told})
 
         names, places, notes = (tuple(arrays[name].tolist()) for name in ("class_names", "read_from", "notes"))
         return cls(part("train"), part("test"), names, tuple(Path(place) for place in places), notes)
@@ -135,7 +138,7 @@ def divide(
 def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -> Catalogue:
     """The catalogue with the sizes of its files, and without those that aren't below `home`.
 
-    The folders that hold them, or the files of stretches, join what it is read from.
+    The folders that hold them, or the Arrow files, join what it is read from.
 
     Raises MissingFileError where files are absent and `strict`.
     """
@@ -143,7 +146,7 @@ def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -
     folders: set[bytes] = set()
     absent: list[str] = []
     for part in catalogue.parts.values():
-        if part.stretches is None:
+        if part.cells is None:
             inside = {path.rpartition(b"/")[0] for path in part.paths.tolist()}
             sizes = _sizes(home, part.paths, inside)
             absent += [os.fsdecode(path) for path in part.paths[sizes < 0]]

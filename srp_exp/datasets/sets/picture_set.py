@@ -82,7 +82,7 @@ class PictureSet(FileSet):
 
         def read() -> Catalogue:
             told = {name: value for name, value in (("boxes", crop_to_box), ("cache", cache)) if name in self.asks}
-            found = read_copy(home, copy, cache) if copy else self.read(home, **told, **settings)
+            found = read_copy(home, copy) if copy else self.read(home, **told, **settings)
             return self._checked(found, home, verify == "strict")
 
         catalogue = Catalogue.from_arrays(remembered(index, key, lambda: read().to_arrays()))

@@ -1,21 +1,22 @@
-"""The prepared copy of a data set: parquet files of smaller pictures, which any reader of the hub's sets reads too.
+"""The prepared copy of a data set: Arrow files of smaller pictures, which Hugging Face's `datasets` reads too.
 
-<split>-00000.parquet, ... with the columns image (bytes, uncompressed), label, index and, where the set has them, box.
+<split>-00000.arrow, ... with the columns image (its bytes), label, index and, where the set has them, box.
 The schema's metadata hold the class names as the hub's do, and under `COPY_KEY` the facts of the copy.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from srp_exp.datasets.sets.catalogue import Catalogue
-from srp_exp.datasets.sets.parquet_files import find_columns, read_labels, read_listing, read_schema
+from srp_exp.datasets.files.source import encoded_texts
+from srp_exp.datasets.files.table_source import read_arrow
+from srp_exp.datasets.sets.catalogue import Catalogue, Listing
+from srp_exp.datasets.sets.read_tables import Table, cells_of, features_of, image_digests, read_schema
 from srp_exp.errors import UserError
 
 COPY_KEY = b"srp_exp"
@@ -23,7 +24,7 @@ PARTS = ("train", "test")
 
 
 def copy_files(folder: Path, part: str) -> list[Path]:
-    return sorted(folder.glob(f"{part}-[0-9]*.parquet"))
+    return sorted(folder.glob(f"{part}-[0-9]*.arrow"))
 
 
 def copy_facts(folder: Path) -> dict[str, Any] | None:
@@ -60,23 +61,37 @@ def check_copy(
         )
 
 
-def read_copy(folder: Path, facts: dict[str, Any], cache: Path) -> Catalogue:
+def read_copy(folder: Path, facts: dict[str, Any]) -> Catalogue:
     """The copy in `folder`, with the labels, order, index and skipped of the original."""
-    columns = find_columns(copy_files(folder, PARTS[0])[0], "image", "label")
     parts = []
     for part in PARTS:
-        files = copy_files(folder, part)
-        read = read_listing(folder, files, columns.image, read_labels(files, columns), cache)
-        if len(read) != facts["sizes"][part]:
+        tables = [
+            Table(str(file), folder, (data := read_arrow(file)).schema, data, (file,))
+            for file in copy_files(folder, part)
+        ]
+        files, places, cells = cells_of(tables)
+        if len(cells) != facts["sizes"][part]:
             raise UserError(
-                f"{folder}: has {len(read):,} of {facts['sizes'][part]:,} {part} pictures; prepare it again"
+                f"{folder}: has {len(cells):,} of {facts['sizes'][part]:,} {part} pictures; prepare it again"
             )
-        names = ["index", "box"] if facts["boxes"] else ["index"]
-        table = pa.concat_tables(pq.read_table(file, columns=names) for file in files)
+        table = pa.concat_tables([each.data for each in tables]).drop_columns(["image"])
+        table.validate(full=True)
         boxes = None
         if facts["boxes"]:
             boxes = table.column("box").combine_chunks().flatten().to_numpy().astype(np.float32).reshape(-1, 4)
-        index = np.array(table.column("index").to_numpy())
-        parts.append(replace(read, index=index, boxes=boxes, skipped=facts["skipped"][part]))
+        parts.append(
+            Listing(
+                encoded_texts([file.name for file in files]),
+                np.array(table.column("label").to_numpy()),
+                np.array(table.column("index").to_numpy()),
+                boxes,
+                cells=cells,
+                places=encoded_texts(places),
+                column="image",
+                content=hashlib.sha256(image_digests(tables, "image").tobytes()).hexdigest(),
+                skipped=facts["skipped"][part],
+            )
+        )
     read_from = (folder, *(file for part in PARTS for file in copy_files(folder, part)))
-    return Catalogue(parts[0], parts[1], columns.class_names, read_from)
+    names = features_of(read_schema(copy_files(folder, PARTS[0])[0]))["label"]["names"]
+    return Catalogue(parts[0], parts[1], tuple(names), read_from)

@@ -1,4 +1,4 @@
-"""Folders and stretches of files: the right bytes and names, cheap to hand over, and no growth by reading."""
+"""Folders and tables: the right bytes and names, cheap to hand over, and no growth by reading."""
 
 import os
 import pickle
@@ -6,9 +6,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from srp_exp.datasets.files.source import FolderSource, ImageSource, StretchSource
+from srp_exp.datasets.files.source import FolderSource, ImageSource
+from srp_exp.datasets.files.table_source import TableSource
 
 CONTENTS = [b"first", b"", b"a longer third", b"4"]
 NAMES = ["a/one.jpg", "two.JPEG", "b/c/dr\u00e9i.png", "vier mit Leerzeichen.jpg"]
@@ -23,17 +25,27 @@ def folder_source(tmp_path: Path) -> FolderSource:
     return FolderSource(tmp_path, NAMES)
 
 
+def write_arrow(file: Path, images: list[bytes | None], as_struct: bool = False, rows_together: int = 2) -> Path:
+    """Images in a column of an Arrow stream, a few rows together."""
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()}) if as_struct else pa.binary()
+    values = [{"bytes": image, "path": "x.jpg"} for image in images] if as_struct else images
+    table = pa.table({"image": pa.array(values, kind), "label": [0] * len(images)})
+    with pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table, rows_together)
+    return file
+
+
 @pytest.fixture
-def packed_source(tmp_path: Path) -> StretchSource:
-    """CONTENTS, the second and third in a shard of their own, with bytes between them that belong to none."""
-    shards = [tmp_path / "0", tmp_path / "1"]
-    shards[0].write_bytes(b"..first.4")
-    shards[1].write_bytes(b"a longer third")
-    spans = np.array([(0, 2, 7), (1, 14, 14), (1, 0, 14), (0, 8, 9)])
-    return StretchSource(shards, spans, "content")
+def table_source(tmp_path: Path) -> TableSource:
+    """CONTENTS, the second and third in a file of their own, among images that aren't of the source."""
+    contents = [[b"other", b"first", b"other", b"4"], [b"other", b"a longer third", b"other", b"other", None]]
+    files = [write_arrow(tmp_path / str(number), images, as_struct=True) for number, images in enumerate(contents)]
+    return TableSource(
+        files, ["a.parquet#0", "b.csv#10"], np.array([(0, 1), (1, 4), (1, 1), (0, 3)]), "image", "content"
+    )
 
 
-@pytest.fixture(params=["folder_source", "packed_source"])
+@pytest.fixture(params=["folder_source", "table_source"])
 def source(request: pytest.FixtureRequest) -> ImageSource:
     chosen: ImageSource = request.getfixturevalue(request.param)
     return chosen
@@ -52,9 +64,14 @@ def test_a_source_that_has_been_read_is_handed_to_another_process(source) -> Non
     assert [copy.name(position) for position in range(4)] == [source.name(position) for position in range(4)]
 
 
-def test_names_are_paths(folder_source, packed_source, tmp_path) -> None:
+def test_names_are_paths(folder_source, table_source, tmp_path) -> None:
     assert [folder_source.name(position) for position in range(4)] == [str(tmp_path / name) for name in NAMES]
-    assert packed_source.name(2) == f"{tmp_path / '1'}#1"
+    assert [table_source.name(position) for position in range(4)] == [
+        "a.parquet#1",
+        "b.csv#14",
+        "b.csv#11",
+        "a.parquet#3",
+    ]
 
 
 def test_a_file_name_of_any_bytes_is_read(tmp_path) -> None:
@@ -99,25 +116,35 @@ def test_the_digest_of_a_large_folder_looks_at_every_size_and_at_some_of_the_fil
     assert len(source.probes()) == 64
 
 
-def test_a_shard_that_is_cut_short_is_refused(tmp_path) -> None:
-    shard = tmp_path / "shard-000.bin"
-    shard.write_bytes(b"1234")
-    with pytest.raises(ValueError, match="shard-000.bin: has 4 bytes of at least 5; copy or prepare it again"):
-        StretchSource([shard], np.array([(0, 0, 2), (0, 2, 5)]), "")
+def test_a_damaged_file_is_named_when_it_is_read(tmp_path) -> None:
+    """Offsets that lead out of the file, too, where reading would end the process."""
+    file = write_arrow(tmp_path / "0.arrow", [b"first", b"second", b"third"], rows_together=3)
+    content = file.read_bytes()
+    cells = np.array([(0, 2)])
+    offsets = np.array([0, 5, 11, 16], np.int32).tobytes()
+    assert content.count(offsets) == 1
+    wrong = np.array([0, 5, 11, 1 << 30], np.int32).tobytes()
+    for damaged in (content[:100], bytes(len(content)), content.replace(offsets, wrong)):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"0\.arrow: not a readable Arrow file \(.*; fetch or prepare it again"):
+            TableSource([file], ["0#0"], cells, "image").read(0)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"0\.arrow: not a readable Arrow file"):
+        TableSource([file], ["0#0"], cells, "picture").read(0)
+    with pytest.raises(ValueError, match=r"0\.arrow: has 3 rows, and none of number 3"):
+        TableSource([file], ["0#0"], np.array([(0, 3)]), "image").read(0)
 
 
 def test_an_empty_source_has_no_images(tmp_path) -> None:
     assert len(FolderSource(tmp_path, [])) == 0
-    assert len(StretchSource([], np.empty((0, 3), np.int64), "")) == 0
+    assert len(TableSource([], [], np.empty((0, 2), np.int64), "image")) == 0
 
 
-def test_reading_a_packed_file_does_not_fill_the_memory(tmp_path) -> None:
+def test_reading_a_table_does_not_fill_the_memory(tmp_path) -> None:
     """200 MB are read. A map that kept its pages would grow by as much; between releases it may hold 256 reads."""
     image, number = 50_000, 4000
-    shard = tmp_path / "shard"
-    shard.write_bytes(os.urandom(image) * number)
-    spans = np.array([(0, start, start + image) for start in range(0, image * number, image)])
-    source = StretchSource([shard], spans, "")
+    file = write_arrow(tmp_path / "file", [os.urandom(image)] * number, rows_together=100)
+    source = TableSource([file], ["file#0"], np.stack([np.zeros(number, int), np.arange(number)], 1), "image")
     source.read(0)
     before = resident_bytes()
     largest = 0

@@ -2,8 +2,8 @@
 
 import io
 
+import datasets
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -59,7 +59,7 @@ def copy_to(folder, splits, progress=lambda done: None, **changes):
 
 def opened(folder):
     """The catalogue of a copy."""
-    return read_copy(folder, copy_facts(folder), folder / "cache")
+    return read_copy(folder, copy_facts(folder))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -67,7 +67,7 @@ def test_a_copy_has_the_labels_order_and_boxes_of_the_original(tmp_path, splits,
     progress = []
     folder = copy_to(tmp_path / "copy", splits, progress.append, workers=workers)
     assert sum(progress) == 10
-    assert sorted(files(folder)) == ["test-00000.parquet", "train-00000.parquet"]
+    assert sorted(files(folder)) == ["test-00000.arrow", "train-00000.arrow"]
     copy = opened(folder)
     assert copy.class_names == ("ant", "bee", "cat")
     for name, part in copy.parts.items():
@@ -98,11 +98,12 @@ def test_any_number_of_workers_and_any_size_of_the_files_hold_the_same_images(tm
         assert source.digest() == other.digest()
 
 
-def test_other_readers_of_parquet_read_the_copy(tmp_path, splits):
+def test_datasets_reads_the_copy(tmp_path, splits):
     folder = copy_to(tmp_path / "copy", splits)
-    table = pq.read_table(folder / "test-00000.parquet").to_pylist()
-    assert [row["label"] for row in table] == splits["test"].labels.tolist()
-    assert all(Image.open(io.BytesIO(row["image"]["bytes"])).format == "JPEG" for row in table)
+    table = datasets.Dataset.from_file(str(folder / "test-00000.arrow"))
+    assert table.features["label"].names == ["ant", "bee", "cat"]
+    assert table["label"][:] == splits["test"].labels.tolist()
+    assert all(row["image"].format == "JPEG" for row in table)
 
 
 def test_colours_keep_their_resolution():
@@ -170,9 +171,18 @@ def test_a_copy_that_does_not_fit_is_refused_in_one_line(tmp_path, splits):
         check_copy(folder, facts, "birds", None, {})
     with pytest.raises(ValueError, match="copy_side=32: .* is no prepared copy"):
         check_copy(folder, None, "birds", 32, {})
-    (folder / "test-00000.parquet").unlink()
+    (folder / "test-00000.arrow").unlink()
     with pytest.raises(ValueError, match="has 0 of 3 test pictures; prepare it again"):
         opened(folder)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("kept", [0, 3, 100, -300])
+def test_a_copy_that_is_cut_short_is_named(tmp_path, splits, part, kept):
+    file = copy_to(tmp_path / "copy", splits) / f"{part}-00000.arrow"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"{part}-00000\.arrow: not a readable|copy: has \d of \d {part} pictures"):
+        opened(file.parent)
 
 
 @pytest.mark.parametrize("changes", [{"resize": 0}, {"quality": 0}, {"quality": 101}])

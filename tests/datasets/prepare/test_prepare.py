@@ -175,8 +175,8 @@ def test_archives_become_a_folder_and_a_copy_that_say_what_the_original_says(tmp
             assert (large.float().mean((1, 2)) - reduced.float().mean((1, 2))).abs().max() < 8
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["set", "set-24"]
     assert sorted(path.name for path in (tmp_path / "data/set-24").glob("[!.]*")) == [
-        "test-00000.parquet",
-        "train-00000.parquet",
+        "test-00000.arrow",
+        "train-00000.arrow",
     ]
     code, printed = run(*command)
     assert code == 0 and "data/set: is there already, nothing is extracted" in printed
@@ -280,7 +280,7 @@ def test_a_set_of_ones_own_is_prepared(tmp_path, run, monkeypatch, option, folde
     )
     assert code == 0, printed
     assert "4 training and 4 test images of 2 classes" in printed
-    assert (tmp_path / "data" / "ours-24" / "train-00000.parquet").is_file()
+    assert (tmp_path / "data" / "ours-24" / "train-00000.arrow").is_file()
     code, printed = run("--config-dir", str(tmp_path / "nowhere"), "dataset=ours")
     assert code == 1 and f"--config-dir={tmp_path / 'nowhere'}: there is no such folder" in printed
 
@@ -513,7 +513,7 @@ def test_killed_or_interrupted_the_same_command_goes_on(tmp_path, run, how, code
     assert 0 < done < 240
 
     process = started(*command)
-    shard = home / "cub200-96.partial" / "train-00000.parquet"
+    shard = home / "cub200-96.partial" / "train-00000.arrow"
     wait_until(lambda: shard.exists(), process)
     process.send_signal(how)
     assert process.wait(60) == code
@@ -525,6 +525,6 @@ def test_killed_or_interrupted_the_same_command_goes_on(tmp_path, run, how, code
     exit_code, printed = run(*command)
     assert exit_code == 0, printed
     assert run(*options, f"data_root={tmp_path / 'other'}")[0] == 0
-    for name in ("train-00000.parquet", "test-00000.parquet"):
+    for name in ("train-00000.arrow", "test-00000.arrow"):
         assert (home / "cub200-96" / name).read_bytes() == (tmp_path / "other/cub200-96" / name).read_bytes()
     assert sorted(path.name for path in home.iterdir()) == ["cub200", "cub200-96"]

@@ -182,7 +182,7 @@ def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, 
     assert len(subset.test) == 6
 
 
-@pytest.mark.parametrize("name", sorted(COPIES.keys() - {"parquet"}))  # whose images test_parquet.py damages
+@pytest.mark.parametrize("name", sorted(COPIES.keys() - {"parquet"}))  # whose images test_table.py damages
 def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatch, caplog):
     kind, make = COPIES[name]
     home = make(tmp_path)

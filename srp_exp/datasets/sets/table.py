@@ -1,0 +1,184 @@
+"""Data sets in tables: parquet, Arrow, CSV and JSON files with images or the names of image files."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srp_exp.datasets.files.source import encoded_texts
+from srp_exp.datasets.labels import check_numbers, refuse_unknown
+from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, listing
+from srp_exp.datasets.sets.columns import Columns, file_names, find_columns, has_labels, read_labels, texts_of
+from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.sets.read_tables import KINDS, Table, cells_of, image_digests, read_schema, read_table
+from srp_exp.datasets.sets.table_files import find_tables, locate_tables, split_of
+from srp_exp.errors import UserError, first_few
+
+
+class TableSet(PictureSet):
+    """Tables named after their splits, in a folder, its folder data or its only other one; or one table.
+
+    image_column: images (binary, or a struct with the field `bytes`), or names of image files relative to the table;
+    label_column: integers from 0, or texts. None: the only column that may be it. Classes have the names that the
+    schema gives; of texts they are in sorted order. split_column: tells the split of every row where no file is named
+    after one; None: the column "split", if there is one. test_split: "test", "validation"...; None: test, or validation
+    where test is absent or has no labels. test_fraction, split_seed: as of `divide`, for a set without a test split.
+    Rows are in the order of the sorted files.
+    """
+
+    set_name = "table"
+    asks: ClassVar = ("cache",)
+    endings: ClassVar[tuple[str, ...]] = tuple(KINDS)
+    remedy = (
+        "it needs train.parquet or train-*.parquet (or .arrow, .csv, .tsv, .json, .jsonl), or one table of any name"
+    )
+
+    @classmethod
+    def locate(cls, root: Path) -> Path:
+        return locate_tables(root, cls.endings, cls.usual_names, cls.remedy)
+
+    @classmethod
+    def read(
+        cls,
+        home: Path,
+        cache: Path,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
+        test_split: str | None = None,
+        test_fraction: float = 0.0,
+        split_seed: int = 0,
+    ) -> Catalogue:
+        files = find_tables(home, cls.endings)
+        first, schema = files["train"][0], read_schema(files["train"][0])
+        columns = find_columns(
+            str(first),
+            schema,
+            lambda names: read_table(first, names, None, cache).data,
+            image_column,
+            label_column,
+            split_column if split_column is not None or len(files) == 1 else None,
+        )
+        if len(files) > 1:
+            columns = columns._replace(split=None)
+        tables = {}
+        for split, paths in files.items():
+            wanted = (
+                columns.names if split == "train" else [n for n in columns.names if n in read_schema(paths[0]).names]
+            )
+            tables[split] = [
+                read_table(path, wanted, columns.image if columns.in_table else None, cache) for path in paths
+            ]
+        catalogue = catalogue_of(tables, columns, home, test_split, test_fraction, split_seed)
+        return replace(catalogue, read_from=(home, *(path for paths in files.values() for path in paths)))
+
+
+class Csv(TableSet):
+    """CSV files only."""
+
+    endings = (".csv", ".tsv")
+    remedy = "it needs train.csv, or one *.csv of any name"
+
+
+class _Part(NamedTuple):
+    """The rows of tables that are a split. labels: (N,), integers or texts. rows: (N,), counted over the tables."""
+
+    tables: list[Table]
+    labels: NDArray[Any]
+    rows: NDArray[np.int64]
+
+
+def catalogue_of(
+    tables: Mapping[str, list[Table]],
+    columns: Columns,
+    home: Path,
+    test_split: str | None,
+    test_fraction: float,
+    split_seed: int,
+) -> Catalogue:
+    """The set whose tables are given by split; `read_from` is left empty."""
+    parts, notes = _parts(tables, columns)
+    labels, names = parts["train"].labels, columns.class_names
+    if labels.dtype.kind == "U":
+        names = tuple(np.unique(labels).tolist())
+    elif not names:
+        check_numbers(labels, columns.label, home)
+        names = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+
+    def listed(split: str) -> Listing:
+        part = parts[split]
+        if part.labels.dtype.kind != "U" and labels.dtype.kind == "U":
+            raise UserError(f"{home}: labels are texts in train and integers in {split}; make them the same")
+        return _listing(part, columns, _numbered(part.labels, names, split, home), home)
+
+    chosen = test_split and split_of(test_split)
+    if test_split and (chosen == "train" or chosen not in parts):
+        raise UserError(
+            f"dataset.test_split={test_split}: {home} has no such split with labels, but {first_few(list(parts))}"
+        )
+    test = chosen or next((split for split in ("test", "val") if split in parts), None)
+    train, test_part = divide(listed("train"), None if test is None else listed(test), test_fraction, split_seed, home)
+    return Catalogue(train, test_part, names, (), tuple(notes))
+
+
+def _parts(tables: Mapping[str, list[Table]], columns: Columns) -> tuple[dict[str, _Part], list[str]]:
+    """The splits that have labels, train always; and notes on those that have none."""
+    whole = tables["train"]
+    labels = read_labels(whole, columns)
+    if columns.split is None:
+        parts = {"train": _Part(whole, labels, np.arange(len(labels)))}
+        notes = []
+        for split, each in tables.items():
+            if split != "train" and has_labels(each, columns.label):
+                read = read_labels(each, columns, labels)
+                parts[split] = _Part(each, read, np.arange(len(read)))
+            elif split != "train":
+                notes.append(f"{each[0].place}: has no labels, and isn't read")
+        return parts, notes
+    words = texts_of(whole, columns.split)
+    unknown = [word for word in np.unique(words).tolist() if split_of(word) is None]
+    if unknown:
+        raise UserError(
+            f"{whole[0].place}: column {columns.split} has {first_few([repr(word) for word in unknown])}; write train, "
+            f"test or validation, or set dataset.split_column to another one"
+        )
+    splits = np.array([split_of(word) for word in words.tolist()], np.str_)
+    rows = {split: np.flatnonzero(splits == split) for split in ("train", "test", "val")}
+    if not len(rows["train"]):
+        raise UserError(f"{whole[0].place}: column {columns.split} has no row of train")
+    return {split: _Part(whole, labels[found], found) for split, found in rows.items() if len(found)}, []
+
+
+def _numbered(labels: NDArray[Any], names: Sequence[str], split: str, home: Path) -> NDArray[np.int64]:
+    """Labels as numbers; texts are looked up in `names`."""
+    if labels.dtype.kind != "U":
+        return labels.astype(np.int64)
+    refuse_unknown(labels.tolist(), names, split, home)
+    order = np.argsort(names)  # the schema's names come in any order
+    return order[np.searchsorted(np.array(names)[order], labels)]
+
+
+def _listing(part: _Part, columns: Columns, labels: NDArray[np.int64], home: Path) -> Listing:
+    """The images of a split, with their places in Arrow files, or the files that are named."""
+    named = [file_names(table, columns.image) for table in part.tables]
+    if all(names is not None for names in named):
+        paths = [
+            str(table.folder / name) for table, names in zip(part.tables, named, strict=True) for name in names or ()
+        ]
+        below = [path.removeprefix(f"{home}/") for path in paths]
+        return replace(listing([below[row] for row in part.rows.tolist()], labels), index=part.rows)
+    digests = [table.digests if len(table.digests) else image_digests([table], columns.image) for table in part.tables]
+    files, places, cells = cells_of(part.tables)
+    return Listing(
+        encoded_texts([str(file) for file in files]),
+        labels,
+        part.rows,
+        cells=cells[part.rows],
+        places=encoded_texts(places),
+        column=columns.image,
+        content=hashlib.sha256(np.concatenate(digests)[part.rows].tobytes()).hexdigest(),
+    )
