@@ -13,6 +13,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that the user named, or has to bring, isn't there."""
 
 
+class UnreachableError(UserError, ConnectionError):
+    """What had to be fetched from the network couldn't be."""
+
+
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 

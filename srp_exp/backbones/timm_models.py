@@ -8,6 +8,7 @@ timm defines them: with ``attention=None`` and ``conv=None``, which serve both `
 caller to check, who knows the name that was chosen.
 """
 
+import logging
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from torch import nn
 
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
 from srp_exp.backbones.weights import load_weights
-from srp_exp.errors import UserError
+from srp_exp.errors import UnreachableError, UserError
+
+LOG = logging.getLogger("srp_exp")
 
 
 class ConvAttentionBasicBlock(BasicBlock):
@@ -67,7 +70,7 @@ def build(
     ``pretrained`` loads timm's weights, or those of the file ``weights`` where one is given; with ``attention``
     the attention modules start untrained, unless the file has them.
     Raises ValueError for a name timm does not know (with the nearest ones), for attention on a network
-    outside timm's ResNet family, and for pretrained weights that do not exist or do not fit; ConnectionError where
+    outside timm's ResNet family, and for pretrained weights that do not exist or do not fit; UnreachableError where
     timm's weights can't be fetched.
     """
     check_name(model)
@@ -84,10 +87,13 @@ def build(
     if attention is not None or placement.replaces_conv:
         options |= attention_options(model, placement)
         options["pretrained_strict"] = False  # the attention modules are not in timm's weights
+    if pretrained:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of every try of a fetch twice
+        LOG.info("fetching timm's weights of %s, unless they were fetched before", model)
     try:
         network: nn.Module = timm.create_model(model, pretrained=pretrained, **options)
     except OSError as error:
-        raise ConnectionError(
+        raise UnreachableError(
             f"{model}: timm's weights can't be fetched ({str(error).splitlines()[0]}); fetch them by other means "
             f"and set backbone.weights=FILE, or set backbone.pretrained=false"
         ) from None

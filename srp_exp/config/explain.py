@@ -27,6 +27,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
+from srp_exp.config.imports import import_failure, own_place
 from srp_exp.config.register import SCHEMAS
 from srp_exp.config.schema import Config
 from srp_exp.config.training import RecipeConfig
@@ -123,8 +124,7 @@ def _of_key(cause: BaseException) -> str:
         case MissingConfigException(missing_cfg_file=str(path)):
             return _missing_file(path, cause.options or [])
         case InstantiationException():
-            inner = cause.__cause__
-            return explain(inner) if isinstance(inner, ValueError | OSError) else str(cause)
+            return _not_built(cause)
         case YAMLError():
             return _yaml_line(cause)
         case (
@@ -133,6 +133,22 @@ def _of_key(cause: BaseException) -> str:
         ) if not isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key} is not a setting{_nearest_key(str(cause.key), parent)}"
     return ""
+
+
+def _not_built(error: InstantiationException) -> str:
+    """Why Hydra could not build an object."""
+    inner, said = error.__cause__, re.search(r"target '([^']*)'", str(error))
+    name = said[1] if said else "a class of the configuration"
+    if str(error).startswith("Error locating"):
+        return import_failure(name, error)
+    if str(error).startswith("Expected a callable target"):
+        return f"{str(error).partition(chr(10))[0]}: name a class or function in _target_"
+    if inner is None:
+        return str(error)
+    if isinstance(inner, ValueError | OSError):  # a class that refuses its settings
+        return explain(inner)
+    place = own_place(inner)
+    return f"{name}: {type(inner).__name__}: {inner}{f' (at {place})' if place else ''}"
 
 
 def _of_value(cause: BaseException, override: str) -> str:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from srp_exp.config.explain import explain, shortened
+from srp_exp.config.known_failures import known_failure
 from srp_exp.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -19,9 +20,11 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 def is_users(error: BaseException) -> bool:
     """Whether the user can mend `error`, so that one line says all.
 
-    That is what srp_exp, Hydra and OmegaConf refuse, and what a class named by the configuration refuses of its
-    arguments; not what goes wrong within srp_exp while Hydra builds an object.
+    That is what srp_exp, Hydra and OmegaConf refuse, what a class named by the configuration refuses of its arguments,
+    and the failures of libraries that have a line; not what goes wrong within srp_exp while Hydra builds an object.
     """
+    if known_failure(error):
+        return True
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         return is_users(error.__cause__) or _place(error.__cause__) is None
     return isinstance(error, UserError | HydraException | OmegaConfBaseException | YAMLError)
@@ -46,6 +49,8 @@ def ending_in_one_line(program: str) -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """One line: for the user's errors that of `explain`, for others also their kind and the place in srp_exp."""
+    if line := known_failure(error):
+        return shortened(line)
     if is_users(error):
         return explain(error)
     cause = _built(error)

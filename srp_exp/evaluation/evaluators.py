@@ -1,6 +1,7 @@
 """Evaluators: functions that measure a trained network and are chosen by name, as evaluators=[descriptors,gates]."""
 
 import importlib
+import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.config.evaluators import EVALUATORS, measured_file
+from srp_exp.config.imports import import_failure
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
@@ -41,13 +43,19 @@ Evaluator: TypeAlias = Callable[[Subject], dict[str, Any]]
 
 
 def load_evaluator(name: str) -> Evaluator:
-    """The function of a name in EVALUATORS, or of a dotted one. Raises ValueError where there is none."""
+    """The function of a name in EVALUATORS, or of a dotted one. Raises UserError where there is none to call."""
     path = EVALUATORS.get(name, name)
     module, _, function = path.rpartition(".")
     try:
         evaluator: Evaluator = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"evaluators: {path} can't be imported ({error}); is it installed or in PYTHONPATH?") from error
+    except Exception as error:  # whatever a module of the user's raises
+        raise UserError(f"evaluators: {import_failure(path, error)}") from error
+    try:
+        inspect.signature(evaluator).bind(None)
+    except TypeError as error:
+        raise UserError(f"evaluators: {path} is no function of one argument, a Subject ({error}); name one") from error
+    except ValueError:  # one of C without a signature
+        pass
     return evaluator
 
 
@@ -66,6 +74,7 @@ def measure(subject: Subject, names: Iterable[str], folder: Path) -> None:
         for name, evaluator in evaluators.items():
             try:
                 measured = _without_nan(evaluator(subject))
+                _check(name, measured)
                 content = json.dumps(measured, indent=1, allow_nan=False).encode()
             except Exception as error:
                 error.add_note(f"evaluators: {name} failed")
@@ -77,6 +86,12 @@ def measure(subject: Subject, names: Iterable[str], folder: Path) -> None:
             write_atomically(measured_file(folder, name), content)
     if failed:
         raise failed[0]
+
+
+def _check(name: str, measured: Any) -> None:
+    summary = measured.get("summary") if isinstance(measured, dict) else None
+    if not isinstance(summary, dict) or not all(isinstance(value, float | int | None) for value in summary.values()):
+        raise UserError(f"evaluators: {name} returned {measured!r:.60}: let it return {{'summary': {{name: number}}}}")
 
 
 def _without_nan(value: Any) -> Any:

@@ -40,13 +40,20 @@ def build_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and torch.cuda.is_available():
         name = f"cuda:{_own_number(torch.cuda.device_count())}"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        why = "finds no NVIDIA driver with a device" if torch.version.cuda else "was installed without CUDA"
+        raise UserError(f"device={name}: there is no CUDA device here (torch {why}); try device=auto")
     try:
         device = torch.device(name)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name} can't be used here ({str(error).splitlines()[0]}); try device=auto") from error
+        if torch.zeros(1, device=device).item():  # which a device without memory, such as meta, can't answer
+            raise RuntimeError("it doesn't compute")
+    except (RuntimeError, AssertionError, ValueError) as error:
+        why = str(error).partition("\n")[0].partition(". ")[0][:100]
+        raise UserError(
+            f"device={name} can't be used here ({why}); choose cpu, cuda, cuda:1, free_cuda or mps, or try device=auto"
+        ) from error
     return device
 
 

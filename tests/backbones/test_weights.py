@@ -182,3 +182,17 @@ def test_without_a_network_a_file_is_asked_for(monkeypatch):
     ) as error:
         timm_models.build(RESNET, pretrained=True, **TEN)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.", "_orig_mod.", "module._orig_mod.model."])
+def test_what_every_key_begins_with_is_taken_off(source, tmp_path, caplog, prefix):
+    torch.save({"state_dict": {f"{prefix}{key}": value for key, value in source.items()}}, tmp_path / "w.pth")
+    network = build(tmp_path / "w.pth", num_classes=1000).state_dict()
+    assert all(torch.equal(value, source[key]) for key, value in network.items())
+
+
+def test_a_prefix_of_some_keys_only_is_named(source, tmp_path):
+    state = {f"net.{key}": value for key, value in source.items()} | {"loss.weight": torch.zeros(1)}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"missing \d+ .*unknown to the network \d+ \(net\.conv1\.weight"):
+        build(tmp_path / "w.pth")

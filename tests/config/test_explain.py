@@ -1,11 +1,14 @@
 """One line for every error."""
 
+import re
+
 import pytest
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 from srp_exp.config.explain import explain, nearest
+from srp_exp.config.faults import describe
 
 
 @pytest.mark.parametrize(
@@ -74,3 +77,32 @@ def test_another_error_inside_a_class_names_the_class_in_one_line() -> None:
 @pytest.mark.parametrize("error", [ValueError("a\nb"), OSError(2, "No such file", "x\ny"), ValueError("")])
 def test_never_more_than_one_line(error) -> None:
     assert "\n" not in explain(error)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "own_needs.Net",
+            r"own_needs.Net can't be imported: ModuleNotFoundError: No module named 'not_there' \(at .*:1",
+        ),
+        ("own_breaks.Net", r"own_breaks.Net can't be imported: NameError: name 'undefined_name' .*own_breaks.py:2"),
+        ("own_syntax.Net", r"own_syntax.Net can't be imported: SyntaxError: .*own_syntax.py:1"),
+        ("own_nets.Nett", r"own_nets.Nett can't be imported \(own_nets has no Nett\)"),
+        ("own_nowhere.Net", r"own_nowhere.Net can't be imported \(there is no module own_nowhere\).*PYTHONPATH"),
+        ("own_nets", r"own_nets.*name a class or function in _target_"),
+        ("own_nets.Net", r"own_nets.Net: RuntimeError: no such layer \(at .*own_nets.py:5\)"),
+    ],
+)
+def test_what_goes_wrong_in_a_users_module_is_told_with_its_place(tmp_path, monkeypatch, target, message) -> None:
+    (tmp_path / "own_needs.py").write_text("import not_there\n")
+    (tmp_path / "own_breaks.py").write_text("x = 1\nundefined_name\n")
+    (tmp_path / "own_syntax.py").write_text("def f(:\n")
+    (tmp_path / "own_nets.py").write_text(
+        "class Net:\n    def __init__(self):\n        help()\ndef help():\n    raise RuntimeError('no such layer')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InstantiationException) as error:
+        instantiate({"_target_": target})
+    assert re.search(message, describe(error.value)), describe(error.value)
+    assert "\n" not in describe(error.value)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from srp_exp.config.evaluators import EVALUATORS as TABLE
 from srp_exp.config.evaluators import MEASURES, check_evaluators, not_measured
+from srp_exp.errors import UserError
 from srp_exp.evaluation.attention_calls import AttentionCall, measure_attention
 from srp_exp.evaluation.descriptors import descriptors
 from srp_exp.evaluation.evaluators import Subject, load_evaluator, measure
@@ -265,6 +266,33 @@ def test_the_table_names_what_an_evaluator_measures(subject, monkeypatch, name) 
 def test_a_function_that_is_not_there_is_one_line(name) -> None:
     with pytest.raises(ValueError, match=f"evaluators: {name} can't be imported .*PYTHONPATH"):
         load_evaluator(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("os.path", "evaluators: os.path is no function of one argument"),
+        ("os.getcwd", "evaluators: os.getcwd is no function of one argument"),
+        ("own_broken.measure", r"own_broken.measure can't be imported: NameError: .* \(at .*own_broken.py:2\)"),
+        ("own_needs.measure", r"own_needs.measure can't be imported: ModuleNotFoundError: .*not_there.*own_needs.py:1"),
+        ("own_syntax.measure", r"own_syntax.measure can't be imported: SyntaxError: .*own_syntax.py:1"),
+    ],
+)
+def test_what_cannot_be_called_or_imported_is_named_with_its_cause(tmp_path, monkeypatch, name, message) -> None:
+    (tmp_path / "own_broken.py").write_text("x = 1\nundefined_name\n")
+    (tmp_path / "own_needs.py").write_text("import not_there\n")
+    (tmp_path / "own_syntax.py").write_text("def f(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match=message):
+        load_evaluator(name)
+
+
+@pytest.mark.parametrize("returned", [None, {}, {"summary": 1}, {"summary": {"a": "b"}}])
+def test_what_is_no_summary_is_refused(subject, tmp_path, monkeypatch, returned) -> None:
+    monkeypatch.setattr("srp_exp.evaluation.gates.gates", lambda subject: returned)
+    with pytest.raises(UserError, match="evaluators: gates returned .*summary"):
+        measure(subject(timm.layers.SqueezeExcite(8)), ["gates"], tmp_path)
+    assert not (tmp_path / "gates.json").exists()
 
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:

@@ -20,7 +20,7 @@ import torch
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
-from srp_exp.errors import MissingFileError, UserError
+from srp_exp.errors import MissingFileError, UnreachableError, UserError
 
 # What a pickled numpy array may name. Python 2 wrote the archives, with numbers where numpy wants booleans.
 _ARRAY_PARTS: dict[str, Any] = {
@@ -35,7 +35,7 @@ class _Cifar(ImageSet):
 
     root: the folder that holds the archive or the folder extracted from it, which is taken first. download:
     fetch and extract the archive where the folder is missing or damaged. Raises MissingFileError or
-    UserError where a file is missing or its MD5 is wrong, and ConnectionError where a download fails.
+    UserError where a file is missing or its MD5 is wrong, and UnreachableError where a download fails.
     """
 
     _torchvision_name: ClassVar[str]
@@ -93,7 +93,7 @@ def _download(official: Any, root: str) -> None:
     try:
         download_and_extract_archive(official.url, root, filename=official.filename, md5=official.tgz_md5)
     except (OSError, RuntimeError) as error:
-        raise ConnectionError(
+        raise UnreachableError(
             f"{official.filename}: the download from {official.url} to {root} failed ({error}); "
             f"fetch it by other means, put it there and set dataset.download=false"
         ) from None
