@@ -7,7 +7,7 @@ dataset.root is taken. resize: write a copy with that shorter side in pixels, in
 <dataset.root>-<resize>); train from it with dataset.root=<output> dataset.copy_side=<resize> and the same other
 settings of the data set. workers=N: threads.
 
-Interrupted or killed, the same command goes on where it stopped.
+Interrupted or killed, the same command resumes where it stopped.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str]) -> None:
             with Progress(console=Console(stderr=True)) as progress:
                 prepare(choices, config, Bars(progress))
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command to resume", file=sys.stderr)
         sys.exit(130)
 
 

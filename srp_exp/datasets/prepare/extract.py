@@ -1,4 +1,4 @@
-"""Extraction of archives into a folder: whole files only, resumable, and nothing outside of the folder."""
+"""Extraction of archives into a folder: whole files only, resumable."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,25 +14,25 @@ Advance = Callable[[int], object]
 class FolderWriter:
     """Writes entries of archives below `folder`.
 
-    A file appears under its name when it is whole. One that is there already in its size is taken as done, so that an
-    interrupted extraction goes on where it stopped.
+    A file appears under its name when it is whole. One that exists in its size is taken as done, so that an interrupted
+    extraction is resumed where it stopped.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._inside: set[Path] = set()
 
     def write(self, entry: Entry, path: str) -> None:
-        """Write `entry` to the relative `path`, checked by `safe_path`.
-
-        Raises UserError where the path leads through a link out of the folder, or the content is damaged, and OSError
-        where it can't be written.
-        """
+        """Write `entry` to the relative `path`. Raises UserError where the content is damaged."""
         target = self.folder / path
-        self._make_folder(target.parent)
         if target.is_file() and not target.is_symlink() and target.stat().st_size == entry.size:
             return
-        temporary = target.with_name(f".{target.name}.partial")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{entry.place}: refused, since a folder of {path!r} is a file in it, too") from None
+        if target.is_dir():
+            raise UserError(f"{entry.place}: refused, since {path!r} is a file and a folder in it")
+        temporary = target.with_name(f".{target.name}.partial")  # of one name, so that a kill leaves it to be replaced
         temporary.unlink(missing_ok=True)
         try:
             with temporary.open("xb") as file:
@@ -41,19 +41,11 @@ class FolderWriter:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _make_folder(self, folder: Path) -> None:
-        if folder in self._inside:
-            return
-        if not folder.resolve().is_relative_to(self.folder.resolve()):
-            raise UserError(f"{folder}: leads out of {self.folder} through a link; remove the link")
-        folder.mkdir(parents=True, exist_ok=True)
-        self._inside.add(folder)
 
-
-def read_files(path: Path) -> Iterator[Entry]:
+def read_files(path: Path, folder: Path) -> Iterator[Entry]:
     """The files of an archive, or the file itself where it is annotations (.mat) that aren't in an archive."""
     if path.suffix != ".mat":
-        yield from read_archive(path)
+        yield from read_archive(path, folder)
         return
     if not path.is_file():
         raise MissingFileError(f"archive={path}: there is no such file; give the path of a downloaded file")
@@ -61,14 +53,14 @@ def read_files(path: Path) -> Iterator[Entry]:
         yield Entry(str(path), path.name, os.fstat(content.fileno()).st_size, content)
 
 
-def unpacked_bytes(path: Path) -> int:
-    """Pass over a whole archive, and return the size of its files. Raises as `read_archive` does."""
-    return sum(entry.size for entry in read_files(path))
+def unpacked_bytes(path: Path, folder: Path) -> int:
+    """Read through a whole archive, and return the size of its files. Raises as `read_archive` does."""
+    return sum(entry.size for entry in read_files(path, folder))
 
 
 def extract(archives: Sequence[Path], writer: FolderWriter, advance: Advance) -> None:
     """Extract every archive under the paths it gives its files. advance: is called with the bytes done."""
     for archive in archives:
-        for entry in read_files(archive):
+        for entry in read_files(archive, writer.folder):
             writer.write(entry, entry.name)
             advance(entry.size)

@@ -61,7 +61,7 @@ def val_wnids(ground_truth: bytes, meta: bytes) -> list[str]:
 
 def _extract_devkit(archive: Path, writer: FolderWriter, advance: Advance) -> list[str]:
     found = {}
-    for entry in read_archive(archive):
+    for entry in read_archive(archive, writer.folder):
         writer.write(entry, entry.name)
         advance(entry.size)
         found[Path(entry.name).name] = writer.folder / entry.name
@@ -74,7 +74,7 @@ def _extract_devkit(archive: Path, writer: FolderWriter, advance: Advance) -> li
 
 def _extract_val(archive: Path, wnids: Sequence[str], writer: FolderWriter, advance: Advance) -> None:
     count = 0
-    for entry in read_archive(archive):
+    for entry in read_archive(archive, writer.folder):
         match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", entry.name)
         if match is None or not 1 <= int(match[1]) <= len(wnids):
             raise UserError(
@@ -89,12 +89,12 @@ def _extract_val(archive: Path, wnids: Sequence[str], writer: FolderWriter, adva
 
 
 def _extract_train(archive: Path, writer: FolderWriter, advance: Advance) -> None:
-    for class_tar in read_archive(archive):
+    for class_tar in read_archive(archive, writer.folder):
         match = re.fullmatch(rf"({_WNID})\.tar", class_tar.name)
         if match is None:
             raise UserError(f"{archive}: {class_tar.name} isn't the tar of a class, as n01440764.tar; give {TRAIN}")
         rest = class_tar.size  # its headers are among the bytes that the archive unpacks to
-        for entry in read_nested_tar(class_tar):
+        for entry in read_nested_tar(class_tar, writer.folder / "train" / match[1]):
             writer.write(entry, f"train/{match[1]}/{entry.name}")
             advance(entry.size)
             rest -= entry.size

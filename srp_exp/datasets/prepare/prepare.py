@@ -1,7 +1,7 @@
 """Preparation of a data set: from its archives to a checked folder, and from that to a compact copy.
 
 Each of the two is put into its place whole, by a rename at its end. What an interrupt or a kill left stays in
-`<folder>.partial`, and the same command goes on from there.
+`<folder>.partial`, and the same command resumes there.
 """
 
 import fcntl
@@ -75,10 +75,10 @@ def unpack(job: Preparation, make_set: MakeSet, report: Report) -> None:
         except MissingFileError as error:
             if home not in [archive.resolve().parent for archive in archives]:
                 what = str(error).partition(";")[0]
-                raise UserError(f"{home}: something else is there ({what}); choose another dataset.root") from None
+                raise UserError(f"{home}: holds something else ({what}); choose another dataset.root") from None
             home /= job.name
         else:
-            report.say(f"{home}: is there already, nothing is extracted")
+            report.say(f"{home}: exists, nothing is extracted")
             return
     partial = home.with_name(f"{home.name}.partial")
     with _exclusive(partial):
@@ -112,7 +112,7 @@ def make_copy(dataset: FileSet, folder: Path, settings: CopySettings, report: Re
         report.say(f"{folder}: is finished already")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"output={folder}: is there and no prepared copy; choose another folder")
+        raise UserError(f"output={folder}: exists and is no prepared copy; choose another folder")
     partial = folder.with_name(f"{folder.name}.partial")
     with _exclusive(partial):
         for left in partial.iterdir():
@@ -143,7 +143,7 @@ def _check_archives(job: Preparation, archives: Sequence[Path], partial: Path, r
             raise UserError(f"{fault}; fetch it again, or accept it with dataset.verify=warn")
         if fault is not None:
             report.say(f"{fault}; taken as it is, as dataset.verify=warn")
-        checked[str(archive)] = [*stamp, unpacked_bytes(archive)]
+        checked[str(archive)] = [*stamp, unpacked_bytes(archive, partial)]
         write_atomically(record, json.dumps(checked).encode())
         needed, free = sum(size for *_, size in checked.values()), shutil.disk_usage(partial).free
         if needed > free:

@@ -179,7 +179,7 @@ def test_archives_become_a_folder_and_a_copy_that_say_what_the_original_says(tmp
         "train-00000.arrow",
     ]
     code, printed = run(*command)
-    assert code == 0 and "data/set: is there already, nothing is extracted" in printed
+    assert code == 0 and "data/set: exists, nothing is extracted" in printed
     assert "data/set-24: is finished already" in printed
 
 
@@ -215,7 +215,7 @@ def test_archives_may_lie_in_the_folder_of_the_set(tmp_path, run, name):
     assert sorted(path.name for path in root.iterdir()) == sorted([root.name, *(path.name for path in moved)])
     assert len(open_set(kind, root, boxes=False).train) == 12
     code, printed = run(*command)
-    assert code == 0 and f"{root}: is there already, nothing is extracted" in printed
+    assert code == 0 and f"{root}: exists, nothing is extracted" in printed
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, run):
@@ -225,9 +225,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, run):
     (root / "thesis.tex").touch()
     code, printed = run("dataset=cub200", f"dataset.root={root}", f"archive={archive}", "dataset.verify=warn")
     assert (
-        code == 1
-        and "cub200: something else is there (" in printed
-        and "no images is in it); choose another" in printed
+        code == 1 and "cub200: holds something else (" in printed and "no images is in it); choose another" in printed
     )
     assert [path.name for path in root.iterdir()] == ["thesis.tex"]
 
@@ -345,7 +343,7 @@ def test_an_archive_that_leads_out_writes_nothing(tmp_path, run):
         archive.addfile(tarfile.TarInfo("../../../evil"), None)
     data = tmp_path / "a" / "b" / "data"
     code, printed = run("dataset=cub200", f"data_root={data}", "dataset.verify=warn", f"archive={evil}")
-    assert code == 1 and "leads out of the folder" in printed
+    assert code == 1 and "outside the destination" in printed
     assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a/b", data]
 
 
@@ -378,7 +376,7 @@ def test_settings_of_a_copy_are_checked(tmp_path, run):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/thesis.tex").touch()
     code, printed = run(*command, "resize=24", f"output={tmp_path / 'taken'}")
-    assert code == 1 and "is there and no prepared copy; choose another folder" in printed
+    assert code == 1 and "exists and is no prepared copy; choose another folder" in printed
     assert run(*command, "resize=24", f"output={tmp_path / 'copy'}")[0] == 0
     code, printed = run(*command, "resize=32", f"output={tmp_path / 'copy'}")
     assert code == 1 and "holds a copy of cub200 with resize=24 quality=90, of which resize differ now" in printed
@@ -519,7 +517,7 @@ def test_killed_or_interrupted_the_same_command_goes_on(tmp_path, run, how, code
     assert process.wait(60) == code
     _, printed = process.communicate()
     if how == signal.SIGINT:
-        assert "interrupted; the same command goes on from here" in printed
+        assert "interrupted; run the same command to resume" in printed
     assert not (home / "cub200-96").exists()
 
     exit_code, printed = run(*command)
