@@ -21,7 +21,7 @@ from srp_exp.errors import UserError
 from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
 from srp_exp.runs.data import refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
-from srp_exp.runs.evaluate import evaluate_on, load_weights
+from srp_exp.runs.evaluate import load_weights, score_on
 from srp_exp.runs.folder import CONFIG
 from srp_exp.runs.read import leave_out_weights
 from srp_exp.runs.trust import stored_config
@@ -32,7 +32,7 @@ from srp_exp.training.learner import autocast
 
 
 def top1(config: DictConfig, model: nn.Module, data: Data) -> str:
-    return f"{100 * evaluate_on(config, model, data, 'test', SINGLE).summary()['top1']:.2f}"
+    return f"{100 * score_on(config, model, data, 'test', SINGLE).summary()['top1']:.2f}"
 
 
 def gather_again(config: DictConfig, model: nn.Module, data: Data) -> None:

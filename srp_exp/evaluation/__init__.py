@@ -1,5 +1,5 @@
 """Evaluation of a classifier: accuracy and predictions."""
 
-from srp_exp.evaluation.accuracy import Evaluation, evaluate
+from srp_exp.evaluation.accuracy import Evaluation, Scores, evaluate, score
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "Scores", "evaluate", "score"]

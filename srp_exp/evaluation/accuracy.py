@@ -4,9 +4,8 @@ import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,47 +19,47 @@ from srp_exp.files import write_together
 from srp_exp.srp.finding.undisturbed import evaluation_mode
 from srp_exp.training.distributed import SINGLE, Processes
 
+_Parts: TypeAlias = list[tuple[Tensor, ...]]
+"""Columns of some batches, one after another."""
+
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a model answered on N samples: all tensors on the CPU, in the order of the split.
+class Scores:
+    """How well a model answered on N samples: all tensors on the CPU, in the order of the split.
 
-    index: (N,) int64. labels: (N,) int64. probabilities: (N, classes) float32. losses: (N,) float32, the
-    cross-entropy of each sample, without label smoothing.
+    index: (N,) int64. losses: (N,) float32, the cross-entropy of each sample, without label smoothing. before_label:
+    (N,) int64, how many classes come before the label, by their probability, then by their number.
     """
 
     class_names: tuple[str, ...]
     index: Tensor
-    labels: Tensor
-    probabilities: Tensor
     losses: Tensor
-
-    @property
-    def predictions(self) -> Tensor:
-        """(N,) int64, the most probable class; the lower one of two that are equally probable."""
-        return self.probabilities.argmax(1)
+    before_label: Tensor
 
     def accuracy(self, k: int = 1) -> float:
         """Part of the samples, in [0, 1], whose label is among the k most probable classes.
 
         Of equally probable classes the lower ones come first, as in `predictions`.
         """
-        return (self._before_label < k).double().mean().item()
-
-    @cached_property
-    def _before_label(self) -> Tensor:
-        """(N,) int64: how many classes come before the label, by their probability, then by their number.
-
-        Counted, since topk leaves open which of equal classes it takes, and a sort of all takes forty times longer.
-        """
-        own = self.probabilities.gather(1, self.labels[:, None])
-        lower = torch.arange(self.probabilities.shape[1]) < self.labels[:, None]
-        return ((self.probabilities > own) | ((self.probabilities == own) & lower)).sum(1)
+        return (self.before_label < k).double().mean().item()
 
     def summary(self) -> dict[str, float]:
         """loss and top1, and top5 where there are more than five classes; accuracies in [0, 1]."""
         values = {"loss": self.losses.double().mean().item(), "top1": self.accuracy()}
         return {**values, "top5": self.accuracy(5)} if len(self.class_names) > 5 else values
+
+
+@dataclass(frozen=True)
+class Evaluation(Scores):
+    """The scores, and what the model answered. labels: (N,) int64. probabilities: (N, classes) float32."""
+
+    labels: Tensor
+    probabilities: Tensor
+
+    @property
+    def predictions(self) -> Tensor:
+        """(N,) int64, the most probable class; the lower one of two that are equally probable."""
+        return self.probabilities.argmax(1)
 
     def confusion(self) -> Tensor:
         """(classes, classes) int64: samples by label (row) and prediction (column)."""
@@ -91,41 +90,80 @@ class Evaluation:
         )
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
     class_names: tuple[str, ...],
     autocast: torch.autocast,
     processes: Processes = SINGLE,
-) -> Evaluation:
+) -> Evaluation | None:
     """Evaluate `model` on every sample of `batches` in evaluation mode; each of its modules is left in its own mode.
 
-    Of several processes each passes its own batches, every N-th, and gets the evaluation of all. What was answered
-    stays on the device until the end, N x classes float32: nothing waits for it before. Raises UserError where the
-    answer to a sample isn't a number.
+    Of several processes each passes its own batches, every N-th, and rank 0 gets the evaluation of all, the others
+    None. What was answered stays on the device until the end, N x classes float32: nothing waits for it before. Raises
+    UserError, in every process, where the answer to a sample isn't a number.
     """
-    parts: list[tuple[Tensor, ...]] = []
+    scores, answers = _answer(model, batches, autocast, keep=True)
+    found = _scores(class_names, scores, processes)
+    of_ranks = processes.gather_on_first(answers)
+    return None if of_ranks is None else Evaluation(*vars(found).values(), *_in_order(of_ranks))
+
+
+def score(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    class_names: tuple[str, ...],
+    autocast: torch.autocast,
+    processes: Processes = SINGLE,
+) -> Scores:
+    """As `evaluate`, without keeping the answers: every process gets the scores of all."""
+    return _scores(class_names, _answer(model, batches, autocast, keep=False)[0], processes)
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, batches: Iterable[Batch], autocast: torch.autocast, keep: bool) -> tuple[_Parts, _Parts]:
+    """By batch index, losses and before_label; and, to `keep`, labels and probabilities."""
+    scores: list[tuple[Tensor, ...]] = []
+    answers: list[tuple[Tensor, ...]] = []
     with evaluation_mode(model):
         for batch in batches:
             with autocast:
                 logits = model(batch.images)
             log_probabilities = F.log_softmax(logits.float(), dim=1)
             losses = F.nll_loss(log_probabilities, batch.labels, reduction="none")
-            parts.append((batch.index, batch.labels, log_probabilities.exp(), losses))
-    rounds = itertools.zip_longest(*processes.gather(_on_cpu(parts)))
-    in_order = [part for of_ranks in rounds for part in of_ranks if part is not None]
-    evaluation = Evaluation(class_names, *(torch.cat(column) for column in zip(*in_order, strict=True)))
-    unanswered = evaluation.index[evaluation.losses.isnan()]
+            probabilities = log_probabilities.exp()
+            scores.append((batch.index, losses, _before_label(probabilities, batch.labels)))
+            if keep:
+                answers.append((batch.labels, probabilities))
+    return _on_cpu(scores), _on_cpu(answers)
+
+
+def _before_label(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(N,) int64. Counted: topk leaves open which of equal classes it takes, and a sort of all takes far longer."""
+    own = probabilities.gather(1, labels[:, None])
+    lower = torch.arange(probabilities.shape[1], device=labels.device) < labels[:, None]
+    return ((probabilities > own) | ((probabilities == own) & lower)).sum(1)
+
+
+def _scores(class_names: tuple[str, ...], own: _Parts, processes: Processes) -> Scores:
+    found = Scores(class_names, *_in_order(processes.gather(own)))
+    unanswered = found.index[found.losses.isnan()]
     if len(unanswered):
         raise UserError(
-            f"the network's answer isn't a number for {len(unanswered)} of {len(evaluation.index)} samples, the first "
+            f"the network's answer isn't a number for {len(unanswered)} of {len(found.index)} samples, the first "
             f"of them number {int(unanswered[0])}: a value in it left the range; with precision=fp16 take bf16"
         )
-    return evaluation
+    return found
 
 
-def _on_cpu(parts: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+def _in_order(of_ranks: list[_Parts]) -> list[Tensor]:
+    """The columns of all batches, of which each rank has every N-th."""
+    rounds = itertools.zip_longest(*of_ranks)
+    in_order = [part for of_round in rounds for part in of_round if part is not None]
+    return [torch.cat(column) for column in zip(*in_order, strict=True)]
+
+
+def _on_cpu(parts: _Parts) -> _Parts:
     """The parts on the CPU, copied there in one piece per column."""
     sizes = [len(part[0]) for part in parts]
     columns = [torch.cat(column).cpu().split(sizes) for column in zip(*parts, strict=True)]

@@ -16,7 +16,8 @@ SCALE = 0.5
 
 def gates(subject: Subject) -> dict[str, Any]:
     """Mean and variances of the gates of every module, and what random regions change. The draws are seeded."""
-    with torch.random.fork_rng():
+    device = next(subject.model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # not those of all GPUs of the machine
         torch.manual_seed(derive(subject.seed, "gates"))
         return measure_attention(subject, GateMeasure)
 

@@ -69,9 +69,9 @@ def _possible_kwargs(network: Network) -> list[dict[str, Any]]:
 
 
 def _state(network: Network) -> dict[str, Tensor]:
-    """The state_dict, each tensor with memory of its own, as safetensors wants it."""
+    """The state_dict on the CPU, each tensor with memory of its own, as safetensors wants it."""
     state = network.model.state_dict()
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    return {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -23,7 +23,7 @@ from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_model, digests_of_data
 from srp_exp.runs.data import record_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
-from srp_exp.runs.evaluate import evaluate_on
+from srp_exp.runs.evaluate import evaluate_on, score_on
 from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
 from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.runs.provenance import note_start
@@ -78,7 +78,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
             try:
                 evaluation, seconds = _train(config, folder, data, batches, learner, reporter, interruption, confirm)
                 confirm()
-                if reporter is not None:
+                if reporter is not None and evaluation is not None:
                     evaluation.save(folder / EVALUATION)
                     reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
                     facts = {"attention_modules": len(records), "run": folder.name, "training_seconds": seconds}
@@ -139,7 +139,7 @@ def _train(
     reporter: Reporter | None,
     interruption: Interruption,
     confirm: Callable[[], None],
-) -> tuple[Evaluation, float]:
+) -> tuple[Evaluation | None, float]:
     """Train to the end; return the evaluation of the result on the test split, and the seconds of this start."""
     selects = config.recipe.selection == "best"
     checkpoints = Checkpoints(
@@ -165,7 +165,7 @@ def _train(
     watched = "test" if data.splits["val"] is None else "val"
 
     def measure(trained: torch.nn.Module) -> dict[str, float]:
-        summary = evaluate_on(config, trained, data, watched, learner.processes).summary()
+        summary = score_on(config, trained, data, watched, learner.processes).summary()
         return {f"{watched}/{name}": value for name, value in summary.items()}
 
     started = time.perf_counter()

@@ -1,6 +1,6 @@
 """What a checkpoint holds, evaluated and measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from srp_exp.datasets import DataSet
+from srp_exp.datasets import Batch, DataSet
 from srp_exp.errors import UserError
-from srp_exp.evaluation import Evaluation, evaluate
+from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
 from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
 from srp_exp.runs.data import refuse_other_data
@@ -25,7 +25,10 @@ from srp_exp.training.logs import log_to
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`."""
+    """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`.
+
+    Returns the details of the evaluation on rank 0, and nothing on the others.
+    """
     choose_kernels(config)
     device = build_device(config.device)
     with connected(device) as processes:
@@ -34,10 +37,11 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         model, _ = build_model(config, data.dataset, device)
         load_weights(model, checkpoint)
         evaluation = evaluate_on(config, model, data, config.split, processes)
-        if processes.writes:
+        if evaluation is not None:
             evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
-    if processes.writes:
-        measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
+    if evaluation is None:
+        return {}
+    measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
     return evaluation.details()
 
 
@@ -84,8 +88,21 @@ def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
         ) from error
 
 
-def evaluate_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Evaluation:
-    """Evaluate `model`, in evaluation mode, on a split of `data`; every process gets the evaluation of all."""
-    batches = data.evaluation_batches(split, config.recipe.batch_size)
+def evaluate_on(
+    config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes
+) -> Evaluation | None:
+    """Evaluate `model`, in evaluation mode, on a split of `data`; rank 0 gets the evaluation of all, others None."""
+    return evaluate(model, *_on(config, model, data, split, processes))
+
+
+def score_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Scores:
+    """As `evaluate_on`; every process gets the scores of all."""
+    return score(model, *_on(config, model, data, split, processes))
+
+
+def _on(
+    config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes
+) -> tuple[Iterable[Batch], tuple[str, ...], torch.autocast, Processes]:
     processes.share(model.buffers())  # each process has gathered statistics of its own; the first's are saved
-    return evaluate(model, batches, data.dataset.class_names, autocast(data.device, config.precision), processes)
+    batches = data.evaluation_batches(split, config.recipe.batch_size)
+    return batches, data.dataset.class_names, autocast(data.device, config.precision), processes

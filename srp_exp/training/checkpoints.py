@@ -108,7 +108,8 @@ class Checkpoints:
         if self._writes:
             self._confirm()
             self.folder.mkdir(exist_ok=True)
-            write(self.final, {"config": self._config, "name": self._name(self.final), "model": model})
+            on_cpu = {name: tensor.cpu() for name, tensor in model.items()}  # torch.load reads it on any machine
+            write(self.final, {"config": self._config, "name": self._name(self.final), "model": on_cpu})
 
     def _write(self, learner: dict[str, Any], is_best: bool) -> None:
         path = self.folder / f"step-{learner['step']:09d}.pt"
@@ -134,11 +135,11 @@ class Checkpoints:
         write(path, {"config": self._config, "name": self._name(path), "learner": learner})
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Read a checkpoint of this folder, with the `digest` of its file. Raises UserError where it is damaged."""
+        """Read a checkpoint of this folder. Raises UserError where it is damaged."""
         content = load(path)
         if content.get("name") != self._name(path):
             raise UserError(f"checkpoint {path}: holds {content.get('name')}, so it was exchanged")
-        return {**content, "digest": _digest(path)}
+        return content
 
     def _name(self, path: Path) -> str:
         """What a checkpoint says it is: the name of its run, and that of its file."""
@@ -201,13 +202,6 @@ def _is_whole(file: BinaryIO) -> bool:
     actual.update(b"\0\0")  # where the length stood empty
     file.seek(0)
     return length == _DIGEST.to_bytes(2, "little") and digest == actual.hexdigest().encode()
-
-
-def _digest(path: Path) -> str:
-    """The SHA-256 that `write` has left at the end of the file."""
-    with path.open("rb") as file:
-        file.seek(-_DIGEST, 2)
-        return file.read().decode()
 
 
 def _sha256(file: BinaryIO, size: int) -> "hashlib._Hash":

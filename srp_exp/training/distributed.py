@@ -9,9 +9,10 @@ import os
 import platform
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,21 @@ if TYPE_CHECKING:
 _PATIENCE = timedelta(hours=1)
 """How long a process waits for the others, such as for the one that prepares the data."""
 
+_PATIENCE_IN_STEPS = timedelta(minutes=10)
+"""How long it waits for gradients: who doesn't come has failed, and the GPUs are held for nothing."""
+
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, `rank`, among `size`; `local_rank` counts those of one machine. Rank 0 writes all files."""
+    """This process, `rank`, among `size`; `local_rank` counts those of one machine. Rank 0 writes all files.
+
+    group: of all, by gloo on the CPU: what isn't a gradient goes that way, and may take long.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    group: Any = field(default=None, compare=False, repr=False)
 
     @property
     def writes(self) -> bool:
@@ -44,21 +52,46 @@ class Processes:
         import torch.distributed as dist
 
         gathered: list[Any] = [None] * self.size
-        dist.all_gather_object(gathered, value)
+        dist.all_gather_object(gathered, value, group=self.group)
         return gathered
 
-    def gather_numbers(self, numbers: list[float], device: torch.device) -> list[list[float]]:
-        """The numbers that each process passed, by rank: one exchange on `device`."""
+    def gather_on_first(self, value: Any) -> list[Any] | None:
+        """What each process passed, by rank, on rank 0; None on the others."""
         if self.size == 1:
-            return [numbers]
+            return [value]
+        import torch.distributed as dist
+
+        gathered: list[Any] | None = [None] * self.size if self.writes else None
+        dist.gather_object(value, gathered, dst=0, group=self.group)
+        return gathered
+
+    def of_first(self, value: Any) -> Any:
+        """What rank 0 passed, on all."""
+        if self.size == 1:
+            return value
+        import torch.distributed as dist
+
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.group)
+        return values[0]
+
+    def gather_rows(self, own: list[float], values: Tensor) -> Tensor:
+        """A row of each process, (size, n) float64 on the device of `values`, (m,): the numbers `own`, then the values.
+
+        A single process leaves out its own. Nothing waits for the device.
+        """
+        if self.size == 1:
+            return values[None]
         import torch
         import torch.distributed as dist
 
-        own = torch.tensor(numbers, dtype=torch.float64, device=device)
-        rows = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(rows, own)
-        found: list[list[float]] = torch.stack(rows).tolist()
-        return found
+        numbers = torch.tensor(own, dtype=torch.float64)
+        if values.is_cuda:
+            numbers = numbers.pin_memory().to(values.device, non_blocking=True)
+        row = torch.cat([numbers, values])
+        rows = row.new_empty(self.size * len(row))
+        dist.all_gather_into_tensor(rows, row)
+        return rows.view(self.size, -1)
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give `tensors` of all processes the values of rank 0's, in place."""
@@ -88,6 +121,17 @@ class Processes:
                 raise failure
             if failed:
                 raise ProcessError(f"process {failed[0]} of {self.size} failed; its own message says why")
+
+    @contextmanager
+    def first_before_others(self) -> Iterator[None]:
+        """Rank 0 does what is inside first, also where that ends the process; the others wait until it has."""
+        if not self.writes:
+            self.gather(None)
+        try:
+            yield
+        finally:
+            if self.writes:
+                self.gather(None)
 
     def share_of_workers(self, workers: int | None, most: int) -> int:
         """How many of the `workers` of a machine are this process's; None: as many as it has CPUs, at most `most`.
@@ -164,15 +208,15 @@ def connected(device: torch.device) -> Iterator[Processes]:
         dist.destroy_process_group()
     on_cuda = device.type == "cuda"
     dist.init_process_group(
-        "nccl" if on_cuda else "gloo", rank=processes.rank, world_size=processes.size, timeout=_PATIENCE,
+        "nccl" if on_cuda else "gloo", rank=processes.rank, world_size=processes.size, timeout=_PATIENCE_IN_STEPS,
         device_id=device if on_cuda else None,
     )  # fmt: skip
-    yield processes
+    yield replace(processes, group=dist.new_group(backend="gloo", timeout=_PATIENCE))
     dist.destroy_process_group()
 
 
 def _slurm_meeting_point() -> dict[str, str]:
-    """Address of the first machine of the job, and a port that follows from its number; what is set stays."""
+    """Address of the first machine of the step, and a port that follows from job and step; what is set stays."""
     nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST")
     job = os.environ.get("SLURM_JOB_ID", "")
     known = {name: os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in os.environ}
@@ -181,7 +225,9 @@ def _slurm_meeting_point() -> dict[str, str]:
             f"SLURM_NTASKS={os.environ['SLURM_NTASKS']} SLURM_JOB_ID={job} SLURM_JOB_NODELIST={nodes or ''} in the "
             f"environment don't tell where the tasks meet: start them with srun, or unset SLURM_NTASKS"
         )
-    return {"MASTER_ADDR": first_node(nodes or ""), "MASTER_PORT": str(20_000 + int(job or 0) % 20_000)} | known
+    step = f"{job}.{os.environ.get('SLURM_STEP_ID', '')}"  # a job may run several at once
+    port = 20_000 + zlib.crc32(step.encode()) % 20_000
+    return {"MASTER_ADDR": first_node(nodes or ""), "MASTER_PORT": str(port)} | known
 
 
 def first_node(nodes: str) -> str:

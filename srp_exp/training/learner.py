@@ -77,13 +77,13 @@ class Learner:
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         decay = settings.ema_decay
         # From the second step on; with a warm-up the decay at step t is at most 1 - t^(-2/3), as timm has it.
-        self.ema = None if decay is None else ModelEmaV3(model, decay=decay, use_warmup=settings.ema_warmup)
+        self.ema = None if decay is None else _Average(model, decay=decay, use_warmup=settings.ema_warmup)
         self.step, self.epoch, self.last_lr = 0, 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.totals = Totals(device)
         # The totals at the last report, from which the next one counts.
         self.reported = dict.fromkeys(("loss", "correct", "samples"), 0.0)
-        self.gradient_norm = torch.zeros(())
+        self.gradient_norm = torch.zeros((), device=device)
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -154,7 +154,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "lr_schedule": self.lr_schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "totals": self.totals.values.clone(),
+            "totals": self.totals.state(),
             "reported": self.reported,
             "step": self.step,
             "epoch": self.epoch,
@@ -170,10 +170,28 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.scaler.load_state_dict(state["scaler"])
-        self.totals.values.copy_(state["totals"] if self.processes.writes else torch.zeros_like(state["totals"]))
+        self.totals.load(state["totals"], self.processes.rank, self.processes.size)
         self.step, self.epoch, self.last_lr = state["step"], state["epoch"], state["last_lr"]
         self.history, self.reported = state["history"], state["reported"]
         self._set_ramp(max(0, self.step - 1))  # as the last step left it, for who looks before the next
+
+
+class _Average(ModelEmaV3):
+    """timm's average, which makes two state_dicts a step: milliseconds of Python for a large network."""
+
+    def __init__(self, model: nn.Module, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self._tensors: list[list[Tensor]] = []
+
+    def apply_update_(self, model: nn.Module, decay: float) -> None:
+        if not self._tensors:
+            pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+            averaged, copied = ([p for p in pairs if p[0].is_floating_point() == kind] for kind in (True, False))
+            self._tensors = [[pair[i] for pair in kind] for kind in (averaged, copied) for i in (0, 1)]
+        average, values, copies, counts = self._tensors
+        self._foreach_lerp_(average, values, weight=1.0 - decay)
+        if copies:
+            torch._foreach_copy_(copies, counts)
 
 
 class Totals:
@@ -184,6 +202,7 @@ class Totals:
 
     def __init__(self, device: torch.device) -> None:
         self.values = torch.zeros(len(self.NAMES), device=device)
+        self.of_ranks: Tensor | None = None
 
     def add(self, loss: Tensor, logits: Tensor, target: Tensor, step: int) -> None:
         """Add a part of a batch: its mean loss, logits (B, classes), labels (B,) or soft labels (B, classes)."""
@@ -198,23 +217,33 @@ class Totals:
         """The values of this process, as numbers: waits for the device."""
         return dict(zip(self.NAMES, self.values.tolist(), strict=True))
 
-    def take_over(self, of_ranks: Sequence[Sequence[float]], writes: bool) -> dict[str, float]:
-        """The values of all processes, given those of each: summed, of `bad_step` the lowest that isn't 0.
+    def zero_(self) -> None:
+        self.values.zero_()
+        self.of_ranks = None
 
-        Rank 0, which `writes`, goes on with all of them, the others with none, so that rank 0's are saved.
-        """
-        if len(of_ranks) == 1:
-            return dict(zip(self.NAMES, of_ranks[0], strict=True))
+    @classmethod
+    def join(cls, of_ranks: Sequence[Sequence[float]]) -> dict[str, float]:
+        """The values of all processes, given those of each: summed, of `bad_step` the lowest that isn't 0."""
         loss, correct, samples, bad_steps = zip(*of_ranks, strict=True)
-        bad_step = min((step for step in bad_steps if step), default=0.0)
-        joined = [sum(loss), sum(correct), sum(samples), bad_step]
-        self.values.copy_(self.values.new_tensor(joined) if writes else torch.zeros_like(self.values))
-        return dict(zip(self.NAMES, joined, strict=True))
+        joined = (sum(loss), sum(correct), sum(samples), min((step for step in bad_steps if step), default=0.0))
+        return dict(zip(cls.NAMES, joined, strict=True))
+
+    def state(self) -> Tensor:
+        """(processes, values): of each process, as it was when they last told each other."""
+        return (self.values[None] if self.of_ranks is None else self.of_ranks).clone()
+
+    def load(self, state: Tensor, rank: int, size: int) -> None:
+        """Go on from `state`; where there are other processes than there were, rank 0 has the sums of all."""
+        if len(state) != size:
+            joined = torch.tensor([*self.join(state.tolist()).values()])
+            state = torch.stack([joined, *torch.zeros(size - 1, len(joined))])
+        self.values.copy_(state[rank])
+        self.of_ranks = None if size == 1 else state.to(self.values.device)
 
 
 def _data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     devices = [device] if device.type == "cuda" else None
-    parallel = DistributedDataParallel(model, device_ids=devices)
+    parallel = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
     # Training reads no running statistic: they are shared when they are evaluated, not in every forward pass. Set here,
     # since the argument has another name in newer versions of torch.
     parallel.broadcast_buffers = False

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from srp_exp.datasets import Batch, TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.training.checkpoints import Checkpoints
-from srp_exp.training.distributed import ProcessError
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import LOG
+from srp_exp.training.look import Looks, Seen
 from srp_exp.training.reporter import Reporter
 from srp_exp.training.resume import resume
 
@@ -43,15 +43,6 @@ class Training:
     evaluate_every_epochs: int = 1
     select_by: str | None = None
     """The metric whose highest value marks the best epoch; None: the last epoch is the result."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What all processes say at a step: totals of the epoch so far, whether the time has come to save, and a signal."""
-
-    totals: dict[str, float]
-    saves: bool
-    signal: int
 
 
 def fit(training: Training, evaluate: Evaluate) -> None:
@@ -82,26 +73,32 @@ def train_epoch(training: Training) -> dict[str, Any]:
     steps_per_epoch = training.batches.steps_per_epoch
     first_step = learner.step - learner.epoch * steps_per_epoch
     lrs: list[float] = []
+    looks = Looks(learner)
     waiting = Waiting(training.batches.epoch(learner.epoch, first_step))
     for index, batch in enumerate(waiting, first_step + 1):
         lrs.append(learner.lr)
-        ends = index == steps_per_epoch
-        looks = ends or index % training.log_every_steps == 0 or checkpoints.due_by_steps(learner.step + 1)
-        learner.train_step(batch, watch=looks)
-        stops = learner.processes.size == 1 and training.interruption.signal is not None  # several agree when they look
-        if not (looks or stops):
+        ends, saves = index == steps_per_epoch, checkpoints.due_by_steps(learner.step + 1)
+        reports = ends or saves or index % training.log_every_steps == 0
+        learner.train_step(batch, watch=reports)
+        stops = learner.processes.size == 1 and training.interruption.signal is not None  # several agree in a look
+        if not (reports or stops or looks.is_due()):
             continue
-        seen = _exchange(training)
-        _check_finite(training, seen.totals, lrs)
-        if looks and training.reporter is not None:
-            training.reporter.step(learner, seen.totals, lrs[-1], waiting.seconds)
-        if seen.signal or (seen.saves and not ends):
+        looks.begin(training.interruption.signal or 0, checkpoints.due_by_time(), lrs[-1], waiting.seconds, reports)
+        signal_seen = 0
+        for seen in looks.read(at_once=ends or saves or stops):
+            _check_finite(training, seen, lrs)
+            if seen.is_report and training.reporter is not None:
+                training.reporter.step(learner, seen)
+            saves, signal_seen = saves or seen.saves, max(signal_seen, seen.signal)
+        if signal_seen or (saves and not ends):
             _save(training)
-        if seen.signal:
-            _leave(training, seen.signal)
+        if signal_seen:
+            _leave(training, signal_seen)
     _check_weights(training)
-    totals = _exchange(training).totals  # an interruption may have come after the last step
-    learner.totals.values.zero_()
+    looks.begin(0, False, learner.last_lr, waiting.seconds, False)  # an interruption may have come after the last step
+    (seen,) = looks.read(at_once=True)
+    totals = seen.totals
+    learner.totals.zero_()
     return {
         "epoch": learner.epoch + 1,
         "step": learner.step,
@@ -109,21 +106,6 @@ def train_epoch(training: Training) -> dict[str, Any]:
         "train/loss": totals["loss"] / totals["samples"],
         "train/top1": totals["correct"] / totals["samples"],
     }
-
-
-def _exchange(training: Training) -> Seen:
-    """Hear what all processes say, in one exchange; it waits for the device.
-
-    Raises ProcessError, in all of them, where they aren't at the same step.
-    """
-    learner, checkpoints = training.learner, training.checkpoints
-    numbers = [training.interruption.signal or 0, checkpoints.due_by_time(), learner.step]
-    rows = learner.processes.gather_numbers([*numbers, *learner.totals.values.tolist()], learner.device)
-    signals, due, steps = zip(*(row[:3] for row in rows), strict=True)
-    if len(set(steps)) > 1:
-        raise ProcessError(f"the processes are at different steps: {', '.join(f'{step:.0f}' for step in steps)}")
-    totals = learner.totals.take_over([row[3:] for row in rows], learner.processes.writes)
-    return Seen(totals, any(due) or checkpoints.due_by_steps(learner.step), int(max(signals)))
 
 
 class Waiting:
@@ -150,18 +132,18 @@ def is_best(history: list[dict[str, Any]], metric: str | None) -> bool:
     return all(history[-1][metric] > earlier[metric] for earlier in history[:-1] if metric in earlier)
 
 
-def _check_finite(training: Training, totals: dict[str, float], lrs: list[float]) -> None:
+def _check_finite(training: Training, seen: Seen, lrs: list[float]) -> None:
     learner = training.learner
-    if totals["bad_step"]:
-        bad_step = int(totals["bad_step"])
+    if seen.totals["bad_step"]:
+        bad_step = int(seen.totals["bad_step"])
         raise NonFiniteLossError(_describe("the loss is", bad_step, lrs[bad_step - learner.step - 1], training))
     if learner.scaler.is_enabled():
         # fp16 overflows now and then, which its scaling mends by half the scale; below 1 nothing is left to mend.
-        if learner.scaler.get_scale() < 1:
+        if seen.scale < 1:
             what = "after one skipped step after another the unscaled gradient is"
-            raise NonFiniteLossError(_describe(what, learner.step, lrs[-1], training))
-    elif not math.isfinite(learner.gradient_norm):
-        raise NonFiniteLossError(_describe("the gradient is", learner.step, lrs[-1], training))
+            raise NonFiniteLossError(_describe(what, seen.step, seen.lr, training))
+    elif not math.isfinite(seen.gradient_norm):
+        raise NonFiniteLossError(_describe("the gradient is", seen.step, seen.lr, training))
 
 
 def _check_weights(training: Training) -> None:
@@ -171,7 +153,7 @@ def _check_weights(training: Training) -> None:
     if learner.ema is not None:
         checked["the moving average is"] = iter(learner.ema.state_dict().values())
     finite = {what: _all_finite(values, learner.device) for what, values in checked.items()}
-    fine = learner.processes.gather_numbers(torch.stack([*finite.values()]).tolist(), learner.device)
+    fine = learner.processes.gather(torch.stack([*finite.values()]).tolist())
     for what, of_ranks in zip(finite, zip(*fine, strict=True), strict=True):
         if not all(of_ranks):
             raise NonFiniteLossError(_describe(what, learner.step, learner.last_lr, training))
@@ -204,4 +186,5 @@ def _leave(training: Training, number: int) -> NoReturn:
     training.checkpoints.wait()
     step = training.learner.step
     LOG.info("%s: saved at step %d; %s goes on", signal.Signals(number).name, step, training.interruption.goes_on)
-    training.interruption.leave(number)
+    with training.learner.processes.first_before_others():  # who leaves first has the job ended before it is requeued
+        training.interruption.leave(number)

@@ -15,6 +15,7 @@ from srp_exp.training.curves import Curves
 from srp_exp.training.dispensable import Dispensable
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import CONSOLE, LOG
+from srp_exp.training.look import Seen
 
 STARVING = 0.1
 """Part of the time waiting for data from which the progress bar shows it."""
@@ -61,23 +62,21 @@ class Reporter:
         self._progress.start()
         self._clock = (learner.step, time.perf_counter(), 0.0)
 
-    def step(self, learner: Learner, totals: dict[str, float], lr: float, waited: float) -> None:
-        """Report the steps since the last report.
-
-        `totals` are of the epoch so far, `lr` of the last step, `waited` the seconds waited for data in the epoch.
-        """
+    def step(self, learner: Learner, seen: Seen) -> None:
+        """Report the steps since the last report."""
+        totals = seen.totals
         if totals["samples"] <= learner.reported["samples"]:
             learner.reported = dict.fromkeys(learner.reported, 0.0)
         window = {name: totals[name] - before for name, before in learner.reported.items()}
         learner.reported = {name: totals[name] for name in learner.reported}
         loss, top1 = window["loss"] / window["samples"], window["correct"] / window["samples"]
-        speed = self._speed(learner, waited)
-        values = {"train/loss": loss, "train/top1": top1, "lr": lr, "gradient_norm": float(learner.gradient_norm)}
-        self._curves.scalars(values | {f"speed/{name}": value for name, value in speed.items()}, learner.step)
+        speed = self._speed(learner, seen)
+        values = {"train/loss": loss, "train/top1": top1, "lr": seen.lr, "gradient_norm": seen.gradient_norm}
+        self._curves.scalars(values | {f"speed/{name}": value for name, value in speed.items()}, seen.step)
         shown = f"loss {loss:.3f}  top-1 {top1:.1%}  {speed['images_per_second']:,.0f} img/s"
         if speed["data_wait"] > STARVING:
             shown += f"  waiting for data {speed['data_wait']:.0%}"
-        self._progress.update(self._task, completed=learner.step, epoch=learner.epoch + 1, values=shown)
+        self._progress.update(self._task, completed=seen.step, epoch=learner.epoch + 1, values=shown)
 
     def epoch(self, learner: Learner) -> None:
         """Report an epoch that is finished, before it is saved: a resumed run reports it again and purges this."""
@@ -104,14 +103,14 @@ class Reporter:
         self._progress.stop()
         self._curves.close()
 
-    def _speed(self, learner: Learner, waited: float) -> dict[str, float]:
+    def _speed(self, learner: Learner, seen: Seen) -> dict[str, float]:
         """Since the last report: images per second, part of the time waiting for data; on CUDA the peak memory."""
         step, then, waited_before = self._clock
-        now = time.perf_counter()
-        self._clock = (learner.step, now, waited)
+        seconds = seen.time - then
+        self._clock = (seen.step, seen.time, seen.waited)
         values = {
-            "images_per_second": (learner.step - step) * self._batch_size / (now - then),
-            "data_wait": (waited - waited_before) / (now - then),
+            "images_per_second": (seen.step - step) * self._batch_size / seconds,
+            "data_wait": (seen.waited - waited_before) / seconds,
         }
         self._resources = f"{values['images_per_second']:,.0f} img/s, waiting for data {values['data_wait']:.0%}"
         if learner.device.type == "cuda":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from srp_exp.datasets import Batch, EvalLoader, ImageSet, Split
 from srp_exp.datasets.augmentation import Augmentation
-from srp_exp.evaluation import Evaluation, evaluate
+from srp_exp.evaluation import Evaluation, evaluate, score
 from srp_exp.srp import apply_srp
 from srp_exp.training.learner import autocast
 
@@ -175,7 +175,14 @@ def test_no_sort_and_one_transfer_of_each_column(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(Tensor, name, None)
     evaluation = evaluation_of(*random_answers(7), batch_size=10)
     evaluation.summary()
-    assert sorted(transfers) == [(SAMPLES,), (SAMPLES,), (SAMPLES,), (SAMPLES, 7)]
+    assert sorted(transfers) == [(SAMPLES,), (SAMPLES,), (SAMPLES,), (SAMPLES,), (SAMPLES, 7)]
+
+
+def test_scores_are_those_of_the_evaluation() -> None:
+    labels, logits = random_answers(7)
+    scores = score(Scores(), batches_of(labels, logits, 10), names_of(7), autocast(CPU, "fp32"))
+    assert scores.summary() == evaluation_of(labels, logits).summary()
+    assert not hasattr(scores, "probabilities")
 
 
 def test_an_answer_that_is_no_number_is_refused() -> None:

@@ -106,8 +106,9 @@ def test_what_one_process_does_is_refused_to_several(monkeypatch: pytest.MonkeyP
 
 
 def test_a_single_process_asks_nobody() -> None:
-    assert SINGLE.gather_numbers([1.0, 2.0], torch.device("cpu")) == [[1.0, 2.0]]
-    assert SINGLE.gather("own") == ["own"]
+    assert SINGLE.gather_rows([7.0], torch.tensor([1.0, 2.0])).tolist() == [[1.0, 2.0]]
+    assert SINGLE.gather("own") == SINGLE.gather_on_first("own") == ["own"]
+    assert SINGLE.of_first("own") == "own"
     assert SINGLE.writes
     with connected(torch.device("cpu")) as processes:
         assert processes == SINGLE
@@ -122,19 +123,33 @@ cpu = torch.device("cpu")
 with connected(cpu) as processes:
     rank = processes.rank
     assert processes.size == 2 and processes.writes == (rank == 0)
-    assert processes.gather_numbers([5 - rank, rank], cpu) == [[5, 0], [4, 1]]
+    rows = processes.gather_rows([5 - rank, rank], torch.full((1,), 0.1 * rank, dtype=torch.float64))
+    assert rows.tolist() == [[5, 0, 0], [4, 1, 0.1]]
     assert processes.gather({"rank": rank}) == [{"rank": 0}, {"rank": 1}]
+    assert processes.gather_on_first(rank) == (None if rank else [0, 1])
+    assert processes.of_first(7 + rank) == 7
     totals = Totals(cpu)
     steps = (8, 3) if rank else (5, 9)  # where the loss goes bad
     for step in range(12):
         loss = torch.tensor(float("nan") if step in steps else 1.0)
         totals.add(loss, torch.eye(3), torch.tensor([0, 1, rank]), step)
-    found = totals.take_over(processes.gather_numbers(list(totals.read().values()), cpu), processes.writes)
+    found = totals.join(processes.gather(list(totals.read().values())))
     assert found["samples"] == 72 and found["correct"] == 48 and found["bad_step"] == 4, found
-    assert totals.read()["samples"] == (0 if rank else 72)
+    totals.of_ranks = processes.gather_rows([], totals.values)
+    again, alone = Totals(cpu), Totals(cpu)
+    again.load(totals.state(), rank, 2)  # the same processes go on with their own
+    assert torch.equal(again.values[1:], totals.values[1:]) and torch.equal(again.state()[:, 1:], totals.state()[:, 1:])
+    alone.load(totals.state(), 0, 1)
+    assert alone.values[1:].tolist() == [48, 72, 4]
+    again.load(alone.state(), rank, 2)
+    assert again.read()["samples"] == (0 if rank else 72)
     assert processes.share_of_workers(3, 16) == 1 and processes.share_of_workers(0, 16) == 0
     cpus = len(os.sched_getaffinity(0))
     assert processes.share_of_workers(None, 16) == min(16, max(1, cpus // 2))
+    left = os.path.join(sys.argv[1], "left")
+    with processes.first_before_others():
+        assert os.path.exists(left) == (rank == 1)
+        open(left, "w").close()
     done = []
     with processes.in_turns():  # the second finds what the first has made
         done = sorted(name for name in os.listdir(sys.argv[1]) if name.startswith("made"))

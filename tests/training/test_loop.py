@@ -16,6 +16,7 @@ from torch import nn
 
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.training import checkpoints as checkpoints_module
+from srp_exp.training import look as look_module
 from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints, load
 from srp_exp.training.interruption import Interruption
@@ -197,7 +198,7 @@ class Poisoned:
             yield batch
 
 
-@pytest.mark.parametrize("log_every_steps", [2, 5, 100])
+@pytest.mark.parametrize("log_every_steps, lags", [(2, False), (2, True), (5, False), (100, False)])
 @pytest.mark.parametrize(
     "bad_step, place, last_good",
     [
@@ -210,8 +211,10 @@ class Poisoned:
     ],
 )
 def test_a_loss_that_is_not_finite_is_placed_exactly(
-    run: Run, bad_step: int, place: str, last_good: int | None, log_every_steps: int
-) -> None:
+    run: Run, bad_step: int, place: str, last_good: int | None, log_every_steps: int, lags: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(look_module, "_lags", lambda device: lags)
     healthy = run.make_learner()
     for step in range(bad_step):
         healthy.train_step(list(run.batches.epoch(step // STEPS))[step % STEPS])

@@ -23,6 +23,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 
 from srp_exp.datasets import Batch, BatchLoader
+from srp_exp.training import look as look_module
 from srp_exp.training import loop as loop_module
 from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints
@@ -219,7 +220,9 @@ def test_speed_counts_the_steps_and_not_the_evaluation(
     fit_in: Fit, tmp_path: Path, make_learner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(reporter_module, "time", SimpleNamespace(perf_counter=lambda: now[0], time=lambda: 0.0))
+    clock = SimpleNamespace(perf_counter=lambda: now[0], time=lambda: 0.0)
+    for module in (reporter_module, look_module):
+        monkeypatch.setattr(module, "time", clock)
     learner = make_learner()
     step = learner.train_step
 
@@ -274,6 +277,33 @@ def test_the_curves_of_a_resumed_run_have_no_step_twice_and_none_missing(
         assert [step for step, _ in curves[tag]] == [5, 10, 15], tag
 
 
+@pytest.mark.parametrize("stop_at", [None, 5, 8])
+def test_what_is_read_late_from_a_gpu_gives_the_same_curves(
+    fit_in: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int | None
+) -> None:
+    fit_in()
+    at_once = scalars(tmp_path)
+    for path in (*tmp_path.glob("events*"), *(tmp_path / "checkpoints").iterdir()):
+        path.unlink()
+    reported: list[tuple[int, int]] = []
+    report = Reporter.step
+
+    def note(self: Reporter, learner: Learner, seen: Any) -> None:
+        reported.append((learner.step, seen.step))
+        report(self, learner, seen)
+
+    monkeypatch.setattr(Reporter, "step", note)
+    monkeypatch.setattr(look_module, "_lags", lambda device: True)
+    for stop in (stop_at, None) if stop_at else (None,):
+        fit_in(stop_at=stop)
+    at_ends = [seen for seen in reported if seen[0] > 4]  # an epoch's end needs all
+    assert at_ends[:4] == [(5, 4), (5, 5), (9, 7), (10, 9)]
+    assert reported[0] == (4, 2)
+    late = scalars(tmp_path)
+    for tag in at_once.keys() - {"speed/images_per_second", "speed/data_wait"}:
+        assert late[tag] == at_once[tag], tag
+
+
 def test_a_resumed_run_draws_the_curves_of_one_never_stopped(
     fit_in: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,8 +326,8 @@ def test_waiting_for_data_is_shown(
 ) -> None:
     now = [100.0]
     clock = SimpleNamespace(perf_counter=lambda: now[0], time=lambda: 0.0)
-    monkeypatch.setattr(reporter_module, "time", clock)
-    monkeypatch.setattr(loop_module, "time", clock)
+    for module in (reporter_module, loop_module, look_module):
+        monkeypatch.setattr(module, "time", clock)
     console = Console(file=StringIO(), force_terminal=True, width=200)
     monkeypatch.setattr(reporter_module, "CONSOLE", console)
     epoch = batches.epoch

@@ -84,12 +84,8 @@ def train(case: Case, processes: Processes) -> list[dict[str, Any]]:
 
 
 def totals_of_all(learner: Learner) -> dict[str, float]:
-    """As the loop has them, which goes on with those of all on rank 0; here every rank keeps its own."""
-    own = learner.totals.values.clone()
-    rows = learner.processes.gather_numbers(own.tolist(), learner.device)
-    found = learner.totals.take_over(rows, learner.processes.writes)
-    learner.totals.values.copy_(own)
-    return found
+    rows = learner.processes.gather(learner.totals.values.tolist())
+    return learner.totals.join(rows)
 
 
 def first_bad_step(processes: Processes) -> dict[str, float]:
