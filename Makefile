@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/srp-exp experiment=demo
@@ -13,6 +13,11 @@ test: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# On a machine with a CUDA device: the tests that need one, then the figures for docs/benchmarks.md.
+gpu: $(VENV)/.installed
+	$(BIN)/pytest -n 0 -m cuda
+	$(BIN)/python scripts/bench_gpu.py
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

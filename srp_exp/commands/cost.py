@@ -86,10 +86,10 @@ def _measure(
         own.srp = OmegaConf.create(dict(srp))
         model, _ = build_model(own, data.dataset, device)
         if config.activation_checkpointing:
-            checkpoint_activations(model)
+            checkpoint_activations(model, config.checkpoint_every_block)
         contenders[name] = Contender(model, batch, autocast(device, config.precision))
         if config.compile:
-            model.compile()
+            model.compile(mode=config.compile_mode)
     torch.manual_seed(config.seed)
     size = " x ".join(str(side) for side in batch.images.shape)
     title = (

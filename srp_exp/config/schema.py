@@ -41,6 +41,10 @@ class Precision(Enum):
     fp16 = "fp16"
 
 
+CompileMode = Enum("CompileMode", ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"])
+"""Of torch.compile."""
+
+
 class PlacementName(Enum):
     corner = "corner"
     wrap = "wrap"
@@ -100,6 +104,14 @@ class CheckpointConfig:
 
 
 @dataclass
+class DdpConfig:
+    """How several processes exchange gradients: DistributedDataParallel."""
+
+    bucket_mb: float = within("(0, inf)", 25.0)  # gradients that are sent together
+    static_graph: bool = False  # true: torch is told that every step uses the same parameters
+
+
+@dataclass
 class CostConfig:
     """What mode=cost measures beside the configured network with global average pooling."""
 
@@ -125,10 +137,12 @@ class Config:
     precision: Precision = Precision.fp32  # autocast for bf16 and fp16
     channels_last: bool = False
     compile: bool = False  # torch.compile of the training step
+    compile_mode: CompileMode = within(None, CompileMode.default, counts_unless=("compile_mode", "default"))
     tf32: bool = False  # fp32 products and convolutions in TensorFloat-32, where a GPU has it
     cudnn_benchmark: bool = False  # cuDNN tries its kernels for each shape and takes the fastest
     deterministic: bool = False  # kernels that give the same bits every time, slower on a GPU; a CPU needs no asking
     sync_batch_norm: bool = False  # statistics over the batch of all processes; CUDA devices only
+    bf16_gradients: bool = within(None, False, counts_unless=("bf16_gradients", False))  # of several processes, sent so
 
     study: StudyConfig | None = not_identity(None)  # what the runs of a grid are compared for
     dry: bool = not_identity(False)  # true: show the runs, their states and their time, and check one batch of each
@@ -148,6 +162,8 @@ class Config:
     trust_targets: bool = not_identity(False)  # true: a config read back may build whatever it names
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
+    checkpoint_every_block: int = not_identity(1, within="[1, inf)")  # 2: of every second block, and so on
+    ddp: DdpConfig = not_identity(DdpConfig)  # of several processes
     workers: int | None = not_identity(None, within="[0, inf)")  # of a machine, that read image files
     log_every_steps: int = not_identity(10, within="[1, inf)")
     profile: bool = not_identity(False)  # true: a trace of three steps, in the run's folder profile/

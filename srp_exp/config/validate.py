@@ -21,6 +21,7 @@ def validate(config: DictConfig) -> None:
     _validate_test_root(config)
     _validate_subset(config)
     _validate_training(config)
+    _validate_speed(config)
     _validate_attention(config)
     _validate_evaluators(config)
 
@@ -121,6 +122,29 @@ def _validate_training(config: DictConfig) -> None:
             f"lr_schedule.warmup_epochs={config.lr_schedule.warmup_epochs} leaves nothing of the "
             f"recipe.epochs={recipe.epochs}"
         )
+
+
+def _validate_speed(config: DictConfig) -> None:
+    mode = config.compile_mode.name
+    if mode != "default" and not config.compile:
+        raise UserError(f"compile_mode={mode}: nothing is compiled; set compile=true, or leave it out")
+    if mode in ("reduce-overhead", "max-autotune"):
+        other = "take compile_mode=max-autotune-no-cudagraphs"
+        if config.srp._target_ is not None:
+            raise UserError(f"compile_mode={mode}: SRP's random numbers would outlive a CUDA graph's memory; {other}")
+        if config.recipe.accumulate_steps > 1:
+            raise UserError(
+                f"compile_mode={mode}: a CUDA graph would overwrite the gradients of the part before; {other}, or set "
+                "recipe.accumulate_steps=1"
+            )
+    if config.ddp.static_graph and config.recipe.accumulate_steps > 1:
+        raise UserError(
+            f"ddp.static_graph=true: torch's static graph takes no recipe.accumulate_steps="
+            f"{config.recipe.accumulate_steps}; set one of them back"
+        )
+    every = config.checkpoint_every_block
+    if every > 1 and not config.activation_checkpointing:
+        raise UserError(f"checkpoint_every_block={every}: set activation_checkpointing=true, or leave it out")
 
 
 def _validate_test_root(config: DictConfig) -> None:

@@ -27,6 +27,7 @@ from srp_exp.srp import SrpRecords, apply_srp, find_attention
 from srp_exp.srp.finding.findings import summary
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
+from srp_exp.training.exchange import Exchange
 from srp_exp.training.learner import Learner, StepSettings, check_parts
 from srp_exp.training.logs import LOG
 from srp_exp.training.mixing import Mix
@@ -53,7 +54,7 @@ class Data:
         return self.dataset.training_batches(self.splits["train"], batch_size, seed, self.placement)
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
-        """The same loader each time, whose workers stay. Raises UserError where the data set has no such split."""
+        """The same loader each time. Raises UserError where the data set has no such split."""
         chosen = self.splits[split]
         if chosen is None:
             raise UserError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
@@ -130,7 +131,7 @@ def build_learner(
         if device.type != "cuda":
             raise UserError(f"sync_batch_norm=true: torch has it on CUDA devices only, not on {device}")
         model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
-    if config.activation_checkpointing and not checkpoint_activations(model):
+    if config.activation_checkpointing and not checkpoint_activations(model, config.checkpoint_every_block):
         raise UserError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
     chosen = config.optimizer
     groups = parameter_groups(model, chosen.weight_decay, chosen.decay_norm_and_bias, chosen.lr, chosen.head_lr_factor)
@@ -151,10 +152,13 @@ def build_learner(
         ema_decay=recipe.ema_decay,
         ema_warmup=recipe.ema_warmup,
         ramp_until=config.srp.get("ramp_until"),
-        compile=config.compile,
+        compile=config.compile_mode if config.compile else None,
     )
     mix = _build_mix(config.mixing, data.dataset.num_classes)
-    return Learner(model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes)
+    exchange = Exchange(config.ddp.bucket_mb, config.ddp.static_graph, config.bf16_gradients)
+    return Learner(
+        model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes, exchange=exchange
+    )
 
 
 def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:

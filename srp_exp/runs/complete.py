@@ -18,6 +18,7 @@ from srp_exp.config.training import average_of_the_start, shortened_warmup
 from srp_exp.datasets import TrainingBatches
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
+from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_model, digests_of_data
@@ -29,6 +30,7 @@ from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.runs.provenance import note_start
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
+from srp_exp.srp.finding.undisturbed import evaluation_mode
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.curves import Curves
 from srp_exp.training.distributed import Processes, connected
@@ -40,6 +42,7 @@ from srp_exp.training.pictures import regions_on_images
 from srp_exp.training.profiler import Profiled
 from srp_exp.training.reporter import Reporter
 from srp_exp.training.resume import load_best
+from srp_exp.training.throughput import Work, peak_tflops
 
 
 def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> None:
@@ -74,7 +77,10 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
                 if warning := average_of_the_start(config, config.recipe.epochs * batches.steps_per_epoch):
                     LOG.warning("%s", warning)
                 introduce = partial(_introduce, config=config, data=data, learner=learner, records=records)
-                reporter = Reporter(folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress)
+                reporter = Reporter(
+                    folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress,
+                    _work(config, learner, data),
+                )  # fmt: skip
             try:
                 evaluation, seconds = _train(config, folder, data, batches, learner, reporter, interruption, confirm)
                 confirm()
@@ -87,6 +93,17 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
             finally:
                 if reporter is not None:
                     reporter.close()
+
+
+def _work(config: DictConfig, learner: Learner, data: Data) -> Work | None:
+    """What a step asks of a GPU, and what all of them can do."""
+    if learner.device.type != "cuda":
+        return None
+    image = torch.zeros(1, data.dataset.channels, *data.dataset.image_size, device=learner.device)
+    with evaluation_mode(learner.model):
+        macs = multiply_adds(learner.model, image)
+    peak = peak_tflops(torch.cuda.get_device_name(learner.device), config.precision, config.tf32)
+    return Work.of(macs, peak, learner.processes.size)
 
 
 def _less_memory(config: DictConfig) -> str:

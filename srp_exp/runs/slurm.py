@@ -40,7 +40,10 @@ def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_nu
     folder, timeouts = parameters.pop("submitit_folder"), parameters.pop("max_num_timeout")
     executor = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=timeouts)
     common = set(OmegaConf.structured(BaseQueueConf))
-    executor.update_parameters(**{k if k in common else f"slurm_{k}": v for k, v in parameters.items()})
+    executor.update_parameters(
+        **{k if k in common else f"slurm_{k}": v for k, v in parameters.items()},
+        slurm_srun_args=["--kill-on-bad-exit=1"],  # else the tasks beside one that fails hold their GPUs
+    )
     numbers = range(first_number, first_number + len(overrides))
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises

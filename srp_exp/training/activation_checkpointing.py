@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpoint_activations(model: nn.Module) -> int:
-    """Let the blocks of `model` keep no activations in training, in place; return how many blocks there are.
+def checkpoint_activations(model: nn.Module, every: int = 1) -> int:
+    """Let every n-th block of `model`, from the first, keep no activations in training, in place; return how many do.
 
     A block is a module, not of torch.nn, in an nn.Sequential, such as the residual blocks of a stage. The numbers stay
     the same to the bit: random draws are repeated, and batch statistics are counted once. arXiv:1604.06174.
@@ -20,9 +20,9 @@ def checkpoint_activations(model: nn.Module) -> int:
         if isinstance(parent, nn.Sequential) and not any(name.startswith(f"{block}.") for block in chosen):
             inside = [f"{name}.{child}" for child, module in parent.named_children() if _is_block(module)]
             chosen += [path.removeprefix(".") for path in inside]
-    for path in chosen:
+    for path in chosen[::every]:
         _recompute(model.get_submodule(path))
-    return len(chosen)
+    return len(chosen[::every])
 
 
 def _is_block(module: nn.Module) -> bool:

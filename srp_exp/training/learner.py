@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -18,8 +17,10 @@ from srp_exp.errors import UserError
 from srp_exp.seeding import derive
 from srp_exp.srp import set_progress
 from srp_exp.training.distributed import SINGLE, Processes
+from srp_exp.training.exchange import Exchange
 from srp_exp.training.mixing import Mix
 
+_EXCHANGE = Exchange()
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -42,7 +43,7 @@ class StepSettings:
     ema_decay: float | None = None
     ema_warmup: bool = False
     ramp_until: float | None = None
-    compile: bool = False
+    compile: str | None = None
 
 
 class Learner:
@@ -63,14 +64,15 @@ class Learner:
         mix: Mix | None = None,
         device: torch.device,
         processes: Processes = SINGLE,
+        exchange: Exchange = _EXCHANGE,
     ) -> None:
         self.model, self.optimizer, self.lr_schedule = model, optimizer, lr_schedule
         self.settings, self.mix, self.device, self.processes = settings, mix, device, processes
         parallel = processes.size > 1
-        self._parallel = _data_parallel(model, device) if parallel else None
+        self._parallel = exchange.parallel(model, device) if parallel else None
         network = model if self._parallel is None else self._parallel
         # The model itself stays as it is, so that an evaluation computes the same in training and later.
-        self._network = torch.compile(network) if settings.compile else network
+        self._network = network if settings.compile is None else torch.compile(network, mode=settings.compile)
         self.autocast = autocast(device, settings.precision)
         # torch warns of a wrong order of calls where fp16 skips the first step, whose gradients overflowed.
         optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -239,15 +241,6 @@ class Totals:
             state = torch.stack([joined, *torch.zeros(size - 1, len(joined))])
         self.values.copy_(state[rank])
         self.of_ranks = None if size == 1 else state.to(self.values.device)
-
-
-def _data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
-    devices = [device] if device.type == "cuda" else None
-    parallel = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-    # Training reads no running statistic: they are shared when they are evaluated, not in every forward pass. Set here,
-    # since the argument has another name in newer versions of torch.
-    parallel.broadcast_buffers = False
-    return parallel
 
 
 def check_parts(batch_size: int, accumulate_steps: int, processes: int, mixes: bool) -> None:

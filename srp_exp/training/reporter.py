@@ -16,6 +16,7 @@ from srp_exp.training.dispensable import Dispensable
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import CONSOLE, LOG
 from srp_exp.training.look import Seen
+from srp_exp.training.throughput import Work
 
 STARVING = 0.1
 """Part of the time waiting for data from which the progress bar shows it."""
@@ -28,9 +29,15 @@ class Reporter:
     """
 
     def __init__(
-        self, folder: Path, introduce: Callable[[Curves], None], epochs: int, batch_size: int, progress: bool
+        self,
+        folder: Path,
+        introduce: Callable[[Curves], None],
+        epochs: int,
+        batch_size: int,
+        progress: bool,
+        work: Work | None = None,
     ) -> None:
-        self._introduce = introduce
+        self._introduce, self._work = introduce, work
         self._folder, self._epochs, self._batch_size = folder, epochs, batch_size
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -104,7 +111,7 @@ class Reporter:
         self._curves.close()
 
     def _speed(self, learner: Learner, seen: Seen) -> dict[str, float]:
-        """Since the last report: images per second, part of the time waiting for data; on CUDA the peak memory."""
+        """Since the last report: images per second, part of the time waiting for data; on CUDA memory and work."""
         step, then, waited_before = self._clock
         seconds = seen.time - then
         self._clock = (seen.step, seen.time, seen.waited)
@@ -116,6 +123,10 @@ class Reporter:
         if learner.device.type == "cuda":
             values["memory_gib"] = torch.cuda.max_memory_allocated(learner.device) / 2**30
             self._resources += f", {values['memory_gib']:.1f} GiB"
+        if self._work is not None:
+            values |= self._work.speeds(values["images_per_second"])
+            self._resources += f", {values['tflops']:.1f} TFLOP/s"
+            self._resources += f" ({values['mfu']:.1%} of the peak)" if "mfu" in values else ""
         return values
 
     def _write_metrics(self, learner: Learner) -> None:

@@ -51,6 +51,8 @@ def test_every_interval_in_the_schemas_can_be_read_and_holds_its_default() -> No
         ("recipe.selection=best", "dataset.val_fraction=0.1"),
         ("recipe.accumulate_steps=128",),
         ("recipe.warmup_epochs=9.5",),
+        ("compile=true", "compile_mode=max-autotune-no-cudagraphs"),
+        ("compile=true", "compile_mode=reduce-overhead", "srp=gap"),
         ("recipe.epochs=1", "recipe.warmup_epochs=0"),
         ("recipe=cifar", "lr_schedule=one_cycle", "recipe.warmup_epochs=500"),  # it has no warm-up: read by nobody
         ("recipe.ema_decay=null", "recipe.clip_norm=null", "srp.ramp_until=null"),
@@ -71,6 +73,11 @@ def test_the_last_valid_value_is_accepted(compose, overrides) -> None:
         ("recipe.selection=best", "validation part"),
         ("attention=none", "average pooling"),
         ("recipe.ema_warmup=true", "set recipe.ema_decay"),
+        ("compile_mode=reduce-overhead", "set compile=true"),
+        ("compile=true compile_mode=reduce-overhead", "srp|SRP"),
+        ("compile=true compile_mode=max-autotune srp=gap recipe.accumulate_steps=2", "recipe.accumulate_steps=1"),
+        ("ddp.static_graph=true recipe.accumulate_steps=2", "recipe.accumulate_steps=2"),
+        ("checkpoint_every_block=2", "set activation_checkpointing=true"),
         ("mode=cost dry=true", "tries out a training, not mode=cost"),
     ],
 )

@@ -109,6 +109,9 @@ def test_less_is_kept(name: str) -> None:
     plain, checkpointed = make(), make()
     assert checkpoint_activations(checkpointed) == blocks
     assert kept(checkpointed) < 0.5 * kept(plain)
+    every_second = make()
+    assert checkpoint_activations(every_second, every=2) == (blocks + 1) // 2
+    assert kept(checkpointed) < kept(every_second) < kept(plain)
 
 
 def test_blocks_stay_what_they_are() -> None:
@@ -158,7 +161,7 @@ def test_compiled_steps_are_the_same_with_it(settings: dict[str, Any], assert_sa
     learners = []
     for checkpointed in (False, True):
         torch.compiler.reset()
-        learner = make_learner(small, checkpointed, compile=True, **settings)
+        learner = make_learner(small, checkpointed, compile="default", **settings)
         for step in range(3):
             learner.train_step(batch_of(step))
         learners.append(learner)

@@ -359,7 +359,7 @@ def test_a_step_draws_by_seed_and_number_alone(make_learner: MakeLearner, batche
 
 def test_what_is_evaluated_is_never_compiled(make_learner: MakeLearner) -> None:
     """A later evaluation of the checkpoint isn't either, and gives the same bits."""
-    learner = make_learner(compile=True)
+    learner = make_learner(compile="default")
     assert learner._network is not learner.model
     assert learner.evaluated_model is learner.model
     assert learner.model._compiled_call_impl is None

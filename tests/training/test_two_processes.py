@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from srp_exp.datasets import Batch
 from srp_exp.training.distributed import SINGLE, Processes, connected
+from srp_exp.training.exchange import Exchange
 from srp_exp.training.learner import Learner, StepSettings, check_parts
 from srp_exp.training.mixing import CutMix, MixUp
 
@@ -29,6 +30,7 @@ Case = tuple[int, float | None, float | None, str, str]
 CASES: list[Case] = list(
     itertools.product((1, 2, 3, 4, 5), (None, 0.6), (None, 0.05), ("fp32", "bf16"), ("none", "mixup"))
 )
+WATCHED: Case = (1, None, None, "fp32", "none")
 CASES += [(parts, 0.6, 0.05, "fp32", "cutmix") for parts in (1, 4)]
 
 
@@ -48,7 +50,12 @@ def batch_of(step: int, rank: int, size: int) -> Batch:
     return Batch(images[rank::size], labels[rank::size], torch.arange(BATCH)[rank::size])
 
 
-def make_learner(case: Case, processes: Processes, model: nn.Module | None = None) -> Learner:
+def make_learner(
+    case: Case,
+    processes: Processes,
+    model: nn.Module | None = None,
+    exchange: Exchange = Exchange(),  # noqa: B008
+) -> Learner:
     accumulate_steps, ema_decay, clip_norm, precision, mixing = case
     model = network() if model is None else model
     optimizer = SGD(model.parameters(), lr=0.3, momentum=0.9)
@@ -58,12 +65,14 @@ def make_learner(case: Case, processes: Processes, model: nn.Module | None = Non
     )  # fmt: skip
     schedule = LambdaLR(optimizer, lambda step: 1.0)
     cpu = torch.device("cpu")
-    return Learner(model, optimizer, schedule, settings, mix=MIXES[mixing], device=cpu, processes=processes)
+    return Learner(
+        model, optimizer, schedule, settings, mix=MIXES[mixing], device=cpu, processes=processes, exchange=exchange
+    )
 
 
-def train(case: Case, processes: Processes) -> list[dict[str, Any]]:
+def train(case: Case, processes: Processes, exchange: Exchange = Exchange()) -> list[dict[str, Any]]:  # noqa: B008
     """What each step left: the gradients that the optimizer got, the norm, the losses so far, the average's weights."""
-    learner = make_learner(case, processes)
+    learner = make_learner(case, processes, exchange=exchange)
     left = []
     gradients: list[Tensor] = []
     learner.optimizer.register_step_pre_hook(
@@ -129,6 +138,13 @@ def exchanges(processes: Processes) -> tuple[int, float]:
     return sum(reduced), float(model.seen)
 
 
+EXCHANGES = {
+    "small buckets": Exchange(bucket_mb=0.001),
+    "static graph": Exchange(static_graph=True),
+    "bf16": Exchange(bf16_gradients=True),
+}
+
+
 def one_of_two(rank: int, folder: str, port: int) -> None:
     import os
 
@@ -139,6 +155,7 @@ def one_of_two(rank: int, folder: str, port: int) -> None:
     }  # fmt: skip
     with connected(torch.device("cpu")) as processes:
         results = {"steps": [train(case, processes) for case in CASES], "bad": first_bad_step(processes)}
+        results["exchanged"] = {name: train(WATCHED, processes, how) for name, how in EXCHANGES.items()}
         torch.save({**results, "exchanges": exchanges(processes)}, Path(folder) / f"{rank}.pt")
 
 
@@ -169,6 +186,17 @@ def test_two_processes_make_the_steps_of_one(two: list[dict[str, Any]], number: 
             assert step["totals"]["samples"] == expected["totals"]["samples"]
     assert two[0]["steps"][number][-1]["totals"] == two[1]["steps"][number][-1]["totals"]
     assert np.isfinite(alone[-1]["totals"]["loss"])
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_however_gradients_are_sent_they_are_those_of_one(two: list[dict[str, Any]], name: str) -> None:
+    alone = train(WATCHED, SINGLE)[0]["gradients"]
+    for found in two:
+        sent = found["exchanged"][name][0]["gradients"]
+        torch.testing.assert_close(
+            sent, alone, rtol=1e-2 if name == "bf16" else 1e-4, atol=1e-3 if name == "bf16" else 1e-6
+        )
+        assert (name == "bf16") == any((a - b).abs().max() > 1e-5 for a, b in zip(sent, alone, strict=True))
 
 
 def test_the_first_bad_step_is_that_of_the_rank_which_was_first(two: list[dict[str, Any]]) -> None:

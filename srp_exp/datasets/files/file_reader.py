@@ -30,7 +30,11 @@ _BATCHES_AHEAD = 2  # of each worker
 
 
 class FileReader:
-    """Reads a split of files; its workers stay from epoch to epoch. seed: of its augmentation; None: there is none."""
+    """Reads a split of files. seed: of its augmentation; None: there is none.
+
+    The workers of training stay from epoch to epoch; those of an evaluation end with it, so that never more than two
+    pools of them exist, of which one waits.
+    """
 
     def __init__(self, dataset: DataSet, split: FileSplit, placement: Placement, seed: int | None):
         augmentation = dataset.augmentation
@@ -47,7 +51,7 @@ class FileReader:
             num_workers=workers,
             worker_init_fn=_start_worker,
             prefetch_factor=_BATCHES_AHEAD if workers else None,
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0 and seed is not None,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # the DataLoader draws from it, and would from torch's own
         )

@@ -1,0 +1,33 @@
+"""TFLOP/s and the part of the peak, by hand, for devices as CUDA names them."""
+
+import pytest
+
+from srp_exp.training.throughput import Work, peak_tflops
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "tf32", "peak"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "bf16", False, 312),
+        ("NVIDIA A100-SXM4-80GB", "fp32", True, 156),
+        ("NVIDIA A100-PCIE-40GB", "fp32", False, 19.5),
+        ("NVIDIA H100 80GB HBM3", "bf16", True, 989),
+        ("NVIDIA H100 PCIe", "bf16", False, 756),
+        ("NVIDIA H200", "fp16", False, 989),
+        ("NVIDIA L4", "bf16", False, 121),
+        ("NVIDIA L40S", "bf16", False, 362),
+        ("Tesla V100-SXM2-32GB", "fp16", False, 125),
+        ("NVIDIA GeForce RTX 4090", "fp32", True, 82.6),
+        ("NVIDIA A10G", "bf16", False, None),
+        ("Another", "bf16", False, None),
+    ],
+)
+def test_peaks_are_those_of_the_data_sheets(name: str, precision: str, tf32: bool, peak: float | None) -> None:
+    assert peak_tflops(name, precision, tf32) == peak
+
+
+def test_the_work_of_resnet50_on_two_a100() -> None:
+    """4.1 G multiply-adds an image: 2,500 images a second are 61.5 TFLOP/s, a tenth of 624."""
+    speeds = Work.of(4_100_000_000, 312.0, 2).speeds(2500.0)
+    assert speeds == {"tflops": pytest.approx(61.5), "mfu": pytest.approx(61.5 / 624)}
+    assert Work.of(10**9, None, 8).speeds(1000.0) == {"tflops": pytest.approx(6.0)}
