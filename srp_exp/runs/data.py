@@ -7,13 +7,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.errors import UserError
-from srp_exp.files import cache_folder, stamp, write_atomically
+from srp_exp.files import cache_folder, write_atomically
+from srp_exp.remembered import keep, known
 from srp_exp.runs.folder import DATA, reading
 
 Digests = Mapping[str, str]
@@ -46,24 +48,14 @@ def remember_digests(dataset: DictConfig, digests: Digests, read_from: tuple[str
     """Keep the digests of the set of a configuration until one of the files and folders it was read from changes."""
     if read_from is None:
         return
-    stamps = [stamp(Path(place)) for place in read_from]
-    file = _file(dataset)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json.dumps({"stamps": stamps, "digests": dict(digests)}).encode())
-    except OSError:
-        return  # the next start takes them again
+    with suppress(OSError):  # the next start takes them again
+        keep(_file(dataset), "", list(read_from), {"digests": dict(digests)})
 
 
 def known_digests(dataset: DictConfig) -> Digests | None:
     """What was remembered, if no file has changed since; None where the set has to be opened."""
-    try:
-        known = json.loads(_file(dataset).read_text())
-        if all(stamp(Path(found[0])) == found for found in known["stamps"]):
-            return dict(known["digests"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        pass
-    return None
+    found = known(_file(dataset), "")
+    return None if found is None else dict(found["digests"])
 
 
 def _file(dataset: DictConfig) -> Path:
@@ -71,4 +63,4 @@ def _file(dataset: DictConfig) -> Path:
     reads_files = plain.keys() & {"root", "own"}  # whose places may be relative
     key = json.dumps([os.getcwd() if reads_files else "", plain], sort_keys=True)  # noqa: PTH109
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
-    return cache_folder(plain.get("cache_dir")) / "digests" / f"{name}.json"
+    return cache_folder(plain.get("cache_dir")) / "digests" / f"{name}.zip"

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from srp_exp.datasets.files.source import FolderSource, ImageSource, encoded_texts
 from srp_exp.datasets.files.table_source import TableSource
-from srp_exp.datasets.remembered import Arrays
 from srp_exp.datasets.split import held_out
 from srp_exp.errors import MissingFileError, UserError, first_few
+from srp_exp.remembered import Arrays
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.measure import channel_statistics, find_corrupt, hold_in_memory
 from srp_exp.datasets.labels import check_classes
-from srp_exp.datasets.remembered import index_file, remembered
 from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, check_counts, look_up_files
 from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
 from srp_exp.datasets.sets.search import find_home
 from srp_exp.errors import MissingFileError, first_few
+from srp_exp.remembered import index_file, remembered
 
 LOG = logging.getLogger("srp_exp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as of most pretrained weights
@@ -92,7 +92,7 @@ class PictureSet(FileSet):
         read_from = [*catalogue.read_from, *(path for split in splits.values() for path in split.source.probes())]
 
         def found_out(what: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-            file, places = index.with_name(f"{index.stem}-{what}.npz"), np.array([str(path) for path in read_from])
+            file, places = index.with_name(f"{index.stem}-{what}.zip"), np.array([str(path) for path in read_from])
             return remembered(file, key, lambda: {"read_from": places, "found": make()})["found"]
 
         if on_corrupt == "skip":
