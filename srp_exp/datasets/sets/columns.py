@@ -67,6 +67,8 @@ def find_columns(
     labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]
     labels = labels or [field.name for field in others if _read_as(field.type) is not None]
     label = label or _only(place, schema, labels, "label", "labels as integers or texts")
+    if label == image:
+        raise UserError(f"dataset.label_column={label}: {place} has the images there; choose another column")
     return Columns(image, label, split, in_table, _class_names(schema, label))
 
 

@@ -206,7 +206,7 @@ def _header(file: Path) -> tuple[list[str], str]:
     """The names of the columns of a CSV file, and what separates them."""
     with file.open(newline="", encoding="utf-8-sig") as opened:
         line = opened.readline()
-        separator = max(",;\t", key=line.count)
+        separator = max(",;\t|", key=line.count)
         opened.seek(0)
         rows = csv.reader(opened, delimiter=separator)
         names = next(rows, [])
@@ -266,18 +266,25 @@ def _damage_named(file: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # nearly anything, on damaged files
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        behind = _behind(error)
+        if isinstance(behind, OSError) and behind.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"{file}: no room to keep its images ({error}); make room, or set dataset.cache_dir"
+                f"{file}: no room to keep its images ({behind}); make room, or set dataset.cache_dir"
             ) from None
+        if isinstance(behind, UnicodeError):
+            raise UserError(f"{file}: not text in UTF-8 ({behind}); save it as UTF-8") from None
         raise UserError(f"{file}: not a readable table ({_reason(error)}); fetch or write it again") from None
+
+
+def _behind(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _reason(error: BaseException) -> str:
     """The first line of what was behind an error."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return next(iter(str(_behind(error)).strip().splitlines()), "") or type(_behind(error)).__name__
 
 
 def _to_disk(file: Path) -> None:

@@ -1,6 +1,7 @@
 """Data sets in tables: parquet, Arrow, CSV and JSON files with images or the names of image files."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from srp_exp.datasets.sets.columns import Columns, file_names, find_columns, has
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.sets.read_tables import KINDS, Table, cells_of, image_digests, read_schema, read_table
 from srp_exp.datasets.sets.table_files import find_tables, locate_tables, split_of
-from srp_exp.errors import UserError, first_few
+from srp_exp.errors import MissingFileError, UserError, first_few
 
 
 class TableSet(PictureSet):
@@ -122,6 +123,9 @@ def catalogue_of(
         )
     test = chosen or next((split for split in ("test", "val") if split in parts), None)
     train, test_part = divide(listed("train"), None if test is None else listed(test), test_fraction, split_seed, home)
+    if train.cells is None and len(both := np.intersect1d(train.paths, test_part.paths)):
+        files = first_few([os.fsdecode(path) for path in both.tolist()])
+        notes.append(f"{home}: {len(both):,} files are in train and in the test part ({files})")
     return Catalogue(train, test_part, names, (), tuple(notes))
 
 
@@ -166,11 +170,8 @@ def _listing(part: _Part, columns: Columns, labels: NDArray[np.int64], home: Pat
     """The images of a split, with their places in Arrow files, or the files that are named."""
     named = [file_names(table, columns.image) for table in part.tables]
     if all(names is not None for names in named):
-        paths = [
-            str(table.folder / name) for table, names in zip(part.tables, named, strict=True) for name in names or ()
-        ]
-        below = [path.removeprefix(f"{home}/") for path in paths]
-        return replace(listing([below[row] for row in part.rows.tolist()], labels), index=part.rows)
+        rows = [(table, name) for table, names in zip(part.tables, named, strict=True) for name in names or ()]
+        return _files_of([rows[row] for row in part.rows.tolist()], part, columns, labels, home)
     digests = [table.digests if len(table.digests) else image_digests([table], columns.image) for table in part.tables]
     files, places, cells = cells_of(part.tables)
     return Listing(
@@ -182,3 +183,24 @@ def _listing(part: _Part, columns: Columns, labels: NDArray[np.int64], home: Pat
         column=columns.image,
         content=hashlib.sha256(np.concatenate(digests)[part.rows].tobytes()).hexdigest(),
     )
+
+
+def _files_of(
+    places: Sequence[tuple[Table, str]], part: _Part, columns: Columns, labels: NDArray[np.int64], home: Path
+) -> Listing:
+    """The image files of a split. places: for each its table and its name there."""
+    paths = [os.path.normpath(table.folder.absolute() / name) for table, name in places]
+    for (table, name), path in zip(places[:1], paths, strict=False):
+        if not Path(path).is_file():
+            raise MissingFileError(
+                f"{table.place}: column {columns.image} names {name!r}, but {path} doesn't exist; names begin at the "
+                f"folder of the table, have / between folders and end as the files do"
+            )
+    label_of: dict[str, Any] = {}
+    for path, label in zip(paths, part.labels.tolist(), strict=True):
+        if label_of.setdefault(path, label) != label:
+            raise UserError(
+                f"{places[0][0].place}: {path} has the labels {label_of[path]} and {label}; remove one of its rows"
+            )
+    below = [path.removeprefix(f"{home.absolute()}/") for path in paths]
+    return replace(listing(below, labels), index=part.rows)

@@ -117,6 +117,23 @@ def test_a_test_table_without_labels_is_left_out_and_said(home, caplog, monkeypa
     assert f"{home / 'test.csv'}: has no labels" in caplog.text
 
 
+def test_a_file_in_both_parts_is_said_and_a_relative_table_is_read(home, caplog, monkeypatch):
+    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    monkeypatch.chdir(home)
+    table = columns(file=["images/0.jpg", "images/1.jpg", *FILES[2:6], "./images/0.jpg", "images/../images/1.jpg"])
+    write_csv(home / "labels.csv", rows_of(table | {"species": list("xyxyxyxy")}))
+    for root in ("labels.csv", "."):
+        caplog.clear()
+        assert open_table(root).train.source.read(1) == encoded("rgb", 1)
+        assert "2 files are in train and in the test part" in caplog.text
+
+
+def test_an_image_column_has_no_labels(home):
+    pq.write_table(pa.table({"image": [b"x"] * 2, "label": [0, 1]}), home / "a.parquet")
+    with pytest.raises(UserError, match=r"^dataset\.label_column=image: .* has the images there"):
+        open_table(home, label_column="image")
+
+
 def test_kinds_and_splits_that_contradict_are_refused(home):
     write_csv(home / "train.csv", rows_of(columns(split=None)))
     pq.write_table(pa.table(columns(split=None)), home / "train.parquet")
@@ -145,6 +162,9 @@ WRONG = {  # a CSV's rows, and what is said
     "other split": ([["file", "species", "split"], [FILES[0], "x", "holdout"]], "column split has 'holdout'"),
     "no train": ([["file", "species", "split"], [FILES[0], "x", "test"]], "column split has no row of train"),
     "absent files": ([["file", "species"], *([name, "x"] for name in [*FILES, "no.jpg"])], "listed files are absent"),
+    "another base": ([["file", "species"], *([name[7:], "x"] for name in FILES)], "file names '0.jpg', but"),
+    "of Windows": ([["file", "species"], *([name.replace("/", chr(92)), "x"] for name in FILES)], "have / between"),
+    "two labels": ([["file", "species"], *([name, "x"] for name in FILES), [FILES[2], "y"]], "has the labels x and y"),
     "no file name": ([["file", "species"], [FILES[0], "x"], ["", "y"]], r"labels\.csv#1: has no file name"),
 }  # fmt: skip
 
@@ -162,6 +182,7 @@ def test_what_is_wrong_with_a_table_is_one_line(home, wrong):
     ("name", "content"),
     [
         ("latin.csv", "file,species\nimages/0.jpg,Häher\n".encode("latin-1")),
+        ("utf16.csv", "file,species\nimages/0.jpg,x\n".encode("utf-16")),
         ("cut.json", b'[{"file": "images/0.jpg", "species": '),
         ("mixed.json", b'[{"file": "images/0.jpg", "species": 1}, {"file": "images/1.jpg", "species": "x"}]'),
         ("nested.json", b'{"data": [{"file": "images/0.jpg", "species": "x"}]}'),
