@@ -4,6 +4,8 @@
 
 prints, for each network, schedule and sharing, the operations that torch dispatches in forward and backward with global
 average pooling and with SRP, and their ratio; and the same without those that only look at memory otherwise (views).
+Then the computing operations of a batch of 128 CIFAR-shaped images held in memory, whose augmentation a GPU makes for
+several batches at once.
 """
 
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.backbones.resnet import build
+from srp_exp.datasets import ImageSet, Placement, Split
+from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.srp import Schedule, apply_srp, remove_srp
 from srp_exp.srp.region import SHARES, Share
 from srp_exp.srp.schedule import Fixed, Linear
@@ -68,6 +72,31 @@ def compare(network: str, schedule: Schedule, share: Share) -> tuple[Counted, Co
     return with_srp, training_step(net, side)
 
 
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "crop and flip": {"crop_padding": 4, "flip": True},
+    "RandAugment": {"rand_augment": 9},
+    "TrivialAugment": {"trivial_augment": True},
+    "colour jitter": {"color_jitter": 0.4},
+    "all of them but TrivialAugment": {"crop_padding": 4, "flip": True, "rand_augment": 9, "color_jitter": 0.4},
+}
+
+
+def operations_of_a_batch(
+    augmentation: dict[str, Any], together: int, batches: int = 40, batch_size: int = 128
+) -> float:
+    """Computing operations of a batch where `together` batches are augmented at once; reading it counts."""
+    images = torch.randint(256, (batches * batch_size, 3, 32, 32), dtype=torch.uint8)
+    split = Split(images, torch.arange(len(images)) % 2, torch.arange(len(images)))
+    made = ImageSet(split, split, ("a", "b"), (0.5,) * 3, (0.2,) * 3, Augmentation(**augmentation))
+    reader = made.reader(split, Placement(), 0)
+    reader.batches_together = lambda batch_size: together  # type: ignore[method-assign]
+    counted = Counted()
+    with counted:
+        for _ in reader.batches(0, list(torch.arange(len(images)).split(batch_size))):
+            pass
+    return counted.computing / batches
+
+
 def main() -> None:
     print("| network | schedule | share | gap | SRP | ratio | computing: gap | SRP | ratio |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -78,6 +107,10 @@ def main() -> None:
                 counts = [(gap.operations, srp.operations), (gap.computing, srp.computing)]
                 cells = " | ".join(f"{a} | {b} | {b / a:.3f}" for a, b in counts)
                 print(f"| {network} | {name} | {share} | {cells} |")
+    print("\n| augmentation | operations of a batch | made for 40 batches at once |\n| --- | ---: | ---: |")
+    for name, augmentation in AUGMENTATIONS.items():
+        alone, together = (operations_of_a_batch(augmentation, number) for number in (1, 40))
+        print(f"| {name} | {alone:.0f} | {together:.1f} |")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,22 @@ def test_nothing_waits_for_the_device(learner_of, precision: str, mixing: str, o
     assert learner.step == 4
 
 
+@pytest.mark.parametrize("augmentation", ["rand_augment=9", "trivial_augment=true", "color_jitter=0.4", "cutout=4"])
+def test_augmentation_waits_for_nothing_and_is_that_of_the_cpu(compose, augmentation: str) -> None:
+    pictures = []
+    for name in ("cuda", "cpu"):
+        config = OmegaConf.create(plain_values(compose(*TINY, f"dataset.augmentation.{augmentation}")))
+        batches = build_data(config, build_device(name)).training_batches(8, 0).epoch(0)
+        seen = [next(batches)]
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            seen += batches
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        pictures.append(torch.cat([batch.images for batch in seen]).cpu())
+    assert (pictures[0] - pictures[1]).abs().max() < 1.5 / 255 / 0.2  # in units of the deviation: 1 of 255
+
+
 @pytest.mark.parametrize("overrides", [
     ("precision=bf16",), ("precision=fp16",), ("channels_last=false",), ("tf32=true", "cudnn_benchmark=true"),
     ("speed=fast",), ("speed=fast", "activation_checkpointing=true"),

@@ -23,22 +23,22 @@ def gates(subject: Subject) -> dict[str, Any]:
 
 
 class GateMeasure:
-    """Measures of the matrix (N, G) of gates, one row for each image; summed up in float64."""
+    """Measures of the matrix (N, G) of gates, one row for each image; summed up in float64, on the device."""
 
     def __init__(self) -> None:
         self._images = 0
         self._sum = self._squares = torch.zeros(())  # by gate, (G,)
-        self._over_channels, self._gap = 0.0, 0.0
+        self._over_channels = self._gap = torch.zeros((), dtype=torch.float64)
         self._regions = RegionPool(SCALE)
 
     def add(self, call: AttentionCall, labels: Tensor) -> None:
         gate = call.gate.double()
         from_regions = call.gate_with(self._regions).double()
         self._images += len(gate)
-        self._sum = self._sum + gate.sum(0).cpu()
-        self._squares = self._squares + gate.square().sum(0).cpu()
-        self._over_channels += gate.var(1, correction=0).sum().item()
-        self._gap += (from_regions - gate).abs().mean(1).sum().item()
+        self._sum = gate.sum(0) + self._sum
+        self._squares = gate.square().sum(0) + self._squares
+        self._over_channels = gate.var(1, correction=0).sum() + self._over_channels
+        self._gap = (from_regions - gate).abs().mean(1).sum() + self._gap
 
     def values(self) -> dict[str, float]:
         mean = self._sum / self._images
@@ -46,6 +46,6 @@ class GateMeasure:
         return {
             "mean": float(mean.mean()),
             "variance_over_images": float(over_images.mean()),
-            "variance_over_channels": self._over_channels / self._images,
-            "region_gap": self._gap / self._images,
+            "variance_over_channels": float(self._over_channels) / self._images,
+            "region_gap": float(self._gap) / self._images,
         }

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from srp_exp.evaluation.attention_calls import AttentionCall, measure_attention
@@ -14,29 +15,36 @@ def responses(subject: Subject) -> dict[str, Any]:
 
 
 class ResponseMeasure:
-    """Means over all maps (H, W) of all images and channels for which a value is defined."""
+    """Means over all maps (H, W) of all images and channels for which a value is defined; summed up on the device."""
 
     def __init__(self) -> None:
-        self._maps, self._positive, self._nonzero = 0, 0, 0
-        self._half_maximum, self._participation = 0.0, 0.0
+        self._maps = 0
+        self._positive = self._nonzero = torch.zeros((), dtype=torch.int64)
+        self._half_maximum = self._participation = torch.zeros((), dtype=torch.float64)
 
     def add(self, call: AttentionCall, labels: Tensor) -> None:
         maps = call.feature_map.float().flatten(-2).flatten(0, -2)  # (B * C, H * W)
         positive = maps.amax(-1) > 0
         nonzero = maps.abs().amax(-1) > 0
         self._maps += len(maps)
-        self._positive += int(positive.sum())
-        self._nonzero += int(nonzero.sum())
-        self._half_maximum += half_maximum_share(maps[positive]).double().sum().item()
-        self._participation += participation_ratio(maps[nonzero]).double().sum().item()
+        self._positive = positive.sum() + self._positive
+        self._nonzero = nonzero.sum() + self._nonzero
+        self._half_maximum = _sum(half_maximum_share(maps), positive) + self._half_maximum
+        self._participation = _sum(participation_ratio(maps), nonzero) + self._participation
 
     def values(self) -> dict[str, float]:
         nan = float("nan")
+        positive, nonzero = int(self._positive), int(self._nonzero)
         return {
-            "half_maximum_share": self._half_maximum / self._positive if self._positive else nan,
-            "participation_ratio": self._participation / self._nonzero if self._nonzero else nan,
-            "silent_share": 1 - self._positive / self._maps,
+            "half_maximum_share": float(self._half_maximum) / positive if positive else nan,
+            "participation_ratio": float(self._participation) / nonzero if nonzero else nan,
+            "silent_share": 1 - positive / self._maps,
         }
+
+
+def _sum(values: Tensor, counted: Tensor) -> Tensor:
+    """Of those that are counted, in float64; picking them out would wait for the device."""
+    return values.double().where(counted, 0.0).sum()
 
 
 def half_maximum_share(maps: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ CORRUPTIONS: dict[str, Change] = {"noise": noise, "blur": blur, "contrast": cont
 def robustness(subject: Subject) -> dict[str, Any]:
     """Top-1 accuracies: of the images as they are, occluded, with each corruption, and the mean of the corruptions."""
     changes: dict[str, Change] = {"clean": lambda images, _: images, "occluded": occlude, **CORRUPTIONS}
-    right, count = dict.fromkeys(changes, 0), 0
+    right, count = {name: torch.zeros((), dtype=torch.int64) for name in changes}, 0
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (subject.mean, subject.std))
     for step, batch in enumerate(subject.batches()):
         inputs, labels = batch.images, batch.labels
@@ -65,7 +65,7 @@ def robustness(subject: Subject) -> dict[str, Any]:
             changed = change(images, generator(subject.seed, "robustness", step, number))
             with subject.autocast:
                 logits = subject.model((changed.clamp(0, 1) - mean) / std if name != "clean" else inputs)
-            right[name] += int((logits.argmax(1) == labels).sum())
-    accuracies = {f"{name}_top1": hits / count for name, hits in right.items()}
+            right[name] = (logits.argmax(1) == labels).sum() + right[name]
+    accuracies = {f"{name}_top1": int(hits) / count for name, hits in right.items()}
     corrupted = sum(accuracies[f"{name}_top1"] for name in CORRUPTIONS) / len(CORRUPTIONS)
     return {"summary": {**accuracies, "corrupted_top1": corrupted}}

@@ -19,6 +19,7 @@ from srp_exp.srp import set_progress
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.exchange import Exchange
 from srp_exp.training.mixing import Mix
+from srp_exp.training.throughput import Stopwatch
 
 _EXCHANGE = Exchange()
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -86,6 +87,7 @@ class Learner:
         # The totals at the last report, from which the next one counts.
         self.reported = dict.fromkeys(("loss", "correct", "samples"), 0.0)
         self.gradient_norm = torch.zeros((), device=device)
+        self.stopwatch = Stopwatch(device)
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -109,19 +111,20 @@ class Learner:
         images, targets = batch.images, batch.labels
         if self.mix is not None:
             images, targets = self.mix(images, targets, derive(seed, "mixing", self.step))
-        self._compute_gradients(images, targets)
+        self._compute_gradients(images, targets, watch)
         self.last_lr = self.lr
         self._update_weights(watch)
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.model, self.step)
 
-    def _compute_gradients(self, images: Tensor, targets: Tensor) -> None:
+    def _compute_gradients(self, images: Tensor, targets: Tensor, watch: bool) -> None:
         """The gradient of the mean loss over the batches of all processes, one part of the batch after the other."""
         parts = list(zip(*(t.tensor_split(self.settings.accumulate_steps) for t in (images, targets)), strict=True))
         for number, (part, target) in enumerate(parts, 1):
             with self._exchange(number == len(parts)):
-                with self.autocast:
+                timed = len(part) if watch and number == 1 and self.processes.size > 1 else 0
+                with self.autocast, self.stopwatch.over(timed):
                     logits = self._network(part)
                     loss = F.cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
                 self.scaler.scale(loss * (len(part) / len(images))).backward()

@@ -25,6 +25,7 @@ class Seen:
     lr: of the step. waited: seconds that this process waited for data in the epoch. time: when the look was started.
     is_report: whether it is to be reported. totals: of the epoch so far. gradient_norm: of the last step that was
     watched. scale: of the loss, with fp16. saves: whether the time has come to save. signal: 0 for none.
+    rates: by process, images per second of a forward pass; 0 where it isn't known yet.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Seen:
     scale: float
     saves: bool
     signal: int
+    rates: tuple[float, ...]
 
 
 class Looks:
@@ -59,7 +61,11 @@ class Looks:
         last_step, last_time = self._last
         every = max(1, int(_SECONDS * (step - last_step) / max(now - last_time, 1e-9)))
         self._last = (step, now)
-        self._begun.append(_Look(self._learner, [signal, saves, step, every], lr, waited, now, is_report))
+        self._begun.append(
+            _Look(
+                self._learner, [signal, saves, step, every, self._learner.stopwatch.rate()], lr, waited, now, is_report
+            )
+        )
 
     def read(self, at_once: bool) -> Iterator[Seen]:
         """What is known by now: all that was started where it's needed `at_once`, or else all but the last look."""
@@ -95,14 +101,14 @@ class _Look:
         rows = self._numbers.tolist()
         if self._is_one:
             rows = [[*self._own, *rows[0]]]
-        signals, saves, steps, every = zip(*(row[:4] for row in rows), strict=True)
+        signals, saves, steps, every, rates = zip(*(row[:5] for row in rows), strict=True)
         if len(set(steps)) > 1:
             raise ProcessError(f"the processes are at different steps: {', '.join(f'{step:.0f}' for step in steps)}")
-        *totals, norm, scale = zip(*(row[4:] for row in rows), strict=True)
+        *totals, norm, scale = zip(*(row[5:] for row in rows), strict=True)
         joined = Totals.join(list(zip(*totals, strict=True)))
         seen = Seen(
             int(steps[0]), *self._of_host, totals=joined, gradient_norm=norm[0], scale=scale[0],
-            saves=any(saves), signal=int(max(signals)),
+            saves=any(saves), signal=int(max(signals)), rates=rates,
         )  # fmt: skip
         return seen, int(every[0])
 

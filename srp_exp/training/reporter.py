@@ -16,7 +16,7 @@ from srp_exp.training.dispensable import Dispensable
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import CONSOLE, LOG
 from srp_exp.training.look import Seen
-from srp_exp.training.throughput import Work
+from srp_exp.training.throughput import Work, slowest
 
 STARVING = 0.1
 """Part of the time waiting for data from which the progress bar shows it."""
@@ -127,6 +127,9 @@ class Reporter:
             values |= self._work.speeds(values["images_per_second"])
             self._resources += f", {values['tflops']:.1f} TFLOP/s"
             self._resources += f" ({values['mfu']:.1%} of the peak)" if "mfu" in values else ""
+        if apart := slowest(seen.rates):
+            self._resources += f", {apart}"
+            values["slowest_over_fastest"] = min(seen.rates) / max(seen.rates)
         return values
 
     def _write_metrics(self, learner: Learner) -> None:

@@ -1,7 +1,12 @@
-"""How fast a training is beside what its GPUs can do: TFLOP/s, and MFU, the part of their peak."""
+"""How fast a training is: its TFLOP/s, MFU, the part of its GPUs' peak, and which process is slow."""
 
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 _PEAKS = {
     "B200": (2250.0, 1125.0, 75.0),
@@ -51,3 +56,40 @@ class Work:
         """tflops, and mfu where the peak is known."""
         tflops = images_per_second * self.flops / 1e12
         return {"tflops": tflops} | ({} if self.peak is None else {"mfu": tflops / self.peak})
+
+
+class Stopwatch:
+    """Images per second of what runs inside `over`, such as a forward pass, which waits for no other process."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._images = device, 0
+        self._seconds = 0.0
+        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+
+    @contextmanager
+    def over(self, images: int) -> Iterator[None]:
+        """Measure, where there are images. Nothing waits for the device."""
+        if not images:
+            yield
+            return
+        start = time.perf_counter()
+        if self._device.type == "cuda":
+            self._events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            self._events[0].record()
+        yield
+        if self._events is not None:
+            self._events[1].record()
+        self._seconds, self._images = time.perf_counter() - start, images
+
+    def rate(self) -> float:
+        """Of what was measured last; 0 where that isn't known yet."""
+        if self._events is not None:
+            self._seconds = self._events[0].elapsed_time(self._events[1]) / 1e3 if self._events[1].query() else 0.0
+        return self._images / self._seconds if self._seconds else 0.0
+
+
+def slowest(rates: tuple[float, ...]) -> str:
+    """How far the rates of the processes are apart, and which is the lowest; "" for one, or where one isn't known."""
+    if len(rates) == 1 or not all(rates):
+        return ""
+    return f"forward passes of {min(rates):,.0f} (process {rates.index(min(rates))}) to {max(rates):,.0f} img/s"

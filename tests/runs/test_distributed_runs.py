@@ -292,16 +292,42 @@ if rank == 1:
 """A machine whose view of a shared disk is behind: rank 0 alone reads checkpoints."""
 
 
-def test_rank_0_reads_for_all(place, tmp_path) -> None:
+SLOW = """
+if rank == 0:
+    import time
+    from srp_exp.training import checkpoints
+    write = checkpoints.write
+    def slowly(path, content):
+        time.sleep(1.0)
+        write(path, content)
+    checkpoints.write = slowly
+if rank == 1:
+    from srp_exp.training.interruption import Interruption
+    leave = Interruption.leave
+    def telling(self, number):
+        saved = [str(path) for path in Path(SAVED).glob("*/checkpoints/step-*")]
+        Path(os.environ["OBSERVATIONS"], "left").write_text(" ".join(saved))
+        leave(self, number)
+    Interruption.leave = telling
+"""
+"""A disk that takes its time; rank 1 tells what was saved when it leaves, for which a cluster may end the job."""
+
+
+def test_rank_0_saves_before_others_leave_and_reads_for_all(place, tmp_path) -> None:
     command = (
         *TINY, *NO_BATCH_NORM, "checkpoint.every_steps=4", "seed=6", "dataset.val_fraction=0.2",
         "recipe.selection=best", f"output_dir={tmp_path}",
     )  # fmt: skip
-    process = start_two(place, *command, program="observed", ACT="if step == 10: os.kill(os.getpid(), signal.SIGTERM)")
+    process = start_two(
+        place, *command, program="observed", ACT="if step == 10 and rank == 1: os.kill(os.getpid(), signal.SIGUSR1)",
+        BEFORE=f"from pathlib import Path; import os; SAVED = {str(tmp_path / 'runs')!r}" + SLOW,
+    )  # fmt: skip
     printed = end(process)
     assert process.returncode != 0
     folder = the_run(tmp_path)
-    assert len(list((folder / "checkpoints").glob("step-*.pt"))) == 2, printed
+    saved = max((folder / "checkpoints").glob("step-*.pt"))
+    assert saved.name > "step-000000009.pt", printed
+    assert str(saved) in (place / "left").read_text()
     two(place, *command, program="observed", BEFORE=BLIND)
     assert (folder / "results.json").exists()
     assert "resumed after step " in (folder / "run.log").read_text()

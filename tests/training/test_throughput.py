@@ -1,8 +1,12 @@
 """TFLOP/s and the part of the peak, by hand, for devices as CUDA names them."""
 
-import pytest
+from types import SimpleNamespace
 
-from srp_exp.training.throughput import Work, peak_tflops
+import pytest
+import torch
+
+from srp_exp.training import throughput
+from srp_exp.training.throughput import Stopwatch, Work, peak_tflops, slowest
 
 
 @pytest.mark.parametrize(
@@ -31,3 +35,16 @@ def test_the_work_of_resnet50_on_two_a100() -> None:
     speeds = Work.of(4_100_000_000, 312.0, 2).speeds(2500.0)
     assert speeds == {"tflops": pytest.approx(61.5), "mfu": pytest.approx(61.5 / 624)}
     assert Work.of(10**9, None, 8).speeds(1000.0) == {"tflops": pytest.approx(6.0)}
+
+
+def test_the_slowest_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    watch = Stopwatch(torch.device("cpu"))
+    assert watch.rate() == 0
+    for images, seconds in ((8, 2.0), (0, 5.0)):  # the second isn't measured
+        with watch.over(images):
+            now[0] += seconds
+    assert watch.rate() == 4.0
+    assert slowest((4.0,)) == slowest((4.0, 0.0)) == ""
+    assert slowest((1000.0, 1010.0, 700.4)) == "forward passes of 700 (process 2) to 1,010 img/s"

@@ -33,7 +33,7 @@ class MemoryReader:
     def batches(self, epoch: int, steps: list[Tensor]) -> Iterator[Batch]:
         if not steps:
             return
-        groups = _in_groups(steps, self._steps_together(len(steps[0])))
+        groups = _in_groups(steps, self.batches_together(len(steps[0])))
         # Transferred here and not in the steps, where it would make a GPU wait for the CPU.
         rows_of = torch.cat(steps).to(self._device).split([sum(map(len, group)) for group in groups])
         augment = None
@@ -49,7 +49,7 @@ class MemoryReader:
             for of_step, *others in zip(*parts, strict=True):
                 yield Batch(self._normalise(of_step), *others)
 
-    def _steps_together(self, batch_size: int) -> int:
+    def batches_together(self, batch_size: int) -> int:
         """How many batches are cut out and augmented at once: several where a GPU is bound by launches."""
         if self._device.type == "cpu":
             return 1  # a batch stays in the cache

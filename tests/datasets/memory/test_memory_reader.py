@@ -208,7 +208,7 @@ class Launches(TorchDispatchMode):
 def of_launches(dataset: Any, monkeypatch: pytest.MonkeyPatch, together: int) -> tuple[list[Any], int, Counter[str]]:
     """The batches of an epoch of which `together` are augmented at once; launches, and waits after the first batch."""
     with monkeypatch.context() as patch:
-        patch.setattr(MemoryReader, "_steps_together", lambda *_: together)
+        patch.setattr(MemoryReader, "batches_together", lambda *_: together)
         with Launches() as launches:
             epoch = BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(0)
             batches = [next(epoch)]
@@ -234,7 +234,7 @@ def test_batches_cut_out_together_are_the_same_in_few_launches_without_a_wait(ma
 def test_a_gpu_takes_as_many_batches_at_once_as_fit(make_set, monkeypatch):
     dataset = make_set()
     reader = dataset.reader(dataset.train, Placement(), 0)
-    assert reader._steps_together(5) == 1
+    assert reader.batches_together(5) == 1
     monkeypatch.setattr(memory_reader, "_BYTES_TOGETHER", 5 * 3 * 5 * 7 * 2 + 1)
     reader._device = torch.device("cuda")
-    assert [reader._steps_together(size) for size in (1, 5, 23)] == [10, 2, 1]
+    assert [reader.batches_together(size) for size in (1, 5, 23)] == [10, 2, 1]
