@@ -135,19 +135,25 @@ def start(overrides: tuple[str, ...], output_dir: Path, before: Change = lambda:
     output_dir.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads event files by the order of their names, which hold the second and the process id.
     time.sleep(1 - time.time() % 1)
+    arguments = ["srp-exp", *COMMON, *overrides, f"output_dir={output_dir}"]
+    return fork(train_command, arguments, output_dir / "printed.txt", before)
+
+
+def fork(command: Change, arguments: list[str], printed: Path, before: Change = lambda: None) -> Attempt:
+    """Do `before` and `command` with the command line `arguments` in a process of its own."""
     pid = os.fork()
     if pid:
         return Attempt(pid)
     code = 1
     try:
         os.setsid()
-        printed = os.open(output_dir / "printed.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(printed, 1)
-        os.dup2(printed, 2)
+        descriptor = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
         torch.set_num_threads(1)
-        sys.argv = ["srp-exp", *COMMON, *overrides, f"output_dir={output_dir}"]
+        sys.argv = arguments
         before()
-        train_command()
+        command()
         code = 0
     except BaseException:
         traceback.print_exc()

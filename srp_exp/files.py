@@ -33,9 +33,9 @@ def write_together(folder: Path, files: Mapping[str, Content]) -> None:
     written: dict[Path, Path] = {}
     try:
         for name, content in files.items():
-            temporary = folder / f".{name}.{secrets.token_hex(8)}{TEMPORARY}"
+            path, temporary = folder / name, folder / f".{name}.{secrets.token_hex(8)}{TEMPORARY}"
             with temporary.open("x+b") as file:
-                written[temporary] = folder / name
+                written[temporary] = path
                 file.write(content) if isinstance(content, bytes) else content(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -43,9 +43,11 @@ def write_together(folder: Path, files: Mapping[str, Content]) -> None:
             [*written.values()][-1].unlink(missing_ok=True)
         for temporary, path in written.items():
             temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         for temporary in written:
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk, say, which doesn't tell what it has no room for
         raise
 
 

@@ -176,4 +176,6 @@ def test_where_one_can_not_be_written_all_old_ones_stay(tmp_path: Path) -> None:
     write_together(tmp_path, {"a": b"old", "b": b"old"})
     with pytest.raises(OSError, match="No space left"):
         write_together(tmp_path, {"a": b"new", "b": fails})
+    with pytest.raises(OSError, match="results.json"):
+        write_atomically(tmp_path / "results.json", fails)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a": b"old", "b": b"old"}
