@@ -125,7 +125,9 @@ class Checkpoints:
                 other.unlink()
         except OSError as error:
             LOG.error(
-                "checkpoint %s not saved (%s): the older ones stay; it is tried again at the next interval", path, error
+                "checkpoint %s not saved (%s): the older ones stay; it is tried again at the next interval",
+                path,
+                error.strerror or error,
             )
         except Exception as error:  # a fault: the training raises it
             self._fault = error
