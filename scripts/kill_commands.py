@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from kill_harness import IMPORTED_LATE, IN_MEMORY, Attempt, Change, fork, start
+from kill_harness import COMMON, IMPORTED_LATE, IN_MEMORY, Attempt, Change, fork, start
 
 import srp_exp.files as files
 from srp_exp.__main__ import main as srp_exp
@@ -58,7 +58,8 @@ def commands(output_dir: Path) -> dict[str, Command]:
     one, other = [path.parent for path in configs if "\nseed: 0\n" in path.read_text()][:2]
     named = ["srp-exp", f"run={one}", "device=cpu"]
     compared = output_dir / "reports" / f"compare-{one.name}-{other.name}"
-    report = ["srp-report", *GRID, f"output_dir={output_dir}", "device=cpu"]
+    (reported,) = (output_dir / "reports").glob("demo*")  # by the grid, at its end
+    report = ["srp-report", *COMMON, *GRID, f"output_dir={output_dir}"]
     return {
         "eval": Command(srp_exp, [*named, "mode=eval"], one / "evaluation" / "test", "metrics.json"),
         "export": Command(
@@ -67,7 +68,7 @@ def commands(output_dir: Path) -> dict[str, Command]:
         "compare": Command(
             srp_exp, [*named, "mode=compare", f"other={other}", f"output_dir={output_dir}"], compared, "test.md"
         ),
-        "report": Command(srp_report, report, output_dir / "reports" / "demo", "report.md"),
+        "report": Command(srp_report, report, reported, "report.md"),
     }
 
 
@@ -119,10 +120,7 @@ class Harness:
     def state(self) -> Files:
         """All files of the runs but those that the commands write."""
         paths = [path for path in (self.output_dir / "runs").rglob("*") if path.is_file()]
-        made = ("evaluation", "export")
-        return {
-            str(path): path.read_bytes() for path in paths if path.parts[-3] != made[0] and path.parts[-2] != made[1]
-        }
+        return {str(path): path.read_bytes() for path in paths if not {"evaluation", "export"}.intersection(path.parts)}
 
     def ended(self, attempt: Attempt) -> None:
         attempt.wait()
