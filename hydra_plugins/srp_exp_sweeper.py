@@ -48,7 +48,9 @@ class GridSweeper(BasicSweeper):
         try:
             self._launch(to_do, console)
         except KeyboardInterrupt:
-            console.print(f"stopped; {count_states(p.run for p in grid.looked_up().runs)}; the same command goes on")
+            console.print(
+                f"interrupted; {count_states(p.run for p in grid.looked_up().runs)}; run the same command to resume"
+            )
             sys.exit(STOPPED)
         grid = grid.looked_up()
         print_grid(grid, console)

@@ -53,7 +53,7 @@ def execute(config: DictConfig) -> float | None:
         if not in_sweep and _hides_traceback(error):
             sys.exit(f"srp-exp: {why}")
         print(f"srp-exp: {why}", file=sys.stderr)
-        raise  # Hydra goes on with the other runs of a sweep
+        raise  # Hydra continues with the other runs of a sweep
     finally:
         if not names_a_run(config) and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # made by Hydra for a run that did not begin
@@ -97,7 +97,7 @@ def main() -> None:
         execute()
     except KeyboardInterrupt:
         again = "the same command" + " without rerun=true" * ("rerun=true" in sys.argv)
-        print(f"srp-exp: stopped; {again} goes on", file=sys.stderr)
+        print(f"srp-exp: interrupted; run {again} to resume", file=sys.stderr)
         sys.exit(STOPPED)
     except Exception as error:
         if not _hides_traceback(error):

@@ -3,7 +3,8 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +35,7 @@ def write_together(folder: Path, files: Mapping[str, Content]) -> None:
     try:
         for name, content in files.items():
             path, temporary = folder / name, folder / f".{name}.{secrets.token_hex(8)}{TEMPORARY}"
-            with temporary.open("x+b") as file:
+            with naming(path), temporary.open("x+b") as file:
                 written[temporary] = path
                 file.write(content) if isinstance(content, bytes) else content(file)
                 file.flush()
@@ -43,11 +44,20 @@ def write_together(folder: Path, files: Mapping[str, Content]) -> None:
             [*written.values()][-1].unlink(missing_ok=True)
         for temporary, path in written.items():
             temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         for temporary in written:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)  # a full disk, say, which doesn't tell what it has no room for
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError from inside name `path` where it names nothing, as that of a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
         raise
 
 

@@ -304,7 +304,7 @@ def test_a_requeued_job_does_not_start_afresh_again(command_line, tmp_path, monk
     command = (*TINY, "rerun=true", f"output_dir={tmp_path}")
     with monkeypatch.context() as patch:
         patch.setattr(Reporter, "epoch", interrupt(Reporter.epoch, 2, KeyboardInterrupt()))
-        assert "the same command without rerun=true goes on" in command_line(*command).err
+        assert "run the same command without rerun=true to resume" in command_line(*command).err
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert command_line(*command).code == 0
     assert "resumed after step" in (the_run(tmp_path) / "run.log").read_text()
@@ -350,7 +350,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         outcome = command_line(*command)
         assert outcome.code == (130 if stopped else 1)
         assert outcome.err.count("\n") == 1
-        said = "stopped; the same command goes on" if stopped else str(error)
+        said = "interrupted; run the same command to resume" if stopped else str(error)
         assert outcome.err.removeprefix("srp-exp: ").removeprefix("OSError: ").startswith(said)
         assert isinstance(error, OSError) == ("(at srp_exp/training/" in outcome.err)
     folder = the_run(tmp_path)

@@ -64,9 +64,9 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
         model, records = build_model(config, data.dataset, device)
         batches = data.training_batches(config.recipe.batch_size, config.seed)
         learner = build_learner(config, model, data, batches.steps_per_epoch, processes)
-        afresh = config.rerun and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)  # a requeued job goes on
-        goes_on = f"the same command{' without rerun=true' * config.rerun}"
-        with Interruption(goes_on).watch() as interruption, _hold(folder, afresh, processes) as confirm:
+        afresh = config.rerun and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)  # a requeued job resumes
+        again = f"the same command{' without rerun=true' * config.rerun}"
+        with Interruption(again).watch() as interruption, _hold(folder, afresh, processes) as confirm:
             _keep_to_its_data(config, folder, data, processes)
             reporter = None
             if processes.writes:

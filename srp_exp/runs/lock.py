@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from srp_exp.errors import UserError
+from srp_exp.files import naming
 from srp_exp.training.logs import LOG
 
 LOCK = "lock"
@@ -49,7 +50,9 @@ class Held:
         except FileExistsError:
             replaced = True
         except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{self._folder} was deleted during the run: give the command again to train it") from None
+            raise UserError(
+                f"{self._folder} was deleted or moved during the run; give the command again to train it"
+            ) from None
         except OSError:
             return  # a file system that doesn't answer: saving says so
         if replaced:
@@ -141,6 +144,7 @@ def _take(file: TextIO, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def _replace_content(file: TextIO, text: str) -> None:
-    file.truncate(0)
-    file.write(text)
-    file.flush()
+    with naming(Path(file.name)):
+        file.truncate(0)
+        file.write(text)
+        file.flush()

@@ -23,7 +23,7 @@ def note_start(folder: Path, device: torch.device, processes: int) -> None:
     write_atomically(folder / PROVENANCE, json.dumps(content, indent=1).encode())
     LOG.info("run %s on %s", folder, f"{processes} x {device.type}" if processes > 1 else device)
     for difference in differences([*earlier[-1:], start]):
-        LOG.warning("goes on with another origin: %s", difference)
+        LOG.warning("resumed in a different environment: %s", difference)
 
 
 def provenance(device: torch.device, processes: int = 1) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Checkpoints:
             try:
                 return path, self.read(path)
             except UserError as error:
-                LOG.warning("%s; passed over", error)
+                LOG.warning("%s; the one before is taken", error)
         return None
 
     @property
@@ -121,7 +121,7 @@ class Checkpoints:
                 self._unsaved_best = None
             self._write_state(path, learner)
             kept = [other for other in self._by_step() if other <= path][-self._keep :]
-            for other in set(self._by_step()).difference(kept):  # later ones were passed over as damaged
+            for other in set(self._by_step()).difference(kept):  # later ones are damaged
                 other.unlink()
         except OSError as error:
             LOG.error(

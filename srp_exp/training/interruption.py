@@ -14,17 +14,17 @@ from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: run the same command again, and it goes on."""
+"""EX_TEMPFAIL of sysexits.h: run the same command again, and it resumes."""
 
 
 class Interruption:
     """Remembers that a signal came, so that the training can stop where its state is whole.
 
-    goes_on: the command with which the training goes on then, in words.
+    command: the one that resumes the training then, in words.
     """
 
-    def __init__(self, goes_on: str = "the same command") -> None:
-        self.goes_on = goes_on
+    def __init__(self, command: str = "the same command") -> None:
+        self.command = command
         self.signal: int | None = None
         self._previous: dict[int, Any] = {}
 

@@ -184,7 +184,7 @@ def _describe(what: str, step: int, lr: float, training: Training) -> str:
 def _leave(training: Training, number: int) -> NoReturn:
     """End the process because of signal `number`, when what was saved for it is on the disk."""
     training.checkpoints.wait()
-    step = training.learner.step
-    LOG.info("%s: saved at step %d; %s goes on", signal.Signals(number).name, step, training.interruption.goes_on)
+    step, name = training.learner.step, signal.Signals(number).name
+    LOG.info("interrupted by %s, saved at step %d; run %s to resume", name, step, training.interruption.command)
     with training.learner.processes.first_before_others():  # who leaves first has the job ended before it is requeued
         training.interruption.leave(number)

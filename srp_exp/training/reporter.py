@@ -55,7 +55,7 @@ class Reporter:
         self._metrics = Dispensable("metrics.jsonl")
 
     def start(self, learner: Learner, steps_per_epoch: int) -> None:
-        """Show the bar, at the step from which `learner` goes on; what was logged of later steps is purged."""
+        """Show the bar, at the step after which `learner` trains; what was logged of later steps is purged."""
         self._curves.begin(learner.step)
         if learner.step:
             LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch + 1)

@@ -124,7 +124,7 @@ def test_every_start_of_a_run_keeps_its_origin(
             origin.note_start(tmp_path, torch.device("cpu"), 1)
         warned.append([record.getMessage() for record in caplog.records])
     change = f"commit {'a' * 12} -> {'b' * 12}"
-    assert warned == [[], [f"goes on with another origin: {change}"], []]
+    assert warned == [[], [f"resumed in a different environment: {change}"], []]
     starts = read_starts(tmp_path)
     assert [start["commit"][0] for start in starts] == ["a", "b", "b"]
     assert differences(starts) == [change]

@@ -547,7 +547,7 @@ def test_200_damages_of_the_newest_are_passed_over(
         assert_same_state(learner.state_dict(), states[before.name], damage.__name__)
         (record,) = caplog.records
         assert record.levelname == "WARNING"
-        assert str(newest) in record.getMessage() and "passed over" in record.getMessage()
+        assert str(newest) in record.getMessage() and "the one before" in record.getMessage()
         assert "\n" not in record.getMessage()
         if damage is not swap:  # a file that is whole can be evaluated, wherever it lies
             refusal(newest)
