@@ -33,11 +33,11 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import Picture, decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.table_source import TableSource
 from srp_exp.datasets.files.transforms import EvalTransform, window_of
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
+from srp_exp.datasets.sets.catalogue import listing_of_rows
 from srp_exp.datasets.sets.prepared import copy_facts, read_copy
-from srp_exp.datasets.sets.read_tables import cells_of, read_table
+from srp_exp.datasets.sets.read_tables import read_table
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LARGE = ((1000, 1500), (1536, 2048), (2000, 3000), (3072, 4096))  # height, width
@@ -80,7 +80,8 @@ def in_table(split: FileSplit, folder: Path) -> FileSplit:
     file = folder / "images.parquet"
     images = pa.array([split.source.read(row) for row in split.rows.tolist()], pa.binary())
     pq.write_table(pa.table({"image": images}), file, row_group_size=100)
-    source = TableSource(*cells_of([read_table(file, ["image"], "image", folder)]), "image")
+    table = read_table(file, folder)
+    source = listing_of_rows([(table.place, table.files)], "image", split.labels.numpy()).source(folder)
     return FileSplit(source, split.rows, split.labels, split.index)
 
 

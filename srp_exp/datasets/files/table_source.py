@@ -1,5 +1,6 @@
 """Encoded images that are rows of Arrow files: mapped into memory, so that all reading processes share them."""
 
+import hashlib
 import mmap
 import os
 from bisect import bisect_right
@@ -27,20 +28,20 @@ class TableSource:
     def __init__(
         self, files: Sequence[Path], places: Sequence[str], cells: NDArray[np.int64], column: str, content: str = ""
     ):
-        self._files, self._places, self._cells = list(files), list(places), cells
+        self._files, self._places, self.cells = list(files), list(places), cells
         self._column, self._content = column, content
         self._opened: dict[int, _Rows] = {}
         self._reads = 0
 
     def __len__(self) -> int:
-        return len(self._cells)
+        return len(self.cells)
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the maps, which every process opens for itself."""
         return self.__dict__ | {"_opened": {}}
 
     def read(self, position: int) -> bytes:
-        number, row = self._cells[position].tolist()
+        number, row = self.cells[position].tolist()
         self._reads += 1
         if self._reads % _READS_PER_RELEASE == 0:
             for opened in self._opened.values():
@@ -50,7 +51,7 @@ class TableSource:
         return self._opened[number].read(row)
 
     def name(self, position: int) -> str:
-        number, row = self._cells[position].tolist()
+        number, row = self.cells[position].tolist()
         place, _, first = self._places[number].rpartition("#")
         return f"{place}#{int(first) + row}"
 
@@ -59,6 +60,14 @@ class TableSource:
 
     def probes(self) -> list[Path]:
         return self._files
+
+
+def content_of(source: TableSource) -> str:
+    """A digest of all images."""
+    found = hashlib.sha256()
+    for row in range(len(source)):
+        found.update(hashlib.sha256(source.read(row)).digest())
+    return found.hexdigest()
 
 
 class _Rows:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from srp_exp.datasets.files.source import FolderSource, ImageSource, encoded_texts
-from srp_exp.datasets.files.table_source import TableSource
+from srp_exp.datasets.files.table_source import TableSource, content_of, read_arrow
 from srp_exp.datasets.split import held_out
 from srp_exp.errors import MissingFileError, UserError, first_few
 from srp_exp.remembered import Arrays
@@ -113,6 +113,39 @@ def listing(paths: Sequence[str], labels: ArrayLike, boxes: ArrayLike | None = N
     if any(values is not None and len(values) != len(paths) for values in read):
         raise UserError(f"listing: {len(paths):,} paths, but another number of labels or boxes; give one for each")
     return Listing(encoded_texts(paths), read[0], np.arange(len(paths)), read[1])
+
+
+def listing_of_rows(
+    tables: Sequence[tuple[str, Sequence[Path]]],
+    column: str,
+    labels: NDArray[np.int64],
+    rows: NDArray[np.int64] | None = None,
+) -> Listing:
+    """Images in the column of tables, of which each is a name for messages and the Arrow files that hold it.
+
+    rows: (N,), counted over all tables; None: all. Raises UserError where a file is damaged.
+    """
+    files, places, counts = [], [], [0]
+    for place, inside in tables:
+        first = sum(counts)
+        for file in inside:
+            places.append(f"{place}#{sum(counts) - first}")
+            files.append(file)
+            counts.append(len(read_arrow(file)))
+    rows = np.arange(sum(counts)) if rows is None else rows
+    starts = np.cumsum(counts)
+    number = np.searchsorted(starts, rows, "right") - 1
+    source = TableSource(files, places, np.stack([number, rows - starts[number]], 1), column)
+    paths = encoded_texts([str(file) for file in files])
+    return Listing(
+        paths,
+        labels,
+        rows,
+        cells=source.cells,
+        places=encoded_texts(places),
+        column=column,
+        content=content_of(source),
+    )
 
 
 def divide(

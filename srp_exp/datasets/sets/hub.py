@@ -2,20 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from srp_exp.datasets.sets.catalogue import Catalogue
-from srp_exp.datasets.sets.columns import find_columns
-from srp_exp.datasets.sets.read_tables import Table, read_hub
+from srp_exp.datasets.sets.read_tables import read_hub
 from srp_exp.datasets.sets.table import TableSet, catalogue_of
 from srp_exp.datasets.sets.table_files import split_of
 from srp_exp.errors import UserError, first_few
 
 
 class Hub(TableSet):
-    """The set `path` of the Hugging Face hub, fetched once; subset, revision: as of `datasets.load_dataset`.
-
-    Its splits and columns are taken as those of tables are.
-    """
+    """The set `path` of the hub, fetched once; subset, revision: as of `datasets.load_dataset`."""
 
     set_name = "hub"
     remedy = "choose another dataset.path"
@@ -25,30 +22,22 @@ class Hub(TableSet):
         return root  # a name, unless it is a prepared copy
 
     @classmethod
-    def read(  # type: ignore[override]
+    def read(
         cls,
         home: Path,
         cache: Path,
-        path: str,
+        path: str = "",
         subset: str | None = None,
         revision: str | None = None,
-        image_column: str | None = None,
-        label_column: str | None = None,
-        split_column: str | None = None,
-        test_split: str | None = None,
-        test_fraction: float = 0.0,
-        split_seed: int = 0,
+        **settings: Any,
     ) -> Catalogue:
         found = read_hub(path, subset, revision, cache.parent / "hub")
-        tables: dict[str, list[Table]] = {split: [table] for name, table in found.items() if (split := split_of(name))}
-        notes = [f"{path}: its split {name} isn't read" for name in found if split_of(name) is None]
-        if "train" not in tables and len(found) == 1:
-            tables, notes = {"train": list(found.values())}, []
-        if "train" not in tables:
+        names = {"train": next(iter(found))} if len(found) == 1 else {split_of(name): name for name in found}
+        if "train" not in names:
             raise UserError(f"dataset.path={path}: has the splits {first_few(list(found))}, and none for training")
-        first = tables["train"][0]
-        split_column = split_column if len(tables) == 1 else None
-        chosen = image_column, label_column, split_column
-        columns = find_columns(first.place, first.schema, first.data.select, *chosen)
-        catalogue = catalogue_of(tables, columns, home, test_split, test_fraction, split_seed)
-        return replace(catalogue, notes=(*notes, *catalogue.notes))
+        tables = {split: [found[name]] for split, name in names.items() if split is not None}
+        notes = [
+            f"{path}: its split {name} isn't read" for name in found if name not in names.values() or not split_of(name)
+        ]
+        catalogue = catalogue_of(tables, home, **settings)
+        return replace(catalogue, notes=(*(notes if len(found) > 1 else ()), *catalogue.notes))

@@ -4,19 +4,17 @@
 The schema's metadata hold the class names as the hub's do, and under `COPY_KEY` the facts of the copy.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from srp_exp.datasets.files.source import encoded_texts
 from srp_exp.datasets.files.table_source import read_arrow
-from srp_exp.datasets.sets.catalogue import Catalogue, Listing
-from srp_exp.datasets.sets.read_tables import Table, cells_of, features_of, image_digests, read_schema
+from srp_exp.datasets.sets.catalogue import Catalogue, listing_of_rows
 from srp_exp.errors import UserError
 
 COPY_KEY = b"srp_exp"
@@ -32,7 +30,7 @@ def copy_facts(folder: Path) -> dict[str, Any] | None:
     files = copy_files(folder, PARTS[0])
     facts: dict[str, Any] | None = None
     if files:
-        facts = json.loads((read_schema(files[0]).metadata or {}).get(COPY_KEY, b"null"))
+        facts = json.loads(_metadata(files[0]).get(COPY_KEY, b"null"))
     return facts
 
 
@@ -65,33 +63,23 @@ def read_copy(folder: Path, facts: dict[str, Any]) -> Catalogue:
     """The copy in `folder`, with the labels, order, index and skipped of the original."""
     parts = []
     for part in PARTS:
-        tables = [
-            Table(str(file), folder, (data := read_arrow(file)).schema, data, (file,))
-            for file in copy_files(folder, part)
-        ]
-        files, places, cells = cells_of(tables)
-        if len(cells) != facts["sizes"][part]:
-            raise UserError(
-                f"{folder}: has {len(cells):,} of {facts['sizes'][part]:,} {part} pictures; prepare it again"
-            )
-        table = pa.concat_tables([each.data for each in tables]).drop_columns(["image"])
+        files = copy_files(folder, part)
+        data = [read_arrow(file) for file in files]
+        if sum(map(len, data)) != facts["sizes"][part]:
+            count = f"{sum(map(len, data)):,} of {facts['sizes'][part]:,} {part} pictures"
+            raise UserError(f"{folder}: has {count}; prepare it again")
+        table = pa.concat_tables(data).drop_columns(["image"])
         table.validate(full=True)
         boxes = None
         if facts["boxes"]:
             boxes = table.column("box").combine_chunks().flatten().to_numpy().astype(np.float32).reshape(-1, 4)
-        parts.append(
-            Listing(
-                encoded_texts([file.name for file in files]),
-                np.array(table.column("label").to_numpy()),
-                np.array(table.column("index").to_numpy()),
-                boxes,
-                cells=cells,
-                places=encoded_texts(places),
-                column="image",
-                content=hashlib.sha256(image_digests(tables, "image").tobytes()).hexdigest(),
-                skipped=facts["skipped"][part],
-            )
-        )
+        labels, index = (np.array(table.column(name).to_numpy()) for name in ("label", "index"))
+        read = listing_of_rows([(str(file), [file]) for file in files], "image", labels)
+        parts.append(replace(read, index=index, boxes=boxes, skipped=facts["skipped"][part]))
+    names = json.loads(_metadata(copy_files(folder, PARTS[0])[0])[b"huggingface"])["info"]["features"]["label"]["names"]
     read_from = (folder, *(file for part in PARTS for file in copy_files(folder, part)))
-    names = features_of(read_schema(copy_files(folder, PARTS[0])[0]))["label"]["names"]
     return Catalogue(parts[0], parts[1], tuple(names), read_from)
+
+
+def _metadata(file: Path) -> dict[bytes, bytes]:
+    return read_arrow(file).schema.metadata or {}

@@ -1,6 +1,5 @@
 """Data sets in tables: parquet, Arrow, CSV and JSON files with images or the names of image files."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,12 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from srp_exp.datasets.files.source import encoded_texts
 from srp_exp.datasets.labels import check_numbers, refuse_unknown
-from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, listing
-from srp_exp.datasets.sets.columns import Columns, file_names, find_columns, has_labels, read_labels, texts_of
+from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, listing, listing_of_rows
+from srp_exp.datasets.sets.columns import Columns, file_names, find_columns, has_labels, read_labels
 from srp_exp.datasets.sets.picture_set import PictureSet
-from srp_exp.datasets.sets.read_tables import KINDS, Table, cells_of, image_digests, read_schema, read_table
+from srp_exp.datasets.sets.read_tables import KINDS, Table, read_table
 from srp_exp.datasets.sets.table_files import find_tables, locate_tables, split_of
 from srp_exp.errors import MissingFileError, UserError, first_few
 
@@ -23,12 +21,7 @@ from srp_exp.errors import MissingFileError, UserError, first_few
 class TableSet(PictureSet):
     """Tables named after their splits, in a folder, its folder data or its only other one; or one table.
 
-    image_column: images (binary, or a struct with the field `bytes`), or names of image files relative to the table;
-    label_column: integers from 0, or texts. None: the only column that may be it. Classes have the names that the
-    schema gives; of texts they are in sorted order. split_column: tells the split of every row where no file is named
-    after one; None: the column "split", if there is one. test_split: "test", "validation"...; None: test, or validation
-    where test is absent or has no labels. test_fraction, split_seed: as of `divide`, for a set without a test split.
-    Rows are in the order of the sorted files.
+    settings: as of `catalogue_of`. Rows are in the order of the sorted files.
     """
 
     set_name = "table"
@@ -43,38 +36,10 @@ class TableSet(PictureSet):
         return locate_tables(root, cls.endings, cls.usual_names, cls.remedy)
 
     @classmethod
-    def read(
-        cls,
-        home: Path,
-        cache: Path,
-        image_column: str | None = None,
-        label_column: str | None = None,
-        split_column: str | None = None,
-        test_split: str | None = None,
-        test_fraction: float = 0.0,
-        split_seed: int = 0,
-    ) -> Catalogue:
+    def read(cls, home: Path, cache: Path, **settings: Any) -> Catalogue:
         files = find_tables(home, cls.endings)
-        first, schema = files["train"][0], read_schema(files["train"][0])
-        columns = find_columns(
-            str(first),
-            schema,
-            lambda names: read_table(first, names, None, cache).data,
-            image_column,
-            label_column,
-            split_column if split_column is not None or len(files) == 1 else None,
-        )
-        if len(files) > 1:
-            columns = columns._replace(split=None)
-        tables = {}
-        for split, paths in files.items():
-            wanted = (
-                columns.names if split == "train" else [n for n in columns.names if n in read_schema(paths[0]).names]
-            )
-            tables[split] = [
-                read_table(path, wanted, columns.image if columns.in_table else None, cache) for path in paths
-            ]
-        catalogue = catalogue_of(tables, columns, home, test_split, test_fraction, split_seed)
+        tables = {split: [read_table(path, cache) for path in paths] for split, paths in files.items()}
+        catalogue = catalogue_of(tables, home, **settings)
         return replace(catalogue, read_from=(home, *(path for paths in files.values() for path in paths)))
 
 
@@ -95,34 +60,41 @@ class _Part(NamedTuple):
 
 def catalogue_of(
     tables: Mapping[str, list[Table]],
-    columns: Columns,
     home: Path,
-    test_split: str | None,
-    test_fraction: float,
-    split_seed: int,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    test_split: str | None = None,
+    test_fraction: float = 0.0,
+    split_seed: int = 0,
 ) -> Catalogue:
-    """The set whose tables are given by split; `read_from` is left empty."""
-    parts, notes = _parts(tables, columns)
+    """The set whose tables are given by split; `read_from` is left empty.
+
+    image_column: images (binary, or a struct with the field `bytes`), or names of image files relative to the table;
+    label_column: integers from 0, or texts. None: the only column that may be it. Classes have the names that the
+    schema gives; of texts they are in sorted order. split_column: tells the split of every row where all tables are of
+    train; None: the column "split", if there is one. test_split: "test", "validation"...; None: test, or validation
+    where test is absent or has no labels. test_fraction, split_seed: as of `divide`, for a set without a test split.
+    """
+    columns = find_columns(tables["train"][0], image_column, label_column, split_column)
+    parts, notes = _parts(tables, columns if len(tables) == 1 else columns._replace(split=None))
     labels, names = parts["train"].labels, columns.class_names
     if labels.dtype.kind == "U":
         names = tuple(np.unique(labels).tolist())
     elif not names:
         check_numbers(labels, columns.label, home)
         names = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
-
-    def listed(split: str) -> Listing:
-        part = parts[split]
-        if part.labels.dtype.kind != "U" and labels.dtype.kind == "U":
-            raise UserError(f"{home}: labels are texts in train and integers in {split}; make them the same")
-        return _listing(part, columns, _numbered(part.labels, names, split, home), home)
-
     chosen = test_split and split_of(test_split)
     if test_split and (chosen == "train" or chosen not in parts):
         raise UserError(
             f"dataset.test_split={test_split}: {home} has no such split with labels, but {first_few(list(parts))}"
         )
     test = chosen or next((split for split in ("test", "val") if split in parts), None)
-    train, test_part = divide(listed("train"), None if test is None else listed(test), test_fraction, split_seed, home)
+    listings = {
+        split: _listing(parts[split], columns.image, _numbered(parts[split].labels, labels, names, split, home), home)
+        for split in ("train", *([test] if test else []))
+    }
+    train, test_part = divide(listings["train"], listings[test] if test else None, test_fraction, split_seed, home)
     if train.cells is None and len(both := np.intersect1d(train.paths, test_part.paths)):
         files = first_few([os.fsdecode(path) for path in both.tolist()])
         notes.append(f"{home}: {len(both):,} files are in train and in the test part ({files})")
@@ -143,64 +115,48 @@ def _parts(tables: Mapping[str, list[Table]], columns: Columns) -> tuple[dict[st
             elif split != "train":
                 notes.append(f"{each[0].place}: has no labels, and isn't read")
         return parts, notes
-    words = texts_of(whole, columns.split)
-    unknown = [word for word in np.unique(words).tolist() if split_of(word) is None]
+    words = [word or "" for table in whole for word in table.data.data.column(columns.split).to_pylist()]
+    unknown = sorted({word for word in words if split_of(word) is None})
     if unknown:
         raise UserError(
             f"{whole[0].place}: column {columns.split} has {first_few([repr(word) for word in unknown])}; write train, "
             f"test or validation, or set dataset.split_column to another one"
         )
-    splits = np.array([split_of(word) for word in words.tolist()], np.str_)
+    splits = np.array([split_of(word) for word in words], np.str_)
     rows = {split: np.flatnonzero(splits == split) for split in ("train", "test", "val")}
     if not len(rows["train"]):
         raise UserError(f"{whole[0].place}: column {columns.split} has no row of train")
     return {split: _Part(whole, labels[found], found) for split, found in rows.items() if len(found)}, []
 
 
-def _numbered(labels: NDArray[Any], names: Sequence[str], split: str, home: Path) -> NDArray[np.int64]:
+def _numbered(
+    labels: NDArray[Any], of_train: NDArray[Any], names: Sequence[str], split: str, home: Path
+) -> NDArray[np.int64]:
     """Labels as numbers; texts are looked up in `names`."""
     if labels.dtype.kind != "U":
+        if of_train.dtype.kind == "U":
+            raise UserError(f"{home}: labels are texts in train and integers in {split}; make them the same")
         return labels.astype(np.int64)
     refuse_unknown(labels.tolist(), names, split, home)
     order = np.argsort(names)  # the schema's names come in any order
     return order[np.searchsorted(np.array(names)[order], labels)]
 
 
-def _listing(part: _Part, columns: Columns, labels: NDArray[np.int64], home: Path) -> Listing:
-    """The images of a split, with their places in Arrow files, or the files that are named."""
-    named = [file_names(table, columns.image) for table in part.tables]
-    if all(names is not None for names in named):
-        rows = [(table, name) for table, names in zip(part.tables, named, strict=True) for name in names or ()]
-        return _files_of([rows[row] for row in part.rows.tolist()], part, columns, labels, home)
-    digests = [table.digests if len(table.digests) else image_digests([table], columns.image) for table in part.tables]
-    files, places, cells = cells_of(part.tables)
-    return Listing(
-        encoded_texts([str(file) for file in files]),
-        labels,
-        part.rows,
-        cells=cells[part.rows],
-        places=encoded_texts(places),
-        column=columns.image,
-        content=hashlib.sha256(np.concatenate(digests)[part.rows].tobytes()).hexdigest(),
-    )
-
-
-def _files_of(
-    places: Sequence[tuple[Table, str]], part: _Part, columns: Columns, labels: NDArray[np.int64], home: Path
-) -> Listing:
-    """The image files of a split. places: for each its table and its name there."""
-    paths = [os.path.normpath(table.folder.absolute() / name) for table, name in places]
-    for (table, name), path in zip(places[:1], paths, strict=False):
-        if not Path(path).is_file():
-            raise MissingFileError(
-                f"{table.place}: column {columns.image} names {name!r}, but {path} doesn't exist; names begin at the "
-                f"folder of the table, have / between folders and end as the files do"
-            )
+def _listing(part: _Part, column: str, labels: NDArray[np.int64], home: Path) -> Listing:
+    """The images of a split, in Arrow files, or in files that are named."""
+    named = [file_names(table, column) for table in part.tables]
+    if any(names is None for names in named):
+        return listing_of_rows([(table.place, table.files) for table in part.tables], column, labels, part.rows)
+    every = [(table, name) for table, names in zip(part.tables, named, strict=True) for name in names or ()]
+    rows = [every[row] for row in part.rows.tolist()]
+    paths = [os.path.normpath(table.folder.absolute() / name) for table, name in rows]
+    if not Path(paths[0]).is_file():
+        raise MissingFileError(
+            f"{rows[0][0].place}: column {column} names {rows[0][1]!r}, but {paths[0]} doesn't exist; names begin at "
+            f"the folder of the table, have / between folders and end as the files do"
+        )
     label_of: dict[str, Any] = {}
     for path, label in zip(paths, part.labels.tolist(), strict=True):
         if label_of.setdefault(path, label) != label:
-            raise UserError(
-                f"{places[0][0].place}: {path} has the labels {label_of[path]} and {label}; remove one of its rows"
-            )
-    below = [path.removeprefix(f"{home.absolute()}/") for path in paths]
-    return replace(listing(below, labels), index=part.rows)
+            raise UserError(f"{rows[0][0].place}: {path} has the labels {label_of[path]} and {label}; remove one row")
+    return replace(listing([path.removeprefix(f"{home.absolute()}/") for path in paths], labels), index=part.rows)

@@ -104,7 +104,7 @@ def test_what_is_kept_of_a_table_is_made_again_when_it_was_damaged(tmp_path, how
 def test_a_kill_while_a_table_is_kept_leaves_nothing_that_is_taken_for_whole(tmp_path, monkeypatch):
     """Its note is written last, and `datasets` renames a folder when it is whole."""
     home, cache = make_parquet(tmp_path / "set"), tmp_path / "cache"
-    monkeypatch.setattr("srp_exp.datasets.sets.read_tables.write_atomically", None)
+    monkeypatch.setattr("srp_exp.datasets.sets.read_tables.keep", None)
     with pytest.raises(ValueError):
         open_parquet(home, cache_dir=str(cache))
     (kept,) = cache.rglob("*.arrow")  # of the first file
@@ -349,7 +349,7 @@ def replace_column(file, name, column):
     [
         ("image", None, "no column holds images, or names of image files, only label"),
         ("label", None, "no column holds labels as integers or texts, only image"),
-        ("label", pa.array([0.5] * 7), "its labels are double"),
+        ("label", pa.array([0.5] * 7), "no column holds labels as integers or texts, only image .*, label .double"),
         ("label", pa.array([0, 1, None, 0, 1, 2, 0]), "its labels are int64 with 1 missing"),
         ("label", pa.array([0, 1, -1, 0, 1, 2, 0]), r"1 labels are outside the 3 classes.*#2: -1\)"),
         ("label", pa.array([0, 1, 3, 0, 1, 2, 0]), r"1 labels are outside the 3 classes.*#2: 3\)"),
