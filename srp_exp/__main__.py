@@ -93,7 +93,7 @@ def main() -> None:
     outlive_the_console()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print over several lines
     try:
-        check_command_line(sys.argv[1:])
+        sys.argv[1:] = check_command_line(sys.argv[1:])
         execute()
     except KeyboardInterrupt:
         again = "the same command" + " without rerun=true" * ("rerun=true" in sys.argv)

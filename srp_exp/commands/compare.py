@@ -15,7 +15,7 @@ from srp_exp.config.identity import flat_identity, output_folder
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation.mcnemar import mcnemar
 from srp_exp.files import write_atomically, write_together
-from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, restore
+from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, part_name, restore
 from srp_exp.runs.folder import RESULTS, reading
 from srp_exp.runs.read import Asked, asked, beside, read_run
 from srp_exp.runs.store import find_run
@@ -42,7 +42,7 @@ class _Run:
 
 
 def execute(config: DictConfig) -> None:
-    """Compare config.run (A) with config.other (B) on config.split, and print the table and the folder it lies in.
+    """Compare config.run (A) with config.other (B) on config.split or config.test_root; print the table and its folder.
 
     What isn't evaluated or measured yet is now. Writes <split>.json, <split>.md and, with cams=N, <split>-cams.png and
     TensorBoard events into <output_dir>/reports/compare-<A>-<B>. Raises UserError where the images differ.
@@ -63,7 +63,7 @@ def execute(config: DictConfig) -> None:
     report = {
         "a": a.name,
         "b": b.name,
-        "split": config.split,
+        "split": part_name(config),
         "settings": _different_settings(a, b),
         "origin": _origins(config.run, config.other),
         "values": _values(a, b, config.evaluators),
@@ -74,7 +74,7 @@ def execute(config: DictConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = _markdown(report)
     content = json.dumps(report, indent=1).encode()
-    write_together(folder, {f"{config.split}.json": content, f"{config.split}.md": table.encode()})
+    write_together(folder, {f"{part_name(config)}.json": content, f"{part_name(config)}.md": table.encode()})
     if config.cams:
         _draw_cams(a, b, config, folder)
     print(f"{table}\ncomparison  {folder}")
@@ -87,7 +87,7 @@ def _read(question: Asked, folder: str) -> _Run:
     assert isinstance(named, DictConfig)
     trained, checkpoint = read_run(replace(question, config=named))
     trained.run = None  # it says where the run lies, not what it is
-    return _Run(trained, checkpoint, beside(checkpoint, folder, "evaluation") / question.config.split)
+    return _Run(trained, checkpoint, beside(checkpoint, folder, "evaluation") / part_name(question.config))
 
 
 def _check_same_images(a: _Run, b: _Run) -> None:
@@ -220,9 +220,9 @@ def _draw_cams(a: _Run, b: _Run, config: DictConfig, folder: Path) -> None:
     titles = _titles(a, b)
     figure = side_by_side(shown, labels, dataset.class_names, {titles[0]: columns["A"], titles[1]: columns["B"]})
     picture = pixels(figure)
-    write_atomically(folder / f"{config.split}-cams.png", lambda file: figure.savefig(file, format="png"))
+    write_atomically(folder / f"{part_name(config)}-cams.png", lambda file: figure.savefig(file, format="png"))
     with SummaryWriter(str(folder)) as writer:
-        writer.add_image(f"cams/{config.split}", picture, 0, dataformats="HWC")
+        writer.add_image(f"cams/{part_name(config)}", picture, 0, dataformats="HWC")
 
 
 def _titles(a: _Run, b: _Run) -> tuple[str, str]:

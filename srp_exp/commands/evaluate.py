@@ -1,12 +1,9 @@
 """mode=eval: what a run or a checkpoint file holds, evaluated on a split and measured."""
 
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from srp_exp.commands.shared import show_metrics
-from srp_exp.datasets.other_test import name_of
-from srp_exp.runs.evaluate import evaluate_checkpoint
+from srp_exp.runs.evaluate import evaluate_checkpoint, part_name
 from srp_exp.runs.read import asked, beside, read_run
 from srp_exp.training.distributed import launched_as
 
@@ -17,8 +14,7 @@ def execute(config: DictConfig) -> None:
     With config.test_root on the pictures there; they have a folder beside that of the split.
     """
     trained, checkpoint = read_run(asked(config))
-    name = trained.split if trained.test_root is None else name_of(Path(trained.test_root).expanduser())
-    folder = beside(checkpoint, config.run, "evaluation") / name
+    folder = beside(checkpoint, config.run, "evaluation") / part_name(trained)
     details = evaluate_checkpoint(trained, checkpoint, folder)
     if launched_as().rank == 0:
         show_metrics(trained.test_root or trained.split, details)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from srp_exp.config import CONF_DIR
@@ -25,8 +25,12 @@ MOST_RUNS = 10_000
 """Of a grid: planning them takes a minute."""
 
 
-def check_command_line(arguments: Sequence[str]) -> None:
-    """Raise UserError, or Hydra's OverrideParseException, for arguments of srp-exp that can't be right."""
+def check_command_line(arguments: Sequence[str]) -> list[str]:
+    """The arguments for Hydra; raises UserError, or OverrideParseException, for those that can't be right.
+
+    Where a run is named, dataset.root=FOLDER says where its data are now; as ++dataset.root=FOLDER Hydra takes it,
+    whatever data set it composes meanwhile.
+    """
     parser = get_args_parser()
     options = [option for action in parser._actions for option in action.option_strings]
 
@@ -39,7 +43,13 @@ def check_command_line(arguments: Sequence[str]) -> None:
         raise UserError(f"{' '.join(arguments)}: {message}")
 
     parser.error = refuse  # type: ignore[method-assign, assignment]  # instead of its usage in eight lines
-    check_overrides(parser.parse_args(arguments).overrides)
+    overrides = parser.parse_args(arguments).overrides
+    check_overrides(overrides)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    if not {"run", "checkpoint"} & {override.key_or_group for override in parsed}:
+        return list(arguments)
+    of_data = {o.input_line for o in parsed if o.key_or_group.startswith("dataset.") and o.type is OverrideType.CHANGE}
+    return [f"++{argument}" if argument in of_data else argument for argument in arguments]
 
 
 def searched(config_dir: str | None) -> list[str]:

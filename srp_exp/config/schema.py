@@ -154,7 +154,7 @@ class Config:
     other: str | None = not_identity(None)  # mode=compare: folder of the run that `run` is compared with
     checkpoint: Any = not_identity(CheckpointConfig)  # when to save besides epochs' ends; mode=eval: checkpoint=FILE
     split: SplitName = not_identity(SplitName.test)  # mode=eval: what to evaluate on
-    test_root: str | None = not_identity(None)  # mode=eval: other test pictures, in a folder for each class of the run
+    test_root: str | None = not_identity(None)  # other test pictures for a run, in a folder for each of its classes
     format: ExportFormat = not_identity(ExportFormat.timm)  # mode=export: what to write
     cost: CostConfig = not_identity(CostConfig)  # mode=cost: how it is measured
     evaluators: list[str] = not_identity([])  # measured after the training, or in mode=eval: descriptors, gates...

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import is_within, schema_fields
+from srp_exp.config.identity import names_a_run
 from srp_exp.config.register import BASES
 from srp_exp.errors import UserError
 
@@ -17,7 +18,8 @@ from srp_exp.errors import UserError
 def validate(config: DictConfig) -> None:
     """Raise ValueError, in one line that names value, place and remedy, unless the configuration can be run."""
     _validate_choices(config)
-    validate_fields(config, "")
+    without = {"dataset"} if names_a_run(config) else set[str]()  # that of the run is read
+    validate_fields(config, "", without)
     _validate_test_root(config)
     _validate_subset(config)
     _validate_training(config)
@@ -46,8 +48,11 @@ def not_read(config: DictConfig, overrides: Iterable[str]) -> list[str]:
     return lines
 
 
-def validate_fields(node: DictConfig, prefix: str) -> None:
-    """Raise ValueError for a key without a field, or a value out of range, in `node`, whose name is `prefix`."""
+def validate_fields(node: DictConfig, prefix: str, without: Collection[str] = ()) -> None:
+    """Raise ValueError for a key without a field, or a value out of range, in `node`, whose name is `prefix`.
+
+    What is below the keys `without` isn't looked at.
+    """
     fields = schema_fields(node)
     keys = [str(key) for key in node if key != "hydra"]
     for key in keys:
@@ -59,7 +64,8 @@ def validate_fields(node: DictConfig, prefix: str) -> None:
         if name not in node:
             raise UserError(f"{prefix}{name} is missing: it can't be deleted")
         _validate_value(f"{prefix}{name}", node[name], field.metadata)
-    for key in sorted(keys, key=lambda key: key != "recipe"):  # first, as others take their values from it
+    below = [key for key in keys if key not in without]
+    for key in sorted(below, key=lambda key: key != "recipe"):  # first, as others take their values from it
         value = node[key]
         for place, child in enumerate(value) if OmegaConf.is_list(value) else [("", value)]:
             if OmegaConf.is_dict(child):
@@ -148,8 +154,11 @@ def _validate_speed(config: DictConfig) -> None:
 
 
 def _validate_test_root(config: DictConfig) -> None:
-    if config.test_root is not None and (config.mode.name, config.split.name) != ("eval", "test"):
-        raise UserError(f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test; leave it out")
+    looks_at_a_run = config.mode.name in ("eval", "export", "compare")
+    if config.test_root is not None and not (looks_at_a_run and config.split.name == "test"):
+        raise UserError(
+            f"test_root={config.test_root}: is for mode=eval, export and compare with split=test; leave it out"
+        )
 
 
 def _validate_subset(config: DictConfig) -> None:

@@ -3,7 +3,7 @@
 Only commands/ and runs/ ever see a configuration.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import nn
 from srp_exp.config.datasets import OF_EVERY_SET
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
 from srp_exp.datasets.data_set import digests_of
+from srp_exp.datasets.known import without_pictures
 from srp_exp.datasets.other_test import other_test
 from srp_exp.datasets.subset import with_subset
 from srp_exp.errors import UserError
@@ -78,19 +79,33 @@ def build_dataset(config: DictConfig) -> DataSet:
     return with_subset(dataset, own.train_per_class, own.test_on_unused, own.subset_seed)
 
 
-def build_data(config: DictConfig, device: torch.device, processes: Processes = SINGLE) -> Data:
+def build_data(
+    config: DictConfig, device: torch.device, processes: Processes = SINGLE, known: DataSet | None = None
+) -> Data:
     """The data set, as rank 0 finds or makes it first, and where its batches go.
 
-    workers: of a machine, divided over its processes.
+    workers: of a machine, divided over its processes. known: the set without its pictures, which isn't opened then:
+    config.test_root has those of the test split.
     """
-    with processes.in_turns():
-        dataset = build_dataset(config)
-    train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
+    if known is not None:
+        dataset, train, val = known, known.train, None
+    else:
+        with processes.in_turns():
+            dataset = build_dataset(config)
+        train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
     test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
     splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, _MOST_WORKERS)
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
     return Data(dataset, splits, placement)
+
+
+def known_dataset(config: DictConfig, facts: Mapping[str, Any]) -> DataSet | None:
+    """The set of `config` by the facts that its checkpoint keeps, without pictures; None where it keeps too few."""
+    augmentation = config.dataset.get("augmentation")
+    if not facts or augmentation is None:
+        return None
+    return without_pictures(facts, instantiate(_arguments(augmentation, without=())))
 
 
 def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, SrpRecords]:

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from srp_exp.config.preprocessing import describe
 from srp_exp.config.training import average_of_the_start, shortened_warmup
 from srp_exp.datasets import TrainingBatches
+from srp_exp.datasets.known import facts_of
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.cost import multiply_adds
@@ -162,6 +163,7 @@ def _train(
     checkpoints = Checkpoints(
         folder / CHECKPOINTS,
         OmegaConf.to_yaml(config),
+        facts_of(data.dataset),
         confirm=confirm,
         every_steps=config.checkpoint.every_steps,
         every_minutes=config.checkpoint.every_minutes,

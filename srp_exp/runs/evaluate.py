@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from srp_exp.datasets import Batch, DataSet
-from srp_exp.errors import UserError
+from srp_exp.datasets.other_test import name_of
+from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
+from srp_exp.runs.build import Data, build_data, build_model, digests_of_data, known_dataset
 from srp_exp.runs.data import refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder import EVALUATION
 from srp_exp.runs.lock import only_writer
 from srp_exp.runs.read import leave_out_weights, load_of_run, run_of
 from srp_exp.training.checkpoints import FINAL, model_state
-from srp_exp.training.distributed import Processes, connected
+from srp_exp.training.distributed import SINGLE, Processes, connected
 from srp_exp.training.learner import autocast
 from srp_exp.training.logs import log_to
 
@@ -32,8 +34,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
     choose_kernels(config)
     device = build_device(config.device)
     with connected(device) as processes:
-        data = build_data(config, device, processes)
-        refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))
+        data = data_of(config, checkpoint, device, processes)
         model, _ = build_model(config, data.dataset, device)
         load_weights(model, checkpoint)
         evaluation = evaluate_on(config, model, data, config.split, processes)
@@ -63,8 +64,7 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
     choose_kernels(config)
     device = build_device(config.device)
-    data = build_data(config, device)
-    refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))
+    data = data_of(config, checkpoint, device)
     plain = config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, data.dataset, device)
@@ -74,6 +74,33 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     dataset = data.dataset
     subject = Subject(model.eval(), batches, dataset.class_names, context, config.seed, dataset.mean, dataset.std)
     return subject, dataset
+
+
+def part_name(config: DictConfig) -> str:
+    """What is looked at, as a name for files: the split, or other test pictures."""
+    return str(config.split if config.test_root is None else name_of(Path(config.test_root).expanduser()))
+
+
+def data_of(config: DictConfig, checkpoint: Path, device: torch.device, processes: Processes = SINGLE) -> Data:
+    """The data of the run of a checkpoint, or with config.test_root those pictures, and no other is opened.
+
+    Raises UserError where the data aren't those that the run has read, or aren't where they were.
+    """
+    if config.test_root is not None:
+        known = known_dataset(config, load_of_run(checkpoint).get("data") or {})
+        if known is not None:
+            return build_data(config, device, processes, known)
+    try:
+        data = build_data(config, device, processes)
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, FileNotFoundError) or "root" not in config.dataset:
+            raise
+        raise MissingFileError(
+            f"the data of the run aren't there ({error.__cause__}); dataset.root=FOLDER says where they are now, "
+            "test_root=FOLDER takes other test pictures"
+        ) from error
+    refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))
+    return data
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import plain_values
 from srp_exp.errors import MissingFileError, UserError
+from srp_exp.runs.data_now import place_data, says_where
 from srp_exp.runs.folder import refuse_other_run
 from srp_exp.runs.trust import stored_config
 from srp_exp.training.checkpoints import FINAL, load
@@ -47,11 +48,14 @@ def read_run(asked: Asked) -> tuple[DictConfig, Path]:
     config = asked.config
     checkpoint = _checkpoint(config)
     trained = stored_config(load_of_run(checkpoint)["config"], checkpoint, asked.conf_folders, config.trust_targets)
-    changed = [o for o in asked.overrides if not _is_setting(o, asked.settings)]
+    given = {re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]: override for override in asked.overrides}
+    changed = [o for key, o in given.items() if key.partition(".")[0] not in asked.settings and not says_where(key)]
     if changed:
-        raise UserError(f"{', '.join(changed)}: the configuration comes from {checkpoint}; leave it out")
-    if "root" in trained.dataset:
-        trained.dataset.root = _moved(trained.dataset.root, trained.data_root, config.data_root)
+        raise UserError(
+            f"{', '.join(changed).replace('++', '')}: what a run is comes from {checkpoint}; leave it out (where its "
+            "data are now: dataset.root=FOLDER)"
+        )
+    place_data(trained, config, given)
     leave_out_weights(trained)
     for name in asked.settings & {str(key) for key in config}:
         trained[name] = config[name]
@@ -82,12 +86,6 @@ def beside(checkpoint: Path, run: str | None, kind: str) -> Path:
     return Path(run) / kind if run else checkpoint.with_name(f"{kind}-{checkpoint.stem}")
 
 
-def _moved(root: str, old: str, new: str) -> str:
-    """`root` with `old` at its beginning replaced by `new`; as it is where it doesn't lie in `old`."""
-    path = Path(root)
-    return str(Path(new) / path.relative_to(old)) if path.is_relative_to(old) else root
-
-
 def _checkpoint(config: DictConfig) -> Path:
     if (config.run is None) != isinstance(config.checkpoint, str):
         raise UserError(f"mode={config.mode} needs one of run=FOLDER and checkpoint=FILE")
@@ -97,7 +95,3 @@ def _checkpoint(config: DictConfig) -> Path:
     if not final.is_file():
         raise MissingFileError(f"run={config.run}: no finished run is there (no {final}); or name a checkpoint=FILE")
     return final
-
-
-def _is_setting(override: str, settings: set[str]) -> bool:
-    return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0] in settings

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +23,8 @@ _DIGEST = 64  # hexadecimal digits of SHA-256
 class Checkpoints:
     """The checkpoints in one folder: the last `keep` by step, `best.pt`, and at the end `final.pt`.
 
-    Every file holds `config`, the run's configuration as YAML, so that it can be evaluated alone. Writing happens in a
+    Every file holds `config`, the run's configuration as YAML, and `data`, what is known of its data set without its
+    pictures, so that it can be evaluated and exported alone. Writing happens in a
     thread beside the training, which waits for the copy of its state only. A save that fails (a full disk) is
     reported, leaves the older files as they are, and is tried again at the next interval. Before each save `confirm`
     is called, and raises where the folder isn't this process's any more.
@@ -33,6 +34,7 @@ class Checkpoints:
         self,
         folder: Path,
         config: str,
+        data: Mapping[str, Any] | None = None,
         *,
         every_steps: int | None = None,
         every_minutes: float | None = None,
@@ -44,7 +46,8 @@ class Checkpoints:
         self.best = folder / "best.pt"
         self.final = folder / FINAL
         self._every_steps, self._every_minutes, self._writes = every_steps, every_minutes, writes
-        self._config, self._keep, self._confirm = config, keep, confirm
+        self._keep, self._confirm = keep, confirm
+        self._of_run = {"config": config, "data": dict(data or {})}
         self._writer: threading.Thread | None = None
         self._fault: Exception | None = None
         self._unsaved_best: dict[str, Any] | None = None
@@ -109,7 +112,7 @@ class Checkpoints:
             self._confirm()
             self.folder.mkdir(exist_ok=True)
             on_cpu = {name: tensor.cpu() for name, tensor in model.items()}  # torch.load reads it on any machine
-            write(self.final, {"config": self._config, "name": self._name(self.final), "model": on_cpu})
+            write(self.final, {**self._of_run, "name": self._name(self.final), "model": on_cpu})
 
     def _write(self, learner: dict[str, Any], is_best: bool) -> None:
         path = self.folder / f"step-{learner['step']:09d}.pt"
@@ -134,7 +137,7 @@ class Checkpoints:
 
     def _write_state(self, path: Path, learner: dict[str, Any]) -> None:
         self.folder.mkdir(exist_ok=True)  # where it was deleted during the run
-        write(path, {"config": self._config, "name": self._name(path), "learner": learner})
+        write(path, {**self._of_run, "name": self._name(path), "learner": learner})
 
     def read(self, path: Path) -> dict[str, Any]:
         """Read a checkpoint of this folder. Raises UserError where it is damaged."""
