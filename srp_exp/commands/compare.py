@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.config.evaluators import measured_file, not_measured
 from srp_exp.config.identity import flat_identity, output_folder
+from srp_exp.config.visible import visible
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation.mcnemar import mcnemar
 from srp_exp.files import write_atomically, write_together
@@ -19,13 +20,15 @@ from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, part_
 from srp_exp.runs.folder import RESULTS, reading
 from srp_exp.runs.read import Asked, asked, beside, read_run
 from srp_exp.runs.store import find_run
+from srp_exp.studies.formats import escape_markdown
 
 METRICS = ("top1", "top5", "loss")
 SAME_IMAGES = {
     "root", "cache_dir", "download", "verify", "on_corrupt", "copy_side", "crop_to_box", "augmentation", "mean", "std",
-    "val_fraction",
+    "val_fraction", "train_per_class", "test_on_unused", "subset_seed",
 }  # fmt: skip
-"""Settings of a data set that may differ: where it lies and how images are prepared, not which they are."""
+"""Settings of a data set that may differ: where it lies, how images are prepared, and which are in a split; those of the
+split that is compared have to be the same."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def execute(config: DictConfig) -> None:
     write_together(folder, {f"{part_name(config)}.json": content, f"{part_name(config)}.md": table.encode()})
     if config.cams:
         _draw_cams(a, b, config, folder)
-    print(f"{table}\ncomparison  {folder}")
+    print(visible(f"{table}\ncomparison  {folder}"))
 
 
 def _read(question: Asked, folder: str) -> _Run:
@@ -182,7 +185,7 @@ def _mcnemar(a: Any, b: Any) -> dict[str, float]:
 
 def _markdown(report: dict[str, Any]) -> str:
     def row(name: str, cells: list[Any]) -> str:
-        return f"| {name} | {' | '.join('' if cell is None else cell for cell in cells)} |"
+        return f"| {escape_markdown(name)} | {' | '.join('' if c is None else escape_markdown(c) for c in cells)} |"
 
     commits = zip("AB", report["origin"]["commit"], strict=True)
     lines = [f"{letter}: {report[letter.lower()]}, commit {commit}  " for letter, commit in commits]

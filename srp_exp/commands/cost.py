@@ -9,11 +9,11 @@ import torch
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from srp_exp.config.explain import nearest
 from srp_exp.config.identity import names_a_run, output_folder, plain_values, run_id
+from srp_exp.config.visible import visible
 from srp_exp.errors import UserError
 from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
@@ -23,6 +23,7 @@ from srp_exp.runs.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import refuse_several
 from srp_exp.training.learner import autocast
+from srp_exp.training.logs import Terminal
 
 _GAP = {"name": "gap", "_target_": None}
 _WIDTH = 120  # characters of the table
@@ -51,7 +52,7 @@ def execute(config: DictConfig) -> None:
             f"out of memory on {device} with recipe.batch_size={config.recipe.batch_size} and {len(choices) + 2} "
             "networks side by side: lower it, or shorten cost.srp"
         ) from error
-    Console(width=_WIDTH).print(_table(title, costs))
+    Terminal(width=_WIDTH).print(_table(title, costs))
     content = {
         "network": f"{config.backbone.name}-{config.attention.name}",
         "measured": title,
@@ -63,7 +64,7 @@ def execute(config: DictConfig) -> None:
     path = output_folder(config) / "reports" / "cost" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(content, indent=1).encode())
-    print(f"measured  {path}")
+    print(visible(f"measured  {path}"))
 
 
 def _schedule(name: str) -> DictConfig:

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from srp_exp.commands.shared import show_metrics
+from srp_exp.config.visible import visible
 from srp_exp.runs.evaluate import evaluate_checkpoint, part_name
 from srp_exp.runs.read import asked, beside, read_run
 from srp_exp.training.distributed import launched_as
@@ -18,4 +19,4 @@ def execute(config: DictConfig) -> None:
     details = evaluate_checkpoint(trained, checkpoint, folder)
     if launched_as().rank == 0:
         show_metrics(trained.test_root or trained.split, details)
-        print(f"metrics and predictions  {folder}")
+        print(visible(f"metrics and predictions  {folder}"))

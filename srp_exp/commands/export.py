@@ -7,6 +7,7 @@ import torch
 from omegaconf import DictConfig
 
 from srp_exp.backbones import timm_models
+from srp_exp.config.visible import visible
 from srp_exp.datasets import DataSet
 from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
@@ -46,7 +47,7 @@ def execute(config: DictConfig) -> None:
     facts = _facts(trained, dataset, checkpoint, images)
     network = Network(model, images, rebuild, facts, timm_model, trained.attention.name)
     file, difference = export(network, trained.format, beside(checkpoint, config.run, "export"), expected)
-    print(f"exported  {file}  largest difference of the logits {difference:.2g}")
+    print(visible(f"exported  {file}  largest difference of the logits {difference:.2g}"))
 
 
 def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torch.Tensor) -> dict[str, Any]:

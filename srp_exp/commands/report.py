@@ -19,7 +19,7 @@ from rich.console import Console
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_overrides, searched
 from srp_exp.config.explain import nearest
-from srp_exp.config.faults import ending_in_one_line
+from srp_exp.config.faults import describe, ending_in_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
 from srp_exp.runs.store import State, all_runs, find_run
@@ -58,23 +58,38 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
 
 
 def list_runs(arguments: list[str], console: Console) -> None:
-    """List the runs of output_dir=outputs that fit all arguments: setting=value, or state=finished."""
+    """List the runs of output_dir=outputs that fit all arguments: setting=value, or state=finished.
+
+    Raises what damaged runs raise when the others are listed.
+    """
     wanted = dict(_pair(argument) for argument in arguments)
     parent = Path(wanted.pop("output_dir", "outputs")).expanduser() / "runs"
     runs = all_runs(parent)
     if not runs:
         raise UserError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
-    settings = {run.folder: {**run.settings, "state": run.state.value} for run in runs}
+    settings: dict[Path, dict[str, str]] = {}
+    damaged: list[Exception] = []
+    for run in runs:
+        try:
+            runs_table([run])  # reads all that the list shows
+            settings[run.folder] = {**run.settings, "state": run.state.value}
+        except (UserError, OSError) as error:
+            damaged.append(error)
     known = {name for values in settings.values() for name in values}
     for name in wanted:
-        if name not in known:
+        if name not in known and settings:
             raise UserError(f"{name}: no run has such a setting{nearest(name, known)}")
     states = [state.value for state in State]
     if wanted.get("state", states[0]) not in states:
         raise UserError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
-    chosen = [run for run in runs if all(_is(settings[run.folder].get(name), wanted[name]) for name in wanted)]
+    whole = [run for run in runs if run.folder in settings]
+    chosen = [run for run in whole if all(_is(settings[run.folder].get(name), wanted[name]) for name in wanted)]
     console.print(runs_table(chosen))
     console.print(count_states(chosen), highlight=False)
+    if damaged:  # after what can be told of the others
+        for other in damaged[1:]:
+            console.print(f"not listed: {describe(other)}", style="red", soft_wrap=True)
+        raise damaged[0]
 
 
 def _is(value: str | None, wanted: str) -> bool:

@@ -14,6 +14,7 @@ from srp_exp.commands.dry_run import dry_run
 from srp_exp.commands.shared import show_metrics
 from srp_exp.config.evaluators import not_measured
 from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
+from srp_exp.config.visible import visible
 from srp_exp.errors import UserError
 from srp_exp.runs.data import known_digests, refuse_other_data
 from srp_exp.runs.folder import DATA, EVALUATION, RESULTS
@@ -37,7 +38,7 @@ def execute(config: DictConfig) -> None:
     if (folder / RESULTS).exists() and not config.rerun:
         _check_data(config, folder)
         _ = find_run(folder).results  # which are read before it is said
-        print(f"finished already: {folder} (rerun=true trains it afresh)")
+        print(visible(f"finished already: {folder} (rerun=true trains it afresh)"))
     else:
         from srp_exp.runs.complete import complete_run
 
@@ -59,16 +60,19 @@ def _check_data(config: DictConfig, folder: Path) -> None:
         except InstantiationException as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-            print(f"not compared with the data of the run, which can't be read: {error.__cause__}", file=sys.stderr)
+            print(
+                visible(f"not compared with the data of the run, which can't be read: {error.__cause__}"),
+                file=sys.stderr,
+            )
     refuse_other_data(folder, digests or {})
 
 
 def _show(folder: Path) -> None:
     show_metrics("test", find_run(folder).results["test"])
-    print(f"run folder  {folder}")
+    print(visible(f"run folder  {folder}"))
     if HydraConfig.get().mode == RunMode.RUN:
         tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
-        print(shlex.join([tensorboard, "--logdir", str(folder)]))
+        print(visible(shlex.join([tensorboard, "--logdir", str(folder)])))
 
 
 def _measure_missing(config: DictConfig, folder: Path) -> None:
@@ -78,4 +82,4 @@ def _measure_missing(config: DictConfig, folder: Path) -> None:
         from srp_exp.runs.evaluate import measure_run
 
         measure_run(OmegaConf.create(plain_values(config)), folder, missing)
-        print(f"measured {', '.join(missing)}  {folder / EVALUATION}")
+        print(visible(f"measured {', '.join(missing)}  {folder / EVALUATION}"))

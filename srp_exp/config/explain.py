@@ -31,6 +31,7 @@ from srp_exp.config.imports import import_failure, own_place
 from srp_exp.config.register import SCHEMAS
 from srp_exp.config.schema import Config
 from srp_exp.config.training import RecipeConfig
+from srp_exp.config.visible import visible
 from srp_exp.errors import UserError
 
 LONGEST = 280
@@ -80,7 +81,7 @@ def explain(error: BaseException) -> str:
 
 def shortened(line: str) -> str:
     """One line of at most LONGEST characters; a longer one loses the beginnings of long paths, then its middle."""
-    line = " ".join(line.split())
+    line = visible(" ".join(line.split()))
     if len(line) > LONGEST:
         line = re.sub(r"(?<!\S)(\w*=)?/\S{50,}(?=/\S)", r"\1...", line)
     half = LONGEST // 2 - 3

@@ -7,6 +7,7 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
+from srp_exp.config.visible import visible
 from srp_exp.studies.tables import Table, TableCell
 
 LATEX = {
@@ -41,7 +42,7 @@ def markdown(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text for Markdown: nothing of it is a tag, a link, an entity or emphasis, and it stays in its row."""
-    return re.sub(r"([\\`*<|~]|\b_\B|\B_\b|\](?=[(\[])|&(?=#?\w+;))", r"\\\1", text.replace("\n", " "))
+    return re.sub(r"([\\`*<|~]|\b_\B|\B_\b|\](?=[(\[])|&(?=#?\w+;))", r"\\\1", visible(text).replace("\n", " "))
 
 
 def latex(table: Table, label: str) -> str:
@@ -82,7 +83,7 @@ def latex(table: Table, label: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Text for LaTeX; signs of numbers become mathematical ones."""
-    escaped = "".join(LATEX.get(character, character) for character in text)
+    escaped = "".join(LATEX.get(character, character) for character in visible(text).replace("\n", " "))
     return re.sub(r"(?<![\w.$])([+-])(?=\d)", r"$\1$", escaped)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from srp_exp.runs.store import Run, State
 from srp_exp.studies.grid import Grid
+from srp_exp.training.logs import Terminal
 
 STYLES = {
     State.finished: "green",
@@ -23,7 +24,7 @@ STYLES = {
 
 def terminal() -> Console:
     """Where to print: a file has no width, and [gates] is an override, no markup."""
-    return Console(width=None if sys.stdout.isatty() else 160, markup=False)
+    return Terminal(width=None if sys.stdout.isatty() else 160, markup=False)
 
 
 def grid_table(grid: Grid) -> Table:

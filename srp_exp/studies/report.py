@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from srp_exp.config.identity import output_folder
+from srp_exp.config.visible import visible, visible_cell
 from srp_exp.files import write_together
 from srp_exp.runs.store import Run
 from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
@@ -159,7 +160,7 @@ def report_markdown(made: Contents, drawn: list[Plot]) -> str:
         f"**Verdict:** {escape_markdown(f'{made.outcome}: {made.reason}')}\n",
         *(f"![{escape_markdown(panel.described)}]({panel.name}.png)\n" for plot in drawn[:1] for panel in plot.panels),
         *(f"## {table.title}\n\n{markdown(table)}" for table in made.tables),
-        "## How to reproduce\n\n" + "".join(f"    {command}\n" for command in made.commands),
+        "## How to reproduce\n\n" + "".join(f"    {visible_cell(command)}\n" for command in made.commands),
     ]
     if made.provenance:
         origins = (f"- {name}: {escape_markdown(value)}\n" for name, value in made.provenance.items())
@@ -170,12 +171,17 @@ def report_markdown(made: Contents, drawn: list[Plot]) -> str:
 def report_latex(made: Contents) -> str:
     """All tables; a warning stands in a comment, and under the first table, so that it isn't overlooked in print."""
     warnings = made.results.warnings
-    head = [r"% \usepackage{booktabs,graphicx}", *(f"% Warning: {warning}" for warning in warnings)]
+    head = [r"% \usepackage{booktabs,graphicx}", *(f"% Warning: {visible_cell(warning)}" for warning in warnings)]
     tables = [latex(table, f"tab:{made.results.name}-{table.title.lower()}") for table in made.tables]
     visible = "".join(f"\\par\\footnotesize Warning: {escape_latex(warning)}\n" for warning in warnings)
     first, *others = tables
     marked = first.replace("\\end{table}\n", f"{visible}\\end{{table}}\n")
     return "\n".join(["\n".join(head) + "\n", marked, *others])
+
+
+def _shown(value: Any) -> Any:
+    """What a page shows of a value: markup of our own as it is."""
+    return visible(value) if type(value) is str else value
 
 
 def page(made: Contents, drawn: list[Plot]) -> str:
@@ -185,7 +191,7 @@ def page(made: Contents, drawn: list[Plot]) -> str:
 
     loader = FileSystemLoader(Path(__file__).parent)
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **options)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown, **options)
     environment.filters["svg"] = Markup  # the pictures are our own and escape what they show
     environment.globals.update(spans=spans)
     values: dict[str, Any] = {"contents": made, "study": made.results.study}

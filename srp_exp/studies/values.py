@@ -6,6 +6,7 @@ The last value of each says why they may not be comparable (StudyResults.warning
 from collections.abc import Sequence
 from typing import Any
 
+from srp_exp.config.visible import visible_cell
 from srp_exp.runs.store import Run
 from srp_exp.studies.measured import Measured, describe
 from srp_exp.studies.results import StudyResults, metrics
@@ -87,8 +88,12 @@ def run_values(results: StudyResults) -> Values:
 def csv(values: Values) -> str:
     import pandas as pd
 
-    frame = pd.DataFrame(values)
+    frame = pd.DataFrame([{visible_cell(name): _cell(value) for name, value in line.items()} for line in values])
     return str(frame.astype({name: "Int64" for name in ("pairs", "seeds") if name in frame}).to_csv(index=False))
+
+
+def _cell(value: Any) -> Any:
+    return visible_cell(value) if isinstance(value, str) else value
 
 
 def _mean(mean: Mean | None) -> dict[str, Any]:

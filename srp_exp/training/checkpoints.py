@@ -47,7 +47,7 @@ class Checkpoints:
         self.final = folder / FINAL
         self._every_steps, self._every_minutes, self._writes = every_steps, every_minutes, writes
         self._keep, self._confirm = keep, confirm
-        self._of_run = {"config": config, "data": dict(data or {})}
+        self._of_run = {"config": config, **({"data": dict(data)} if data else {})}
         self._writer: threading.Thread | None = None
         self._fault: Exception | None = None
         self._unsaved_best: dict[str, Any] | None = None

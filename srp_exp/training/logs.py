@@ -6,12 +6,24 @@ from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
+from srp_exp.config.visible import visible
 from srp_exp.training.dispensable import Dispensable, console_is_gone
 
 LOG = logging.getLogger("srp_exp")
-CONSOLE = Console(soft_wrap=True, highlight=False, markup=False)
+
+
+class Terminal(Console):
+    """rich's console, in which no text steers the terminal, whoever chose it."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+CONSOLE = Terminal(soft_wrap=True, highlight=False, markup=False)
 
 
 class _ConsoleHandler(logging.Handler):
@@ -33,7 +45,7 @@ class _RunLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         torn = self._state.fails  # there may be half a line
         with self._state.written(), self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("\n" * torn + self.format(record) + "\n")
+            file.write("\n" * torn + visible(self.format(record)) + "\n")
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from srp_exp.commands import report
+from srp_exp.errors import UserError
 
 TINY = (
     "dataset=synthetic", "dataset.train_size=64", "dataset.test_size=32", "dataset.image_size=[16,16]",
@@ -107,6 +109,16 @@ def test_damaged_results_stop_every_command_that_needs_them(command_line, runs, 
         assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
         assert_one_line(outcome.err.strip(), file)
     assert_one_line(run_report("runs"), file)
+
+
+@pytest.mark.parametrize("name", ["results.json", "config.yaml", "provenance.json"])
+def test_a_damaged_run_does_not_hide_the_others(runs, capsys, name) -> None:
+    noise(runs[0] / name)
+    with pytest.raises(UserError, match=f"{runs[0].name}/{name} is damaged"):
+        report.list_runs([], Console(width=200))
+    listed = capsys.readouterr().out
+    assert runs[1].name in listed and "1 run: 1 finished" in listed
+    assert runs[0].name not in listed
 
 
 def test_the_results_of_another_run_are_refused(command_line, runs) -> None:
