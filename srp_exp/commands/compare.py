@@ -27,8 +27,10 @@ SAME_IMAGES = {
     "root", "cache_dir", "download", "verify", "on_corrupt", "copy_side", "crop_to_box", "augmentation", "mean", "std",
     "val_fraction", "train_per_class", "test_on_unused", "subset_seed",
 }  # fmt: skip
-"""Settings of a data set that may differ: where it lies, how images are prepared, and which are in a split; those of the
-split that is compared have to be the same."""
+"""Settings of a data set that may differ: where it lies, how images are prepared, and which are in a split.
+
+Those of the split that is compared have to be the same.
+"""
 
 
 @dataclass(frozen=True)

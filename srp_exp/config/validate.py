@@ -157,7 +157,7 @@ def _validate_test_root(config: DictConfig) -> None:
     looks_at_a_run = config.mode.name in ("eval", "export") or (config.mode.name == "compare" and config.other)
     if config.test_root is not None and not (looks_at_a_run and config.split.name == "test"):
         raise UserError(
-            f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test, and for mode=export and compare; "
+            f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test, mode=export and mode=compare; "
             "leave it out"
         )
 

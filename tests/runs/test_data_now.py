@@ -134,7 +134,7 @@ def test_a_set_that_lies_nowhere_has_no_root(command_line, tmp_path) -> None:
     small = [setting for setting in SMALL if "dataset" not in setting]
     assert (
         command_line(
-            "dataset=synthetic", "dataset.train_size=16", "dataset.test_size=8", *small, f"output_dir={tmp_path}"
+            "dataset=synthetic", "dataset.train_size=16", "dataset.test_size=16", *small, f"output_dir={tmp_path}"
         ).code
         == 0
     )
