@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,8 +64,11 @@ def read_hub(path: str, subset: str | None, revision: str | None, cache: Path) -
 
     Raises UserError where the hub isn't reached, or has no such set.
     """
-    if Path(path).exists():
-        raise UserError(f"dataset.path={path}: is a file or folder here; use dataset=table dataset.root={path}")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or Path(path).exists():  # of others `datasets` reads files here
+        raise UserError(
+            f"dataset.path={path}: give the name of a set of the hub, as owner/name; what lies in files here is read "
+            f"with dataset=table dataset.root=FOLDER"
+        )
     LOG.info("dataset.path=%s: is fetched from the Hugging Face hub, unless it was before", path)
     settings = {"path": path, "subset": subset, "revision": revision}
     where = " ".join(f"dataset.{name}={value}" for name, value in settings.items() if value is not None)
@@ -132,7 +136,7 @@ def _damage_named(file: Path) -> Iterator[None]:
             raise UserError(f"{file}: no room to keep it ({reason}); make room, or set dataset.cache_dir") from None
         if isinstance(behind, UnicodeError):
             raise UserError(f"{file}: not text in UTF-8 ({reason}); save it as UTF-8") from None
-        if "corresponds to no data" in reason:
+        if "corresponds to no data" in reason or "BatchSize must be greater" in reason:  # of a parquet file
             raise UserError(f"{file}: has no rows; add some, below the names of the columns, or remove it") from None
         raise UserError(f"{file}: not a readable table ({reason}); fetch or write it again") from None
 

@@ -178,6 +178,13 @@ def test_what_is_wrong_with_a_table_is_one_line(home, wrong):
     assert "\n" not in str(error.value) and str(home) in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "feather", "csv"])
+def test_a_table_without_rows_says_so(home, kind):
+    KINDS[kind](home, {"file": pa.array([], pa.string()), "species": pa.array([], pa.string())})
+    with pytest.raises(UserError, match=r"a\.\w+: has no rows"):
+        open_table(home)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -240,8 +247,9 @@ def test_what_the_hub_does_not_have_is_one_line(home, monkeypatch):
     with pytest.raises(UserError, match=r"^dataset\.path=owner/birds: has the splits .*none for training"):
         open_hub(home)
     monkeypatch.chdir(home)
-    with pytest.raises(UserError, match=r"^dataset\.path=images: .*dataset=table"):
-        open_hub(home, "images")
+    for path in ("images", "images/0.jpg", "csv", "", "owner/", "a/b/c", "https://x/y"):
+        with pytest.raises(UserError, match=r"^dataset\.path=.*: give .*owner/name; .*dataset=table"):
+            open_hub(home, path)
 
 
 def test_without_the_hub_the_line_says_what_to_do(home, monkeypatch, caplog, capfd):
