@@ -147,8 +147,8 @@ class Checkpoints:
         return content
 
     def _name(self, path: Path) -> str:
-        """What a checkpoint says it is: the name of its run, and that of its file."""
-        return f"{self.folder.resolve().parent.name}/{path.name}"
+        """What a checkpoint says it is: the name of its run, and that of its file, wherever a link has them lie."""
+        return f"{self.folder.absolute().parent.name}/{path.name}"
 
     def _by_step(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.pt"))

@@ -12,9 +12,9 @@ pytestmark = pytest.mark.long
 HARNESS = Path(__file__).resolve().parents[2] / "scripts" / "kill_harness.py"
 
 
-def harness(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def harness(folder: Path, *arguments: str, script: Path = HARNESS) -> subprocess.CompletedProcess[str]:
     variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(HARNESS.parents[1]), "TMPDIR": str(folder)}
-    return subprocess.run([sys.executable, str(HARNESS), *arguments], env=variables, capture_output=True, text=True)
+    return subprocess.run([sys.executable, str(script), *arguments], env=variables, capture_output=True, text=True)
 
 
 def test_killed_runs_end_with_the_bits_of_undisturbed_ones(tmp_path) -> None:
@@ -30,3 +30,13 @@ def test_the_harness_sees_another_order_of_the_data_and_a_changed_bit(tmp_path) 
     done = harness(tmp_path, "--control", "--only", "every two steps")
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"(another_order|one_bit) +seen: ", done.stdout)) == 2
+
+
+def test_what_is_made_of_runs_is_whole_or_seen_not_to_be(tmp_path) -> None:
+    script = HARNESS.with_name("kill_commands.py")
+    done = harness(tmp_path, "--most", "3", script=script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" 3 kills: nothing half-written is taken for whole") == 4
+    done = harness(tmp_path, "--most", "2", "--only", "eval", "--control", script=script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "eval         2 kills: FAULTS: " in done.stdout

@@ -256,6 +256,18 @@ def test_a_folder_that_was_deleted_is_made_again(checkpoints: Checkpoints, learn
     assert names(checkpoints) == ["step-000000005.pt"]
 
 
+@pytest.mark.parametrize("linked", ["run/checkpoints", "run"])
+def test_what_was_moved_behind_a_link_is_resumed(tmp_path: Path, learner: Learner, linked: str) -> None:
+    """To a larger disk, where it has another name."""
+    before = Checkpoints(tmp_path / "run" / "checkpoints", "")
+    save_at(before, learner, 5)
+    before.wait()
+    (tmp_path / linked).rename(tmp_path / "scratch")
+    (tmp_path / linked).symlink_to(tmp_path / "scratch")
+    found = Checkpoints(tmp_path / "run" / "checkpoints", "").newest()
+    assert found is not None and found[1]["learner"]["step"] == 5
+
+
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").symlink_to(tmp_path / "scratch")
     with pytest.raises(UserError, match=r"checkpoints is no folder: .* links to"):
