@@ -113,7 +113,7 @@ def test_ctrl_c_stops_a_grid_in_one_line_and_the_same_command_goes_on(command_li
         stopped = command_line(*GRID, "seed=0")
     assert stopped.code == 130
     assert stopped.out.splitlines()[-1].startswith(
-        "stopped; 3 runs: 1 finished, 1 interrupted, 1 new; the same command"
+        "interrupted; 3 runs: 1 finished, 1 interrupted, 1 new; run the same command"
     )
     assert "Traceback" not in stopped.err
     assert trained(stopped.out) != []
