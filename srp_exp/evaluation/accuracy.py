@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.files import write_together
-from srp_exp.srp.finding.undisturbed import evaluation_mode
 from srp_exp.training.distributed import SINGLE, Processes
 
 _Parts: TypeAlias = list[tuple[Tensor, ...]]
@@ -168,3 +168,15 @@ def _on_cpu(parts: _Parts) -> _Parts:
     sizes = [len(part[0]) for part in parts]
     columns = [torch.cat(column).cpu().split(sizes) for column in zip(*parts, strict=True)]
     return list(zip(*columns, strict=True))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module of `model` in evaluation mode; afterwards each is in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from srp_exp.errors import UserError
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import find_attention, remove_srp
-from srp_exp.srp.calls import CountedCalls, pick
+from srp_exp.srp.calls import NamedCalls, Site, pick
 from srp_exp.srp.finding.findings import Gate
-from srp_exp.srp.finding.values import copies
 
 Pool = Callable[[Tensor], Tensor]
 """Pools a map (B, ..., H, W) to (B, ..., 1, 1)."""
@@ -102,43 +102,50 @@ def _watch_gate(module: nn.Module, gate: Gate, name: str, observe: Callable[[str
     own_forward = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        inputs = copies((args, kwargs))  # modules may work in place
+        inputs = _copies((args, kwargs))  # modules may work in place
 
         def gate_with(pool: Pool) -> Tensor:
-            with _Reading(gate, pool) as again:
-                again_args, again_kwargs = copies(inputs)
-                own_forward(*again_args, **again_kwargs)
+            again = _Reading(gate, pool)
+            again_args, again_kwargs = _copies(inputs)
+            again.read(own_forward, again_args, again_kwargs)
             return again.gate
 
-        with _Reading(gate) as reading:
-            output = own_forward(*args, **kwargs)
+        reading = _Reading(gate)
+        output = reading.read(own_forward, args, kwargs)
         observe(name, AttentionCall(reading.feature_map, reading.gate, gate_with))
         return output
 
     module.forward = forward
 
 
-class _Reading(CountedCalls):
-    """Reads the pooled map and the gate of a forward, which may be given another `pool`."""
+def _copies(values: Any) -> Any:
+    """`values`, with tensors cloned, in the containers that they are in."""
+    return tree_map(lambda value: value.detach().clone() if isinstance(value, Tensor) else value, values)
+
+
+class _Reading(NamedCalls):
+    """Reads the pooled map and the gate of a forward, which may be given a `pool` of its own."""
 
     def __init__(self, gate: Gate, pool: Pool | None = None) -> None:
-        super().__init__((gate.call.function, gate.place.map_call.function, gate.place.mean_call.function))
+        functions = (gate.call.function, gate.place.map_call.function, gate.place.mean_call.function)
+        super().__init__(_Reading.read.__code__, functions)
         self.feature_map, self.gate = torch.empty(0), torch.empty(0)
         self._gate, self._pool = gate, pool
 
-    def __enter__(self) -> "_Reading":
-        super().__enter__()
-        return self
+    def read(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run the forward."""
+        with self:
+            return forward(*args, **kwargs)
 
-    def on_call(self, func: Any, number: int, args: Any, kwargs: Any) -> Any:
+    def on_call(self, func: Any, site: Site, args: Any, kwargs: Any) -> Tensor | None:
         place, product = self._gate.place, self._gate.call
-        if place.map_call.is_it(func, number):
+        if self.is_now(place.map_call, func, site):
             self.feature_map = pick(args, kwargs, place.path).detach().clone()
-        if product.is_it(func, number):
+        if self.is_now(product, func, site):
             self.gate = self._values(pick(args, kwargs, self._gate.path).detach())
-        if place.mean_call.is_it(func, number) and self._pool is not None:
+        if self.is_now(place.mean_call, func, site) and self._pool is not None:
             return self._pool(self.feature_map).reshape(self.feature_map.shape[0], *place.shape)
-        return func(*args, **kwargs)
+        return None
 
     def _values(self, factor: Tensor) -> Tensor:
         """The gate (B, G) of a factor (B, ...), which may be spread over the map."""

@@ -19,6 +19,7 @@ from srp_exp.datasets import TrainingBatches
 from srp_exp.datasets.known import facts_of
 from srp_exp.errors import UserError
 from srp_exp.evaluation import Evaluation
+from srp_exp.evaluation.accuracy import evaluation_mode
 from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import write_atomically
@@ -31,7 +32,6 @@ from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.runs.provenance import note_start
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
-from srp_exp.srp.finding.undisturbed import evaluation_mode
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.curves import Curves
 from srp_exp.training.distributed import Processes, connected

@@ -1,25 +1,24 @@
 """Stochastic Region Pooling: regions, schedules, and their injection into any network."""
 
-from srp_exp.srp.draws import Draws
+from srp_exp.srp.choose import Where
+from srp_exp.srp.control import fix_regions, read_regions, set_progress, srp_modules
 from srp_exp.srp.finding.find import find_attention
 from srp_exp.srp.finding.findings import Findings, LeftOut, Pooling
 from srp_exp.srp.inject import SrpRecord, SrpRecords, apply_srp, remove_srp
-from srp_exp.srp.pool import RegionPool
+from srp_exp.srp.pool import RegionPool, Regions
 from srp_exp.srp.region import region_side
 from srp_exp.srp.schedule import Cosine, Depth, Fixed, Linear, Schedule, Stages, ramp
-from srp_exp.srp.steer import fix_regions, read_regions, set_progress, srp_modules
-from srp_exp.srp.where import Where
 
 __all__ = [
     "Cosine",
     "Depth",
-    "Draws",
     "Findings",
     "Fixed",
     "LeftOut",
     "Linear",
     "Pooling",
     "RegionPool",
+    "Regions",
     "Schedule",
     "SrpRecord",
     "SrpRecords",

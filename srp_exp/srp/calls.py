@@ -1,44 +1,58 @@
-"""Calls of torch functions in the forward of a module, named by their number, and one of them done otherwise.
+"""Calls of torch functions in the forward of a module, named by their place in the code.
 
-A forward is Python: nothing in it is rewritten. While it runs under a TorchFunctionMode, every call of a torch function
-is seen, in any spelling, and the one whose place was found before (srp_exp.srp.finding) can be answered otherwise.
+A forward is Python, and nothing in it is rewritten: under a TorchFunctionMode every call of a torch function is seen,
+in any spelling. Its name is the stack of instructions that led to it, so a random branch, a hook or a child that pools
+too never shifts it. A compiler can't ask for that stack: in compiled code the calls of a function are counted.
 """
 
+import sys
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from pathlib import Path as FilePath
+from types import CodeType, FrameType
+from typing import Any, TypeAlias
 
+import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint as torch_checkpoint
 
-Path = tuple[Any, ...]
+Path: TypeAlias = tuple[Any, ...]
 """Where a tensor is in a call: keys that lead to it from (args, kwargs)."""
+Site: TypeAlias = tuple[tuple[str, int, int], ...]
+"""The instructions of the user's code that led to a call, innermost first: function, its first line, offset."""
+
+_HIDDEN = tuple(str(FilePath(file).parent) for file in (torch.__file__, __file__))
+CHECKPOINT = torch_checkpoint.__file__
 
 
 @dataclass(frozen=True)
 class Call:
-    """The `number`-th call, from 1 on, of `function` in a forward; the `number_there`-th in its checkpointed part."""
+    """The `number`-th call, from 1 on, of `function` at `site`; the `count`-th of `total` calls in the forward.
+
+    `count` and `total` are what compiled code goes by; None where they differ from run to run.
+    """
 
     function: Any
+    site: Site
     number: int
-    number_there: int | None = None
-
-    def is_it(self, function: Any, number: int) -> bool:
-        """Whether the `number`-th call of `function` is this."""
-        return function is self.function and number == self.number
+    count: int | None
+    total: int | None
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a forward pools: the call with the map at `path` among its arguments, and the call that gives its mean.
+    """Where a forward pools: the call with the map at `path` of its arguments, and the call that gives its mean.
 
-    The two are mostly one. `shape` is that of the mean without the batch, such as (C, 1, 1).
+    The two are mostly one. `shape` is that of the mean without the batch, such as (C, 1, 1). `may_skip`: whether the
+    forward draws random numbers, so that it may do without.
     """
 
     map_call: Call
     path: Path
     mean_call: Call
     shape: tuple[int, ...]
-    calls: tuple[tuple[int, int], ...] = ()
-    """How often a forward may call the functions of `map_call` and of `mean_call`: with random numbers it varies."""
+    may_skip: bool = False
 
 
 def pick(args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> Any:
@@ -49,29 +63,53 @@ def pick(args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> Any:
     return value
 
 
-class CountedCalls(TorchFunctionMode):
-    """Counts the calls of some functions, and lets `on_call` answer them."""
+@cache
+def is_users(file: str) -> bool:
+    """Whether the code of a file is neither torch's nor of this package."""
+    return not file.startswith(_HIDDEN)
 
-    def __init__(self, functions: tuple[Any, ...]) -> None:
+
+def instruction(frame: FrameType) -> tuple[str, int, int]:
+    """The instruction that a frame of Python is at."""
+    return frame.f_code.co_qualname, frame.f_code.co_firstlineno, frame.f_lasti
+
+
+class NamedCalls(TorchFunctionMode):
+    """Lets `on_call` answer the calls of some `functions`, below the frame of `forward`."""
+
+    def __init__(self, forward: CodeType, functions: tuple[Any, ...]) -> None:
         super().__init__()
-        self.functions = tuple(dict.fromkeys(functions))
-        self.counts = [0] * len(self.functions)
+        self._forward, self._functions = forward, functions
+        self._is_compiled = torch.compiler.is_compiling()  # and so is what follows a graph break
+        self.counts: dict[tuple[Any, Site], int] = {}
+        self.checkpointed = False
+        """Whether the last call was made inside of a checkpoint(...) of the forward."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in self.functions and self.is_active():
-            return self.on_call(func, self.count(func), args, kwargs)
-        return func(*args, **kwargs)
+        if func not in self._functions:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        site = () if self._is_compiled else self._site(sys._getframe(1))
+        self.counts[func, site] = self.counts.get((func, site), 0) + 1
+        answer = self.on_call(func, site, args, kwargs or {})
+        return answer if answer is not None else func(*args, **(kwargs or {}))
 
-    def count(self, func: Any) -> int:
-        """The number of a new call of `func`."""
-        index = self.functions.index(func)
-        self.counts[index] += 1
-        return self.counts[index]
+    def is_now(self, call: Call, func: Any, site: Site) -> bool:
+        """Whether the present call is `call`."""
+        if self._is_compiled:
+            return func is call.function and self.counts[func, site] == call.count
+        return func is call.function and site == call.site and self.counts[func, site] == call.number
 
-    def is_active(self) -> bool:
-        """Whether the calls are those of the forward."""
-        return True
-
-    def on_call(self, func: Any, number: int, args: Any, kwargs: Any) -> Any:
+    def on_call(self, func: Any, site: Site, args: Any, kwargs: Any) -> Tensor | None:
+        """The answer to a call; None to let it be made."""
         raise NotImplementedError
+
+    def _site(self, frame: FrameType | None) -> Site:
+        site, self.checkpointed = [], False
+        while frame is not None and frame.f_code is not self._forward:
+            file = frame.f_code.co_filename
+            if is_users(file):
+                site.append(instruction(frame))
+            elif file == CHECKPOINT:
+                self.checkpointed = True
+            frame = frame.f_back
+        return tuple(site)

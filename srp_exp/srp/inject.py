@@ -7,14 +7,13 @@ from numbers import Real
 from torch import Tensor, nn
 
 from srp_exp.errors import UserError
-from srp_exp.srp.draws import Draws
+from srp_exp.srp.choose import Where, choose
+from srp_exp.srp.control import srp_modules
 from srp_exp.srp.finding.find import LOOKED_FOR, find_attention
 from srp_exp.srp.finding.findings import LeftOut, Pooling
 from srp_exp.srp.pool import RegionPool
 from srp_exp.srp.region import Placement, Share
 from srp_exp.srp.schedule import Depth, Fixed, Linear, Schedule
-from srp_exp.srp.steer import srp_modules
-from srp_exp.srp.where import Where, choose
 from srp_exp.srp.with_srp import WithSrp, is_parametrized_since, put_into, take_out_of
 
 OTHER_WAY = "brings its mean back to the map in another way than by a product: where=... chooses it by name or class"
@@ -62,7 +61,7 @@ def apply_srp(
         regions: number of regions, >= 1, pooled together.
         placement: "corner" puts regions anywhere inside the map, "wrap" lets them go on at the opposite edge, so that
             every position is covered alike.
-        where: class, or pattern of the names, of the modules to choose, or several (srp_exp.srp.where); by default all
+        where: class, or pattern of the names, of the modules to choose, or several (srp_exp.srp.choose); by default all
             whose pooled value multiplies the map that it was pooled from.
         example_input: images (B, C, H, W) of the size to train on; by default of the size that a timm model names, or
             the first usual size that the model takes.
@@ -76,7 +75,7 @@ def apply_srp(
     """
     if srp_modules(model):
         raise UserError(f"{type(model).__name__} has SRP already: call remove_srp first")
-    draws = Draws(share, regions, placement)
+    RegionPool(1.0, share, regions, placement)  # refuses settings before the search
     findings = find_attention(model, example_input)
     chosen = choose(model, findings.poolings, where)
     left_out = findings.left_out + [
@@ -95,7 +94,9 @@ def apply_srp(
     scale_of = _schedule(schedule)
     stages = _stages([poolings[0].map_size for poolings in by_module.values()])
     depths = [Depth(index, len(stages), stage, stages[-1] + 1) for index, stage in enumerate(stages)]
-    pools = [RegionPool(scale_of(depth), draws) for depth in depths]  # all, before the model changes
+    pools = [
+        RegionPool(scale_of(depth), share, regions, placement) for depth in depths
+    ]  # all, before the model changes
     if len(pools) == 1 and pools[0].scale == 1 and isinstance(scale_of, Linear) and scale_of.last != 1:
         raise UserError(
             f"{scale_of}: the only attention module, {next(iter(by_module))!r}, has the scale first=1.0, so that SRP "
@@ -103,7 +104,8 @@ def apply_srp(
         )
     records = []
     for depth, pool, (name, poolings) in zip(depths, pools, by_module.items(), strict=True):
-        pool.map_size, pool.by_image = poolings[0].map_size, all(pooling.by_image for pooling in poolings)
+        pool.map_size, pool.rows_per_image = poolings[0].map_size, poolings[0].rows_per_image
+        pool.pools_several = any(pooling.pools_several for pooling in poolings)
         records.append(SrpRecord(name, poolings[0].kind, depth, pool.scale, poolings[0].map_size))
         try:
             put_into(model.get_submodule(name), pool, tuple(pooling.place for pooling in poolings))
@@ -113,7 +115,6 @@ def apply_srp(
                 f"{name or 'the model'} is a {poolings[0].kind}, a class from which none with SRP can be derived "
                 f"({error}): let nn.Module come first among its bases, or choose others with where=..."
             ) from error
-    model.register_forward_pre_hook(draws.begin)
     return SrpRecords(records, left_out)
 
 
@@ -132,9 +133,6 @@ def remove_srp(model: nn.Module) -> None:
     for module in list(model.modules()):
         if isinstance(module, WithSrp):
             take_out_of(module)
-        for number, hook in list(module._forward_pre_hooks.items()):
-            if getattr(hook, "__func__", None) is Draws.begin:
-                del module._forward_pre_hooks[number]
 
 
 def _schedule(schedule: Schedule | float | None) -> Schedule:

@@ -1,9 +1,7 @@
 """Random regions of a feature map: how large they are, and where they lie."""
 
-from collections.abc import Sequence
-from itertools import groupby
 from numbers import Real
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -48,57 +46,11 @@ def corner_range(placement: Placement, side: Any, map_side: int) -> Any:
     return map_side if placement == "wrap" else map_side - side + 1
 
 
-class Numbers(NamedTuple):
-    """Uniform numbers (2, L, N, k, 1, 1), of which a module has those at `place` of L, for regions of size `region`.
-
-    `drawn`: they were drawn as the module asked for them.
-    """
-
-    values: Tensor
-    place: int
-    drawn: bool
-    region: tuple[Any, Any]
-
-
-class MaskPlan:
-    """Makes the masks of several modules at once, from uniform numbers (2, L, N, k, 1, 1) for L modules and k regions.
+def corners(numbers: Tensor, sides: Size, map_size: Size, placement: Placement) -> Tensor:
+    """The upper left corners of regions: int64 (N, k, 2), top and left, of uniform numbers (2, N, k).
 
     A number u in [0, 1) is the corner floor(u * R) of the R possible ones: a float32 u <= 1 - 2**-24 never rounds u * R
-    up to R, so no region falls outside. Runs of modules with maps of equal size share their operations.
+    up to R, so no region falls outside.
     """
-
-    def __init__(self, maps: Sequence[Size], regions: Sequence[Size], placement: Placement, device: torch.device):
-        axes = [list(axis) for axis in zip(*maps, strict=True)], [list(axis) for axis in zip(*regions, strict=True)]
-        ranges = [
-            [corner_range(placement, side, map_side) for side, map_side in zip(sides, map_sides, strict=True)]
-            for map_sides, sides in zip(*axes, strict=True)
-        ]
-        self._ranges = torch.tensor(ranges, dtype=torch.float32, device=device).view(2, -1, 1, 1, 1, 1)
-        self._axes = []
-        for map_sides, sides, shape in zip(*axes, ((-1, 1), (1, -1)), strict=True):
-            positions = torch.arange(max(map_sides), dtype=torch.int32, device=device).view(shape)
-            of_modules = [
-                torch.tensor(n, dtype=torch.int32, device=device).view(-1, 1, 1, 1, 1) for n in (map_sides, sides)
-            ]
-            self._axes.append((positions, *of_modules))
-        self._groups = [(size, len(list(run))) for size, run in groupby(maps)]
-
-    def masks(self, numbers: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """For each module (N, 1, H, W) of `dtype`: how many of the k regions cover a position."""
-        corners = (numbers * self._ranges).to(torch.int32).unbind(0)
-        lengths = [length for _, length in self._groups]
-        rows, columns = (
-            ((positions - corner) % map_side < side).split(lengths)
-            for corner, (positions, map_side, side) in zip(corners, self._axes, strict=True)
-        )
-        masks: list[Tensor] = []
-        for (height, width), in_rows, in_columns in zip([size for size, _ in self._groups], rows, columns, strict=True):
-            inside = _first(in_rows, height, -2) & _first(in_columns, width, -1)  # (L', N, k, H, W)
-            if inside.shape[2] > 1:
-                inside = inside.sum(2, keepdim=True, dtype=torch.int32)
-            masks += inside.to(dtype).unbind(0)
-        return masks
-
-
-def _first(values: Tensor, length: int, axis: int) -> Tensor:
-    return values if values.shape[axis] == length else values.narrow(axis, 0, length)
+    ranges = [corner_range(placement, side, map_side) for side, map_side in zip(sides, map_size, strict=True)]
+    return (numbers.movedim(0, -1) * torch.tensor(ranges, device=numbers.device)).to(torch.int64)

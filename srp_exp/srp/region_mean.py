@@ -8,23 +8,31 @@ the mean over a random region R of the map instead of over the whole map:
 Differs from the publication: none known; docs/method.md lists what its summary leaves open and what we chose.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from srp_exp.srp.region import Placement, Size, corner_range
+from srp_exp.srp.region import Placement, corner_range
 
 
-def region_mean(x: Tensor, mask: Tensor, region: Size, regions: int) -> Tensor:
-    """Mean of x (N, ..., H, W) over the k = `regions` regions of `mask` (N or 1, 1, H, W), of (h, w) = `region` each.
+def region_mean(x: Tensor, numbers: Tensor, sides: tuple[Any, Any], placement: Placement) -> Tensor:
+    """Mean of x (N, ..., H, W) over k random regions of sides (h, w), summed in float32 at least: (N, ..., 1, 1).
 
-    Returns (N, ..., 1, 1). What lies outside of the regions doesn't count, be it infinite; a position that is covered
-    twice counts twice.
+    `numbers`, uniform in [0, 1), are float32 (2, M, k): N / M samples in a row share their regions. What lies outside
+    of the regions doesn't count, be it infinite; a position that is covered twice counts twice. In code that is
+    compiled the sides may be 0-d tensors of integers.
     """
-    mask = mask.view(mask.shape[0], *[1] * (x.dim() - 3), *x.shape[-2:])
-    mean: Tensor = _RegionMean.apply(x, mask, regions, regions * region[0] * region[1])
+    if x.dim() != 4:
+        maps = x[:, None] if x.dim() == 3 else x.flatten(0, -4)
+        return region_mean(maps, numbers, sides, placement).view(*x.shape[:-2], 1, 1)
+    if _is_traced(x) or not (_has_kernel(x) or _has_exact_product(x)):
+        return traced_region_mean(x, numbers, sides, placement)
+    mean: Tensor = _RegionMean.apply(x, numbers, sides, placement)
     return mean
 
 
@@ -35,50 +43,105 @@ class _RegionMean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor, regions: int, positions: int) -> Tensor:
-        ctx.save_for_backward(mask)
-        ctx.positions, ctx.channels_last = positions, _is_channels_last(x)
-        if not _has_exact_product(x):
-            return cleared_mean(x, mask, regions, x.shape[-2] * x.shape[-1] / positions)
-        mean = _product(x, mask, 1 / positions)
-        return mean if math.isfinite(mean.sum()) else _product(_cleared(x, mask), mask, 1 / positions)
+    def forward(ctx: Any, x: Tensor, numbers: Tensor, sides: tuple[int, int], placement: Placement) -> Tensor:
+        ctx.of_map, ctx.settings = (x.shape, x.stride()), (*sides, placement)
+        if _has_kernel(x):
+            ctx.save_for_backward(numbers, None)
+            return _kernels().pool(x, numbers, *sides, placement)  # type: ignore[no-any-return]
+        mask = _coverage(numbers, sides, x.shape, placement).to(x.dtype)
+        ctx.save_for_backward(numbers, mask)
+        return _masked_mean(x, mask, numbers.shape[2] * sides[0] * sides[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (mask,) = ctx.saved_tensors
-        of_mean = gradients[0] * (1 / ctx.positions)
-        if not ctx.channels_last:
-            return of_mean * mask, None, None, None
-        return (of_mean.movedim(1, -1) * mask.movedim(1, -1)).movedim(-1, 1), None, None, None  # laid out as the map is
+        (of_mean,), (numbers, mask), (shape, strides) = gradients, ctx.saved_tensors, ctx.of_map
+        h, w, placement = ctx.settings
+        layout = sorted(range(4), key=strides.__getitem__, reverse=True)
+        if mask is None and not torch.is_grad_enabled():  # a kernel can't be differentiated
+            return _kernels().spread(of_mean, numbers, shape, layout, h, w, placement), None, None, None
+        return _spread(of_mean, numbers, shape, layout, h, w, placement, mask), None, None, None
 
 
-def cleared_mean(x: Tensor, mask: Tensor, regions: int, factor: float | Tensor) -> Tensor:
-    """`scaled_mean` of the map times its mask: as a GPU makes it, to which no number has to come back."""
-    x = _cleared(x, mask)
-    return scaled_mean(x if regions == 1 else x * mask, factor)
+def _masked_mean(x: Tensor, mask: Tensor, positions: int) -> Tensor:
+    """The mean as a product of matrices, of each map and its mask.
 
-
-def _cleared(x: Tensor, mask: Tensor) -> Tensor:
-    """Zero outside of the regions: a product alone would keep infinity and NaN."""
-    return torch.where(mask > 0, x, 0)
+    It reads the map once and writes nothing as large, so that on a CPU it takes no longer than the mean over the whole
+    map. A product with zero keeps infinity and NaN: where the sum isn't finite, the map is cleared first.
+    """
+    mean = _product(x, mask, 1 / positions)
+    return mean if math.isfinite(mean.sum()) else _product(torch.where(mask > 0, x, 0), mask, 1 / positions)
 
 
 def _product(x: Tensor, mask: Tensor, factor: float) -> Tensor:
-    """`factor` times the sum of x * mask over the positions, as a product of matrices: (N, ..., 1, 1).
+    """`factor` times the sum of x * mask over the positions: (N, C, 1, 1). In place, as autocast leaves that alone.
 
-    It reads the map once and writes nothing as large, so that on a CPU it takes no longer than the mean over the whole
-    map. It is done in place, since autocast leaves that alone.
+    A row times the map: the map times a column takes up to ten times as long where the map is contiguous.
     """
-    samples, side = x.shape[0], x.shape[-2] * x.shape[-1]
-    mask = mask.view(-1, side).expand(samples, -1)
-    mean = x.new_empty(*x.shape[:-2], 1, 1)
-    if _is_channels_last(x):
-        x = x.permute(0, 2, 3, 1).view(samples, side, -1)
-        mean.view(samples, 1, x.shape[2]).baddbmm_(mask[:, None], x, beta=0, alpha=factor)
-    else:
-        x = x.reshape(samples, x.shape[1:-2].numel(), side)
-        mean.view(samples, x.shape[1], 1).baddbmm_(x, mask[:, :, None], beta=0, alpha=factor)
+    samples, channels, height, width = x.shape
+    mean = x.new_empty(samples, channels, 1, 1)
+    row = mask.view(-1, 1, height * width).expand(samples, -1, -1)
+    x = x.reshape(samples, channels, height * width).transpose(1, 2)
+    mean.view(samples, 1, channels).baddbmm_(row, x, beta=0, alpha=factor)
     return mean
+
+
+def _pool(x: Tensor, numbers: Tensor, h: int, w: int, placement: Placement) -> Tensor:
+    mask = _coverage(numbers, (h, w), x.shape, placement).to(x.dtype)
+    return _masked_mean(x, mask, numbers.shape[2] * h * w)
+
+
+def _spread(
+    of_mean: Tensor,
+    numbers: Tensor,
+    shape: Sequence[int],
+    layout: list[int],
+    h: int,
+    w: int,
+    placement: Placement,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Gradient of the mean for x of this shape, whose axes lie in memory in the order of `layout`."""
+    if mask is None:
+        mask = _coverage(numbers, (h, w), shape, placement).to(of_mean.dtype)
+    of_mean = of_mean * (1 / (numbers.shape[2] * h * w))
+    if torch.is_grad_enabled():
+        return of_mean * mask
+    return torch.mul(of_mean, mask, out=torch.empty_permuted(shape, layout, dtype=mask.dtype, device=mask.device))
+
+
+def traced_region_mean(x: Tensor, numbers: Tensor, sides: tuple[Any, Any], placement: Placement) -> Tensor:
+    """`region_mean` of x (N, C, H, W) in plain operations, which a compiler fuses."""
+    coverage = _coverage(numbers, sides, x.shape, placement)
+    sum_type = torch.promote_types(x.dtype, torch.float32)
+    if coverage.dtype == torch.bool:
+        kept = torch.where(coverage, x, 0)
+    else:
+        kept = torch.where(coverage > 0, x, 0).to(sum_type) * coverage
+    mean: Tensor = kept.sum((-2, -1), keepdim=True, dtype=sum_type) / (numbers.shape[2] * sides[0] * sides[1])
+    return mean.to(x.dtype)
+
+
+def _coverage(numbers: Tensor, sides: tuple[Any, Any], shape: Sequence[int], placement: Placement) -> Tensor:
+    """How many of its k regions cover a position of x (N, C, H, W): int32 (N or 1, 1, H, W); bool where k = 1."""
+    inside = []
+    for number, side, length in zip(numbers, sides, shape[-2:], strict=True):
+        corner = (number * corner_range(placement, side, length)).to(torch.int32)
+        offset = torch.arange(length, dtype=torch.int32, device=numbers.device) - corner[..., None]
+        in_region = (offset >= 0) & (offset < side)
+        inside.append(in_region | (offset < side - length) if placement == "wrap" else in_region)  # (M, k, H or W)
+    coverage: Tensor = inside[0][..., :, None] & inside[1][..., None, :]
+    if numbers.shape[2] > 1:
+        coverage = coverage.sum(1, keepdim=True, dtype=torch.int32)
+    if coverage.shape[0] in (1, shape[0]):
+        return coverage
+    return coverage.repeat_interleave(shape[0] // coverage.shape[0], 0)
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether a compiler, a transform or forward-mode differentiation looks at the operations."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
 
 
 def _has_exact_product(x: Tensor) -> bool:
@@ -88,32 +151,17 @@ def _has_exact_product(x: Tensor) -> bool:
     return exact and x.device.type == "cpu" and type(x) is Tensor
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+def _has_kernel(x: Tensor) -> bool:
+    return x.is_cuda and _kernels() is not None
 
 
-def scaled_mean(x: Tensor, factor: float | Tensor) -> Tensor:
-    """Mean of x (..., H, W) times `factor`: (..., 1, 1) of its type; in half nothing under- or overflows between."""
-    if x.dtype.itemsize >= 4:
-        return x.mean((-2, -1), keepdim=True) * factor
-    return (x.mean((-2, -1), keepdim=True, dtype=torch.float32) * factor).to(x.dtype)
-
-
-def traced_region_mean(x: Tensor, numbers: Tensor, region: tuple[Any, Any], placement: Placement) -> Tensor:
-    """`region_mean` for a compiler, which fuses its parts: `numbers` (2, N, k, 1, 1), sides ints or 0-d tensors."""
-    axes = []
-    for corner_number, side, map_side, shape in zip(numbers, region, x.shape[-2:], ((-1, 1), (1, -1)), strict=True):
-        corner = (corner_number * corner_range(placement, side, map_side)).to(torch.int64)
-        positions = torch.arange(map_side, device=x.device).view(shape)
-        axes.append((positions - corner) % map_side < side)
-    coverage = (axes[0] & axes[1]).sum(1)  # (N, H, W)
-    coverage = coverage.view(coverage.shape[0], *[1] * (x.dim() - 3), *x.shape[-2:])
-    positions_pooled = numbers.shape[2] * region[0] * region[1]
-    factor = (
-        x.shape[-2]
-        * x.shape[-1]
-        / (positions_pooled.to(torch.float64) if isinstance(positions_pooled, Tensor) else positions_pooled)
-    )
-    if isinstance(factor, Tensor):
-        factor = factor.to(torch.promote_types(x.dtype, torch.float32))
-    return cleared_mean(x, coverage.to(x.dtype), numbers.shape[2], factor)
+@functools.cache
+def _kernels() -> Any:
+    """srp_exp.srp.region_kernel, None without Triton. On a CPU its operators are plain operations, as above."""
+    try:
+        from srp_exp.srp import region_kernel
+    except ImportError:
+        return None
+    region_kernel.pool_op.register_kernel("cpu")(_pool)
+    region_kernel.spread_op.register_kernel("cpu")(_spread)
+    return region_kernel

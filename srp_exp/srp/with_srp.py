@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from srp_exp.srp.answer import Answer, Srp
 from srp_exp.srp.calls import Place
-from srp_exp.srp.checkpointing import in_backward
 from srp_exp.srp.pool import RegionPool
-from srp_exp.srp.swap import Srp, run
 
 
 class WithSrp:
@@ -26,31 +25,59 @@ class WithSrp:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         srp = self._srp
         if srp is None:
-            raise RuntimeError(f"{type(self).__name__}: its own way to copy has lost its SRP: copy the plain module")
+            raise RuntimeError(
+                f"{type(self).__name__}: a custom __deepcopy__ dropped SRP: copy the plain module, then apply_srp"
+            )
         own_forward: Any = super().forward if srp.own_forward is None else srp.own_forward  # type: ignore[misc]
         scale = srp.pool.scale
         if torch.compiler.is_compiling():
             scale = srp.pool.final_scale  # the present one may change without recompilation
-        if not self.training or (scale == 1 and not in_backward()):
+        else:
+            _check_computed_again(srp, self)
+        if not self.training or scale == 1:
             return own_forward(*args, **kwargs)
-        if getattr(self, "_is_replica", False):
-            raise RuntimeError(
-                "SRP draws the regions of a process at once: use DistributedDataParallel, not DataParallel"
-            )
-        return run(srp, type(self).__name__, own_forward, args, kwargs)
+        if "_is_replica" in self.__dict__:
+            raise RuntimeError("SRP has one pool for all replicas: use DistributedDataParallel, not DataParallel")
+        return _run(srp, type(self).__name__, own_forward, args, kwargs)
 
     def __init_subclass__(cls, **_: Any) -> None:
         """Not that of the module's class, which may put its subclasses into a list."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _new, (_own_class(type(self)),), self.__getstate__()
+        is_countable = self._srp is None or self._srp.is_countable
+        return _new, (_own_class(type(self)), is_countable), self.__getstate__()
+
+
+def _run(srp: Srp, name: str, own_forward: Any, args: Any, kwargs: Any) -> Any:
+    """The own forward of a module of class `name`, with its calls answered."""
+    answer = Answer(srp, name, _run.__code__)
+    try:
+        with answer:
+            result = own_forward(*args, **kwargs)
+    finally:
+        answer.end()
+    answer.check()
+    return result
+
+
+def _check_computed_again(srp: Srp, module: WithSrp) -> None:
+    """Raise RuntimeError where a backward pass runs the forward again, and its scale or regions have changed since."""
+    if torch._C._current_graph_task_id() == -1:
+        srp.version = srp.pool.version
+    elif srp.version != srp.pool.version:
+        raise RuntimeError(
+            f"{type(module).__name__} is computed again by activation checkpointing, and its SRP has changed since the "
+            f"forward pass: call backward before set_progress or fix_regions"
+        )
 
 
 def put_into(module: nn.Module, pool: RegionPool, places: tuple[Place, ...]) -> None:
     """Give `module` SRP, in place; TypeError where its class forbids that."""
     own_class: Any = type(module)
-    module.__class__ = _with_srp(own_class)
-    module.__dict__["_srp"] = Srp(pool, places, module.__dict__.pop("forward", None))
+    srp = Srp(pool, places)
+    module.__class__ = _with_srp(own_class, srp.is_countable)
+    srp.own_forward = module.__dict__.pop("forward", None)
+    module.__dict__["_srp"] = srp
 
 
 def take_out_of(module: nn.Module) -> None:
@@ -63,22 +90,24 @@ def take_out_of(module: nn.Module) -> None:
 
 def is_parametrized_since(module: nn.Module) -> bool:
     """Whether a parametrization has derived a class from that with SRP for `module`, which would be lost without it."""
-    on_top = isinstance(module, WithSrp) and type(module) is not _with_srp(_own_class(type(module)))
-    return on_top and is_parametrized(module)
+    is_on_top = isinstance(module, WithSrp) and "_own_class" not in vars(type(module))
+    return is_on_top and is_parametrized(module)
 
 
-def _own_class(kind: type) -> Any:
-    bases = kind.__mro__  # other code may have put a class of its own on top
-    return bases[bases.index(WithSrp) + 1]
+def _own_class(kind: Any) -> Any:
+    return kind._own_class  # other code may have put a class of its own on top
 
 
 @cache
-def _with_srp(own_class: Any) -> Any:
-    names = {"__doc__": own_class.__doc__, "__module__": own_class.__module__}
+def _with_srp(own_class: Any, is_countable: bool) -> Any:
+    names = {"__doc__": own_class.__doc__, "__module__": own_class.__module__, "_own_class": own_class}
+    if not is_countable:  # compiled code can't tell its calls apart
+        reason = "the calls of a forward with SRP differ from run to run"
+        names["forward"] = torch.compiler.disable(WithSrp.forward, reason=reason)
     return type(own_class.__name__, (WithSrp, own_class), names)
 
 
-def _new(own_class: type) -> Any:
+def _new(own_class: type, is_countable: bool) -> Any:
     """A bare module, for pickle and copy."""
-    kind = _with_srp(own_class)
+    kind = _with_srp(own_class, is_countable)
     return object.__new__(kind)

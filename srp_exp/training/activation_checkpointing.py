@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ def checkpoint_activations(model: nn.Module, every: int = 1) -> int:
     A block is a module, not of torch.nn, in an nn.Sequential, such as the residual blocks of a stage. The numbers stay
     the same to the bit: random draws are repeated, and batch statistics are counted once. arXiv:1604.06174.
     """
+    dynamo: Any = torch._dynamo.config  # what SRP notes of a step belongs to the forward pass alone
+    if hasattr(dynamo, "skip_fwd_side_effects_in_bwd_under_checkpoint"):
+        dynamo.skip_fwd_side_effects_in_bwd_under_checkpoint = True
     chosen: list[str] = []
     for name, parent in model.named_modules():
         if isinstance(parent, nn.Sequential) and not any(name.startswith(f"{block}.") for block in chosen):
@@ -30,7 +34,13 @@ def _is_block(module: nn.Module) -> bool:
 
 
 def _recompute(block: nn.Module) -> None:
-    own_class = type(block)
+    own_class: Any = type(block)
+    block.__class__ = _recomputing(own_class)
+
+
+@cache
+def _recomputing(own_class: Any) -> Any:
+    """One class for all blocks of a class, so that they share what is compiled."""
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not (self.training and torch.is_grad_enabled()):
@@ -43,7 +53,7 @@ def _recompute(block: nn.Module) -> None:
 
         return checkpoint(own_class.forward, self, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
-    block.__class__ = type(own_class.__name__, (own_class,), {"forward": forward, "__doc__": own_class.__doc__})
+    return type(own_class.__name__, (own_class,), {"forward": forward, "__doc__": own_class.__doc__})
 
 
 @contextmanager

@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import draw_bounding_boxes, make_grid
 
-from srp_exp.srp import SrpRecord, srp_modules
-from srp_exp.srp.region import Numbers
+from srp_exp.srp import Regions, SrpRecord, srp_modules
 
 COLOURS = ("red", "yellow", "cyan")
 SIDE = 128
@@ -46,11 +45,10 @@ def _boxes(model: nn.Module, record: SrpRecord, batch: int) -> list[Tensor]:
     """For each image boxes (n, 4) as left, top, right, bottom in pixels of the picture; parts, where a region wraps."""
     pool = srp_modules(model)[record.name]
     height, width = record.map_size
-    shape = (batch if pool.draws.share == "sample" else 1, pool.draws.regions)
-    corners = pool.corners(
-        Numbers(torch.rand(2, 1, *shape, 1, 1), 0, True, pool.region(record.map_size)), record.map_size
-    )
-    regions = torch.cat([corners, corners + torch.tensor(pool.region(record.map_size))], -1).expand(batch, -1, -1)
+    sides = pool.sides(record.map_size)
+    images = batch if pool.share == "sample" else 1
+    corners = pool.corners(Regions(torch.rand(2, images, pool.regions), sides, record.map_size))
+    regions = torch.cat([corners, corners + torch.tensor(sides)], -1).expand(batch, -1, -1)
     limits = torch.tensor([height, width, height, width])
     around = [torch.tensor([down, right] * 2) * limits for down in (0, -1) for right in (0, -1)]
     parts = torch.cat([(regions + shift).clamp(min=0).minimum(limits) for shift in around], 1)

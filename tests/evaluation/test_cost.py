@@ -15,8 +15,7 @@ from srp_exp.datasets import Batch
 from srp_exp.evaluation import cost as cost_module
 from srp_exp.evaluation.cost import Contender, compare_costs, cost, peak_memory, ratio, seconds_in_turns
 from srp_exp.evaluation.evaluators import Subject
-from srp_exp.srp import RegionPool, apply_srp, srp_modules
-from srp_exp.srp.region import Numbers
+from srp_exp.srp import RegionPool, Regions, apply_srp, srp_modules
 from srp_exp.training.learner import autocast
 
 CPU = torch.device("cpu")
@@ -144,7 +143,7 @@ def test_a_costlier_network_shows(few_rounds, monkeypatch) -> None:
     (pool, *_) = srp_modules(model).values()
     pooled = type(pool).pool
 
-    def slow(self: RegionPool, x: Tensor, numbers: Numbers) -> Tensor:
+    def slow(self: RegionPool, x: Tensor, numbers: Regions) -> Tensor:
         time.sleep(0.05)
         kept: Tensor = pooled(self, x, numbers)
         return kept
@@ -189,7 +188,7 @@ def test_the_table_has_gap_its_control_and_every_choice(command_line, tmp_path) 
 
 def test_compiled_networks_are_measured_where_the_run_would_compile(command_line, tmp_path, monkeypatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda model: compiled.append(model))
+    monkeypatch.setattr(nn.Module, "compile", lambda model, **_: compiled.append(model))
     assert command_line(*TINY, "compile=true", f"output_dir={tmp_path}").code == 0
     assert len(compiled) == 4
     assert ", compiled;" in report(tmp_path)["measured"]

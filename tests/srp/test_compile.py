@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from srp_exp.srp import Linear, apply_srp, fix_regions, read_regions, region_side, set_progress, srp_modules
 from srp_exp.srp.region import PLACEMENTS, SHARES, Placement, Share
+from srp_exp.training.activation_checkpointing import checkpoint_activations
 
 
 @pytest.fixture(autouse=True)
@@ -264,3 +265,23 @@ def test_a_map_of_one_position_is_always_whole() -> None:
     after = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(1))
+
+
+def test_activation_checkpointing_keeps_one_graph() -> None:
+    """Of blocks of one class with SRP, compiled as a whole: no break, and the gradients of eager mode."""
+    gradients = []
+    for backend in (None, "aot_eager"):
+        torch.manual_seed(0)
+        net = timm.create_model("seresnet18", num_classes=10).train()
+        apply_srp(net, 0.5, example_input=torch.zeros(2, 3, 64, 64))
+        assert checkpoint_activations(net) == 8
+        counter = CompileCounterWithBackend(backend or "eager")
+        step = net if backend is None else torch.compile(net, backend=counter, fullgraph=True)
+        x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        for _ in range(2):
+            torch.manual_seed(1)
+            step(x).square().sum().backward()
+        assert counter.frame_count == (backend is not None)
+        assert len(read_regions(net)) == 8
+        gradients.append([parameter.grad for parameter in net.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)

@@ -3,24 +3,12 @@
 import copy
 import itertools
 import random
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import timm
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from srp_exp.errors import UserError
-from srp_exp.srp import Pooling, apply_srp, find_attention, read_regions, region_side, srp_modules
-from srp_exp.srp.region import SHARES, Share
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from attention_zoo import (  # noqa: E402
+from attention_zoo import (
     ANY_SIZE,
     CHANNELS,
     MAP_SIZE,
@@ -40,7 +28,13 @@ from attention_zoo import (  # noqa: E402
     OptionalMask,
     PoolInSequential,
     feature_map,
-)  # fmt: skip
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srp_exp.errors import UserError
+from srp_exp.srp import Pooling, apply_srp, find_attention, read_regions, region_side, srp_modules
+from srp_exp.srp.region import SHARES, Share
 
 any_size = pytest.mark.parametrize("attention", ANY_SIZE)
 zoo = pytest.mark.parametrize("attention", [*ANY_SIZE, *ONE_SIZE])

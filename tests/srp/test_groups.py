@@ -78,8 +78,8 @@ def test_groups_in_the_batch_share_the_region_of_their_image() -> None:
         net(images(4))
     fix_regions(net, None)
     torch.manual_seed(1)
-    module(images())  # a part alone doesn't know the images
-    assert len(read_regions(net)["0.gate"]) == 8
+    module(images())  # a part alone knows them too
+    assert len(read_regions(net)["0.gate"]) == 4
 
 
 def test_maps_of_one_image_that_do_not_follow_one_another_have_regions_of_their_own() -> None:

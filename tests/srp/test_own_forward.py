@@ -1,6 +1,8 @@
 """What a module's own forward may do besides pooling: it keeps doing so, or a line says why it can't."""
 
 import copy
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from srp_exp.errors import UserError
-from srp_exp.srp import SrpRecords, apply_srp, find_attention, fix_regions, read_regions
+from srp_exp.srp import SrpRecords, apply_srp, find_attention, fix_regions, read_regions, remove_srp
 
 CHANNELS = 8
 
@@ -88,47 +90,61 @@ def test_attention_behind_its_children_that_are_attention_pools_over_its_own_reg
 
 
 class Checkpointed(Excited):
-    reentrant = True
-    nested = False
+    """Calls the forward of its class by `call`, which may be a checkpoint."""
+
+    call: Callable[..., Any] = operator.call
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.part(super().forward, x) if self.nested or x.requires_grad else super().forward(x)
-
-    def pool(self, x: Tensor) -> Tensor:
-        return self.part(lambda y: y.mean((2, 3)) * 1, x) if self.nested else x.mean((2, 3))
-
-    def part(self, function: Callable[..., Tensor], x: Tensor) -> Tensor:
-        return checkpoint(function, x, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
+        return self.call(super().forward, x)  # type: ignore[no-any-return]
 
 
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
-@pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_a_checkpoint_that_cannot_be_followed_is_an_error(reentrant: bool, nested: bool) -> None:
+def test_a_checkpoint_in_the_forward_is_left_out_and_a_new_one_is_an_error(reentrant: bool) -> None:
     module = Checkpointed()
-    module.reentrant, module.nested = reentrant, nested
-    net = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), module)
+    module.call = functools.partial(checkpoint, use_reentrant=reentrant)
+    net = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), Excited(), module)
+    records = with_srp(net)
+    assert [record.name for record in records] == ["1"]
+    assert [(one.name, "checkpoint(...)" in one.reason) for one in records.left_out] == [("2", True)]
+    remove_srp(net)
+    module.call = operator.call
     with_srp(net)
-    with pytest.raises(RuntimeError, match=r"Checkpointed: SRP can't follow the checkpoint\(...\) in its forward"):
+    module.call = functools.partial(checkpoint, use_reentrant=reentrant)
+    with pytest.raises(RuntimeError, match=r"^Checkpointed: pools inside of a checkpoint\(...\) of its own forward"):
         net(images())
 
 
-def test_another_number_of_calls_than_when_srp_was_put_in_is_an_error() -> None:
-    class Logging(Excited):
-        log = False
+class Branching(Excited):
+    """`log`: pools its map once more, in front. `other`: pools in another line."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            if self.log:
-                self.statistic = x.mean((2, 3))
-            return super().forward(x)
+    log = other = False
 
-    net = Logging()
+    def forward(self, x: Tensor) -> Tensor:
+        if self.log:
+            self.statistic = x.mean((2, 3))
+        if self.other:
+            return x * self.gate(x.mean((2, 3)))
+        return super().forward(x)
+
+
+def test_the_call_that_was_found_is_answered_and_no_other() -> None:
+    net = Branching()
     with_srp(net)
-    net(images())
     net.log = True
-    with pytest.raises(RuntimeError, match="Logging: SRP was put in for 1 calls of mean, and the forward made 2"):
+    net(images())
+    assert torch.equal(net.statistic, images().mean((2, 3)))
+    assert not pooled_all(net)
+
+
+def test_a_forward_without_the_call_that_was_found_is_an_error() -> None:
+    net = Branching()
+    with_srp(net)
+    net.other = True
+    with pytest.raises(RuntimeError, match="^Branching: the forward didn't make the call of mean for which SRP"):
         net(images())
 
+
+def test_attention_in_a_hook_of_the_model_itself_is_no_forward() -> None:
     class Attending(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -343,5 +359,5 @@ def test_a_way_of_its_own_to_copy_that_loses_srp_is_an_error() -> None:
     net = Copying()
     with_srp(net)
 
-    with pytest.raises(RuntimeError, match="Copying: its own way to copy has lost its SRP"):
+    with pytest.raises(RuntimeError, match="Copying: a custom __deepcopy__ dropped SRP"):
         copy.deepcopy(net)(images())

@@ -1,4 +1,4 @@
-"""The pooling of a module, and one draw for all modules of a forward pass."""
+"""The pooling of one module over regions that it draws."""
 
 import copy
 import itertools
@@ -10,18 +10,18 @@ from collections.abc import Callable
 import pytest
 import torch
 from scipy import stats
-from test_region import DTYPES, Corner, Size, all_corners, placements, positions, slow_mean
+from slow_regions import DTYPES, Corner, Size, all_corners, placements, positions, slow_mean
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from srp_exp.srp import Draws, RegionPool, region_side
-from srp_exp.srp.region import SHARES, MaskPlan, Placement, Share
+from srp_exp.srp import RegionPool, region_side
+from srp_exp.srp.region import SHARES, Placement, Share
 
 shares = pytest.mark.parametrize("share", SHARES)
 
 
 def own_pool(scale: float, share: Share = "sample", regions: int = 1, placement: Placement = "corner") -> RegionPool:
-    return RegionPool(scale, Draws(share, regions, placement))
+    return RegionPool(scale, share, regions, placement)
 
 
 def seen_by(pool: RegionPool, shape: tuple[int, ...]) -> Tensor:
@@ -40,9 +40,10 @@ def corner_of(map_: Tensor, region: Size) -> Corner:
     return fills[0]
 
 
-def corners_of(pool: RegionPool, map_size: Size) -> Tensor:
+def corners_of(pool: RegionPool) -> Tensor:
     """The corners (N, k, 2) that the last call pooled at."""
-    return pool.corners(pool.draws.taken[pool.index], map_size)
+    assert pool.last is not None
+    return pool.corners(pool.last)
 
 
 def assert_uniform(counts: Counter[Corner], corners: list[Corner]) -> None:
@@ -74,18 +75,17 @@ class TestPlacement:
         torch.manual_seed(0)
         pool = own_pool(0.5, regions=2)
         pool(torch.zeros(20_000, 1, 3, 3))
-        drawn = corners_of(pool, (3, 3)).tolist()
+        drawn = corners_of(pool).tolist()
         assert_uniform(
             Counter((a * 2 + b, c * 2 + d) for (a, b), (c, d) in drawn), [divmod(pair, 4) for pair in range(16)]
         )
 
     def test_the_regions_of_two_modules_are_independent(self) -> None:
         torch.manual_seed(0)
-        draws = Draws()
-        pools = [RegionPool(0.5, draws), RegionPool(0.5, draws)]
+        pools = [RegionPool(0.5), RegionPool(0.5)]
         for pool in pools:
             pool(torch.zeros(20_000, 1, 3, 3))
-        both = torch.cat([corners_of(pool, (3, 3)) for pool in pools], 1).tolist()
+        both = torch.cat([corners_of(pool) for pool in pools], 1).tolist()
         assert_uniform(
             Counter((a * 2 + b, c * 2 + d) for (a, b), (c, d) in both), [divmod(pair, 4) for pair in range(16)]
         )
@@ -124,7 +124,7 @@ class TestPooledValue:
         if region == (height, width):
             assert torch.equal(pooled, x.mean((2, 3), keepdim=True))
             return
-        corners = corners_of(pool, (height, width)).tolist()
+        corners = corners_of(pool).tolist()
         assert len(corners) == (batch if share == "sample" else 1)
         for b, c in itertools.product(range(batch), range(channels)):
             own = [(top, left) for top, left in corners[b if share == "sample" else 0]]
@@ -300,14 +300,14 @@ class TestSettings:
 
     def test_unknown_share_and_placement(self) -> None:
         with pytest.raises(ValueError, match=r"^share='channel' is not one of sample, batch$"):
-            Draws("channel")  # type: ignore[arg-type]
+            RegionPool(1.0, "channel")  # type: ignore[arg-type]
         with pytest.raises(ValueError, match=r"^placement='centre' is not one of corner, wrap$"):
-            Draws(placement="centre")  # type: ignore[arg-type]
+            RegionPool(placement="centre")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("regions", [0, -1])
     def test_too_few_regions(self, regions: int) -> None:
         with pytest.raises(ValueError, match=rf"^regions={regions} is below 1[^\n]*$"):
-            Draws(regions=regions)
+            RegionPool(regions=regions)
 
     @pytest.mark.parametrize(("ramp", "scale"), [(0, 1), (0.25, 0.825), (0.5, 0.65), (1, 0.3)])
     @shares
@@ -325,14 +325,14 @@ class TestSettings:
             pool = RegionPool(percent / 100)
             pool.set_ramp(1)
             for side in range(1, 65):
-                assert pool.region((side, 1)) == (region_side(percent / 100, side), 1), (percent, side)
+                assert pool.sides((side, 1)) == (region_side(percent / 100, side), 1), (percent, side)
 
     @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pool: pickle.loads(pickle.dumps(pool))])
     def test_copies_are_independent(self, copied: Callable[[RegionPool], RegionPool]) -> None:
         pool, x = own_pool(0.5, "batch"), torch.randn(2, 2, 6, 6)
         pool(x)
         twin = copied(pool)
-        assert twin.draws is not pool.draws
+        assert twin.last is None or twin.last is not pool.last
         twin.set_ramp(0)
         assert torch.equal(twin(x), x.mean((2, 3), keepdim=True))
         assert pool.scale == 0.5
@@ -343,148 +343,56 @@ class TestSettings:
         assert torch.equal(twin(x), expected)
 
 
-class Modules:
-    """Pools of one network, called in turn, each on a map of its own."""
-
-    def __init__(self, count: int, share: Share = "sample", regions: int = 1) -> None:
-        self.draws = Draws(share, regions)
-        self.pools = [RegionPool(0.5, self.draws) for _ in range(count)]
-
-    def step(self, *maps: Tensor) -> list[Tensor]:
-        self.draws.begin()
-        return [pool(x) for pool, x in zip(self.pools, maps, strict=True)]
-
-    def corners(self, *sizes: Size) -> list[Tensor]:
-        return [corners_of(pool, size) for pool, size in zip(self.pools, sizes, strict=True)]
-
-    def check(self, maps: list[Tensor], pooled: list[Tensor]) -> None:
-        """That each pooled value is the mean of its crops."""
-        sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        for x, value, corners in zip(maps, pooled, self.corners(*sizes), strict=True):
-            height, width = region_side(0.5, x.shape[-2]), region_side(0.5, x.shape[-1])
-            for b in range(x.shape[0]):
-                own = corners[b if self.draws.share == "sample" else 0].tolist()
-                crops = [x[b, ..., t : t + height, c : c + width].double().mean((-2, -1)) for t, c in own]
-                expected = torch.stack(crops).mean(0)
-                tolerance = 4 * torch.finfo(x.dtype).eps
-                torch.testing.assert_close(value[b, ..., 0, 0].double(), expected, rtol=tolerance, atol=tolerance)
-
-
 def map_of(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
-class TestOneDrawForAPass:
+class TestDraw:
     @pytest.mark.parametrize("regions", [1, 2])
     @shares
-    def test_draws_once_and_again_in_the_next_pass(
-        self, share: Share, regions: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_draw_a_call(self, share: Share, regions: int, monkeypatch: pytest.MonkeyPatch) -> None:
         drawn: list[tuple[int, ...]] = []
         rand = torch.rand
         monkeypatch.setattr(torch, "rand", lambda *shape, **kwargs: (drawn.append(shape), rand(*shape, **kwargs))[1])
-        net = Modules(3, share, regions)
-        maps = [map_of(4, 2, 8, 8), map_of(4, 3, 8, 8), map_of(4, 2, 5, 6)]
-        for _ in range(2):
-            net.check(maps, net.step(*maps))
-        assert drawn == [(2, 3, 4 if share == "sample" else 1, regions, 1, 1)] * 2
-
-    def test_regions_of_modules_and_passes_differ(self) -> None:
-        net = Modules(2)
-        maps = [map_of(8, 2, 16, 16)] * 2
-        seen = []
-        for _ in range(3):
-            net.step(*maps)
-            seen += net.corners((16, 16), (16, 16))
-        assert all(not torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
-
-    def test_draws_on_the_device_of_the_maps(self) -> None:
-        net, x = Modules(2), torch.zeros(4, 2, 8, 8, device="meta")
-        state = torch.get_rng_state()
-        pooled = net.step(x, x)
-        assert [value.device.type for value in pooled] == ["meta"] * 2
-        assert net.draws.numbers is not None and net.draws.numbers.device.type == "meta"
-        assert torch.equal(torch.get_rng_state(), state)
-
-    def test_module_called_without_its_network_draws_anew(self) -> None:
-        net = Modules(3)
-        x = map_of(8, 2, 16, 16)
-        values = []
-        for _ in range(4):
-            values.append(net.pools[1](x))
-            net.check([x, x, x], net.step(x, x, x))
+        pool = own_pool(0.5, share, regions)
+        values = [pool(map_of(4, 2, 16, 16)) for _ in range(3)]
+        assert drawn == [(2, 4 if share == "sample" else 1, regions)] * 3
         assert all(not torch.equal(a, b) for a, b in itertools.combinations(values, 2))
 
-    def test_module_that_runs_twice_in_a_pass_draws_twice(self) -> None:
-        net = Modules(2)
-        x = map_of(8, 2, 16, 16)
-        net.draws.begin()
-        first, second = net.pools[0](x), net.pools[0](x)
-        assert not torch.equal(first, second)
+    def test_on_the_device_of_the_map(self) -> None:
+        pool, state = own_pool(0.5), torch.get_rng_state()
+        assert pool(torch.zeros(4, 2, 8, 8, device="meta")).is_meta
+        assert pool.last is not None and pool.last.numbers.is_meta
+        assert torch.equal(torch.get_rng_state(), state)
 
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
-    def test_mixed_dtypes_sizes_and_batches(self, share: Share, regions: int) -> None:
-        """Maps of other types, sizes that change from step to step, and (B*P, C, H, W): each pools its regions."""
-        net = Modules(4, share, regions)
-        steps = [
-            [map_of(4, 2, 8, 8), map_of(4, 2, 8, 8), map_of(4, 2, 6, 5), map_of(4, 2, 6, 5)],
-            [map_of(4, 2, 8, 8), map_of(4, 2, 8, 8, dtype=torch.float64), map_of(4, 2, 6, 5), map_of(4, 2, 6, 5)],
-            [map_of(4, 2, 8, 8, dtype=torch.bfloat16), map_of(4, 2, 8, 8), map_of(4, 2, 5, 6), map_of(4, 2, 6, 5)],
-            [map_of(4, 2, 9, 4), map_of(4, 2, 8, 8), map_of(4, 3, 2, 6, 5), map_of(4, 2, 6, 5)],
-            [map_of(4, 2, 9, 4), map_of(12, 2, 8, 8), map_of(4, 2, 6, 5), map_of(2, 2, 6, 5)],
-            [map_of(12, 2, 9, 4), map_of(4, 2, 8, 8), map_of(4, 2, 6, 5), map_of(12, 2, 6, 5, dtype=torch.half)],
-            [map_of(1, 2, 7, 7)] * 4,
-        ]
-        for _ in range(2):
-            for maps in steps:
-                net.check(maps, net.step(*maps))
-
-    def test_masks_of_equal_maps_are_made_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        made: list[int] = []
-        masks = MaskPlan.masks
-
-        def counted(plan: MaskPlan, numbers: Tensor, dtype: torch.dtype) -> list[Tensor]:
-            made.append(numbers.shape[1])
-            return masks(plan, numbers, dtype)
-
-        monkeypatch.setattr(MaskPlan, "masks", counted)
-        net, maps = Modules(3), [map_of(4, 2, 8, 8), map_of(4, 3, 8, 8), map_of(4, 2, 5, 6)]
-        net.step(*maps)
-        made.clear()
-        net.step(*maps)
-        assert made == [3]
-
-
-class TestResume:
     @shares
     def test_same_seed_same_regions_whatever_came_before(self, share: Share) -> None:
         """The map sizes, types, batches, copies and scales of earlier steps leave no trace in what a seed draws."""
-        maps = [map_of(4, 2, 8, 8), map_of(4, 2, 6, 5), map_of(4, 2, 6, 5)]
-        fresh = Modules(3, share)
+        x, fresh = map_of(4, 2, 8, 8), own_pool(0.5, share)
         torch.manual_seed(7)
-        expected, state = fresh.step(*maps), torch.get_rng_state()
-        earlier = [
-            [map_of(2, 2, 4, 4), map_of(2, 2, 4, 4), map_of(2, 2, 4, 4)],
-            [map_of(4, 2, 9, 7), map_of(4, 2, 6, 5), map_of(12, 2, 6, 5)],
-            [map_of(4, 2, 8, 8, dtype=torch.float64), map_of(4, 2, 1, 1), map_of(4, 2, 6, 5)],
-        ]
-        for before in earlier:
-            net = Modules(3, share)
-            net.step(*before)
-            net.pools[2](before[2])
-            for resumed in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        expected, state = fresh(x), torch.get_rng_state()
+        for before in (map_of(2, 2, 4, 4), map_of(4, 2, 9, 7), map_of(12, 2, 8, 8, dtype=torch.float64)):
+            pool = own_pool(0.5, share)
+            pool(before)
+            for resumed in (pool, copy.deepcopy(pool), pickle.loads(pickle.dumps(pool))):
                 torch.manual_seed(7)
-                assert all(torch.equal(a, b) for a, b in zip(resumed.step(*maps), expected, strict=True))
+                assert torch.equal(resumed(x), expected)
                 assert torch.equal(torch.get_rng_state(), state)
 
     def test_the_ramp_changes_no_draw(self) -> None:
-        x, states = map_of(4, 2, 8, 8), []
+        numbers = []
         for weight in (1.0, 0.5, 0.2):
-            net = Modules(2)
-            for pool in net.pools:
-                pool.set_ramp(weight)
+            pool = own_pool(0.5)
+            pool.set_ramp(weight)
             torch.manual_seed(7)
-            net.step(x, x)
-            states.append(net.draws.numbers)
-        assert all(state is not None and torch.equal(state, states[0]) for state in states)
+            pool(map_of(4, 2, 8, 8))
+            assert pool.last is not None
+            numbers.append(pool.last.numbers)
+        assert all(torch.equal(one, numbers[0]) for one in numbers)
+
+    def test_a_ramp_that_stands_still_touches_no_memory(self) -> None:
+        pool = own_pool(0.5)
+        pool.set_ramp(1.0)
+        version = pool._units._version
+        pool.set_ramp(1.0)
+        assert pool._units._version == version

@@ -1,23 +1,25 @@
 """Find the channel attention of a network: where the mean of a map over height and width gates this map.
 
-No attention type is named, and nothing is rewritten: the network runs on random images, in float64, and values tell
-(lineage.py). A gate is a factor of the map that was computed from its mean and changes when a constant is added to the
-map, which tells it from a norm. The pooling in front of a classifier multiplies nothing, so it is never found.
+No attention type is named, and nothing is rewritten. A copy of the network runs on random images, in float64: values
+tell the means, and autograd's graph tells what comes from them. A gate is a factor of the map that is computed from its
+mean and changes when a constant is added to the map, which a norm doesn't. The pooling in front of a classifier
+multiplies nothing, so it is never found.
 """
 
+import copy
+import random
+import sys
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.errors import UserError
 from srp_exp.srp.finding.findings import Findings
-from srp_exp.srp.finding.lineage import FACTORS
+from srp_exp.srp.finding.graph import Graph
 from srp_exp.srp.finding.search import Search
-from srp_exp.srp.finding.undisturbed import evaluation_mode, undisturbed
 
 LOOKED_FOR = (
     "a module that averages a map (B, C, H, W) over H and W, in any spelling, and multiplies the map by something "
@@ -30,11 +32,10 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None, traini
 
     `example_input` (B, C, H, W) shows the size of the images; by default that which a timm model names, or one that the
     model takes. `training`: whether to tell the calls of a training step or of evaluation, where a forward branches.
-    The model runs on random images and ends as it began: attributes, parameters, statistics, random states. A model on
-    the meta device will do.
+    A copy of the model runs on random images, and the model isn't touched. A model on the meta device will do.
 
     Raises:
-        ValueError: the model can't be run on such images.
+        UserError: the model can't be copied, or can't be run on such images.
     """
     if example_input is not None and not isinstance(example_input, Tensor):
         raise UserError(
@@ -46,12 +47,14 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None, traini
         raise UserError(f"{lazy[0]} has no shape yet: run the model once on images, so that its lazy modules are made")
     errors: list[str] = []
     for example in [example_input] if example_input is not None else _examples(model):
-        if _has_no_product(model, example):
+        if _multiplies_nothing(model, example):
             return Findings()
         for dtype in (torch.float64, torch.float32):  # some code of a network's own takes float32 alone
             try:
-                with undisturbed(model, dtype):
+                with _random_states(), _default_dtype(dtype):
                     return Search(model, example, dtype, training).findings()
+            except UserError:
+                raise
             except Exception as error:  # whatever a foreign forward raises here
                 errors.append((str(error).splitlines() or [type(error).__name__])[0])
                 shape = tuple(example.shape)
@@ -73,28 +76,41 @@ def _examples(model: nn.Module) -> Iterator[Tensor]:
         named = None
 
 
-class _Products(TorchDispatchMode):
-    """Notes whether two tensors (B, ...) that depend on the batch are multiplied, as a map and its gate are."""
-
-    seen = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        start = FACTORS.get(func.overloadpacket)
-        factors: Any = () if start is None else args[start : start + 2]
-        if len(factors) == 2 and all(isinstance(factor, Tensor) and factor.dim() >= 3 for factor in factors):
-            one, other = factors
-            spread = one.shape != other.shape or 0 in one.stride() or 0 in other.stride()
-            self.seen |= one.shape[0] == other.shape[0] and (spread or one.dim() >= 4)
-        return func(*args, **(kwargs or {}))
-
-
-def _has_no_product(model: nn.Module, example: Tensor) -> bool:
+def _multiplies_nothing(model: nn.Module, example: Tensor) -> bool:
     """Whether a model on the meta device multiplies no map: it needn't be searched then, which takes real values."""
     if not example.is_meta:
         return False
     try:
-        with torch.no_grad(), evaluation_mode(model), _Products() as products:
-            model(example)
+        with torch.enable_grad():
+            output = copy.deepcopy(model).eval()(example.detach().requires_grad_().clone())
     except Exception:  # it may need values
         return False
-    return not products.seen
+    outputs = output if isinstance(output, tuple | list) else [output]
+    if not all(isinstance(one, Tensor) and one.requires_grad for one in outputs):
+        return False
+    products = Graph([one.grad_fn for one in outputs], [], lambda edge: True).products
+    return not any(len(product.map.shape) >= 3 and len(product.factor.shape) >= 3 for product in products)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _random_states() -> Iterator[None]:
+    """The random states of Python, numpy and torch are afterwards what they were."""
+    state, numpy = random.getstate(), sys.modules.get("numpy")
+    of_numpy = numpy and numpy.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(state)
+        if numpy:
+            numpy.random.set_state(of_numpy)

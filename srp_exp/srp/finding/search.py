@@ -1,201 +1,225 @@
-"""The search for channel attention in one model: which of its poolings gate the map that they pool."""
+"""The search for channel attention in one model: runs of a twin of it, each judged and let go of before the next."""
 
+import random
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from srp_exp.srp.calls import Place
-from srp_exp.srp.finding.findings import Findings, Gate, LeftOut, Pooling
-from srp_exp.srp.finding.probe import Probe, more_seeds
-from srp_exp.srp.finding.record import Run
-from srp_exp.srp.finding.values import Frame, Mean, Product, gates, is_of_torch, pools_square
+from srp_exp.srp.calls import Call, Path, Place
+from srp_exp.srp.finding.findings import Findings, LeftOut, Pooling
+from srp_exp.srp.finding.judge import Judge
+from srp_exp.srp.finding.run import Run
+from srp_exp.srp.finding.twin import is_of_torch, twin_of
 
-_SHIFTS = {torch.float64: (1.0, -1.0, 8.0, -8.0, 1e3, -1e3), torch.float32: (1.0, -1.0, 8.0, -8.0)}
-"""Constants that are added to a map, over its standard deviation: large ones wake a ReLU in the gate."""
-_UNCHANGED = 1e-6
-"""Change of a gate, relative to its largest value, that is rounding in float64; 1e-3 in float32."""
-
-UNREACHABLE = (
-    "its mean isn't what a call of a torch function returns: it is made in TorchScript, in a torch.autograd.Function, "
-    "in place, or as one of several results"
-)
-NORM = "a norm: what multiplies the map stays the same when a constant is added to it"
-SQUARE = "pools the square of the map that it multiplies, as a norm does"
-OTHER = "what multiplies the map isn't seen to come from its mean over H and W"
 NOT_IMAGES = "the first axis of its map isn't that of the images, so that they can't have regions of their own"
 SILENT = "never ran: evaluation doesn't call it, and training takes more than images; apply_srp to it alone"
-CHANGING = "pools by another call from run to run"
+CHANGING = "pools by a call that gives something else from run to run"
+
+_SEEDS = 4
+"""Looks at a model that draws random numbers; two where they make the same calls."""
+_SMALLEST, _LARGE_ENOUGH, _LARGEST = 4, 128, 256
+"""Sides: of maps that show what pools them, of images that aren't enlarged for that, and of those that are at most."""
+
+Key = tuple[str, Place]
+"""A module, and where it pools, without the counts."""
 
 
 class Search:
-    """Searches `model`, which has stand-ins of `dtype` for its parameters (srp_exp.srp.finding.undisturbed)."""
+    """Searches `model` on images of the size of `example`, in `dtype`; `training`: for the calls of a training step."""
 
     def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype, training: bool) -> None:
-        self._probe = Probe(model, example, dtype, training)
-        self._tolerance = _UNCHANGED if dtype == torch.float64 else 1e-3
-        self._shifts = _SHIFTS[dtype]
-        self.found: dict[tuple[str, Place], Pooling] = {}
-        self.left_out: dict[tuple[str, str], LeftOut] = {}
-        self.squared: set[str] = set()
-        self._verified: set[str] = set()
-        self._pair: list[Run] = []
+        self._model, self._example, self._dtype, self._training = model, example, dtype, training
+        self._order: dict[Key, tuple[int, int, int]] = {}
+        self._entered: dict[str, int] = {}
+        """When the modules are called in the first look."""
+        self._looks = 0
+        self._found: dict[Key, Pooling] = {}
+        self._counted: dict[Key, set[Place]] = {}
+        self._sizes: dict[tuple[str, Call, Path], tuple[int, int]] = {}
+        self._left_out: dict[tuple[str, str], LeftOut] = {}
+        self._others: dict[tuple[str, Call], LeftOut] = {}
+        self._gated: set[tuple[str, Call]] = set()
+        self._squared: set[str] = set()
+        self._rows: dict[Key, Tensor] = {}
+        """Of poolings whose first axis may have more than the images: the means, a row for each."""
+        self._is_mean: dict[tuple[str, Call], set[bool]] = {}
 
     def findings(self) -> Findings:
-        first = self._probe.run_model()
-        if any(mean.map.shape[0] != 2 or len(mean.map.shape) > 4 for mean in first.means):
-            self._pair = [first, self._probe.run_model(another_first=True)]
-        for run in [self._probe.run_enlarged(first), *(self._probe.run_model(seed) for seed in more_seeds(first))]:
+        run = self._first_run()
+        calls: list[Any] = []
+        for seed in range(1, _SEEDS + 1):
+            before, calls = calls, [(call.frame.name, call.names[call.frame]) for call in run.calls]
+            is_random = run.frames[0].is_random
             self._look_at(run)
-        last, silent = self._probe.run_trained(first)
-        for frame in silent:
-            self._leave_out(frame, SILENT)
-        if last is not first:
-            self._look_at(last)
-        found = [pooling for pooling in self.found.values() if pooling.module not in self.squared]
-        poolings = sorted(found, key=lambda pooling: _position(pooling, first, last))
-        return Findings([_with_size(pooling, first) for pooling in poolings], list(self.left_out.values()))
+            if not is_random or seed == _SEEDS or calls == before:
+                break
+            run = self._run(self._example, seed)
+        rows = self._rows_of_first_image() if self._rows else {}
+        poolings = [
+            new for key in sorted(self._order, key=self._order.__getitem__) for new in self._pooling(key, rows.get(key))
+        ]
+        for name, left_out in self._others.items():
+            if name not in self._gated:
+                self._left_out.setdefault((left_out.name, left_out.reason), left_out)
+        return Findings(poolings, list(self._left_out.values()))
+
+    def _first_run(self) -> Run:
+        """A run on the example, or on a larger one where its maps are too small to show what pools them."""
+        run = self._run(self._example)
+        larger = _enlarged(run, self._example)
+        if larger is not None:
+            self._sizes = _sizes(run)
+            try:
+                run_larger = self._run(larger)
+            except Exception:  # a network for images of one size: its small maps have to do
+                return run
+            run.forget()
+            self._example, run = larger, run_larger
+        return run
+
+    def _run(self, example: Tensor, seed: int = 0, other_first: bool = False) -> Run:
+        """A run in training mode, where torch's own modules make the same calls without noise; else in evaluation."""
+        device = next(self._model.parameters(), example).device
+        generator = torch.Generator().manual_seed(seed + 1)
+        images = torch.randn(3, *example.shape[1:], generator=generator, dtype=self._dtype)
+        images = images[[2, 1] if other_first else [0, 1]].to("cpu" if device.type == "meta" else device)
+        if not example.is_floating_point():
+            images = example[:2].clone()
+        for mode in dict.fromkeys((self._training, False)):
+            _seed_all(seed)
+            run = Run(twin_of(self._model, self._dtype, mode), self._dtype)
+            try:
+                run.record(images.clone())
+            except Exception:
+                run.forget()
+                if not mode:
+                    raise
+                continue
+            if self._training and not mode:
+                self._note_silent(run)
+            return run
+        raise AssertionError
 
     def _look_at(self, run: Run) -> None:
-        for mean in run.means:
-            product = next((product for product in run.products if gates(mean, product)), None)
-            joint = _joint(run, mean) if product is None else product.frame
-            if joint is None:
-                continue
-            if mean.call is None:
-                if product is not None:
-                    self._leave_out(mean.frame, UNREACHABLE)
-                continue
-            owner = run.owner(mean)
-            home = owner.common(joint)
-            if home.name not in self._verified or product is None:
-                self._verified.add(home.name)
-                self._verify(home, owner)
-        for product in run.products:
-            is_map = len(product.map.shape) >= 4 and product.map.shape[-2:].numel() > 1
-            if product.is_smaller and is_map and not any(gates(mean, product) for mean in run.means):
-                self._leave_out(product.frame, OTHER)
+        """Take what a run shows, and let go of it."""
+        judge = Judge(run)
+        for frame in [] if self._looks else reversed(run.frames):
+            self._entered[frame.name] = frame.number
+        for (module, place), (pooling, map_, number) in judge.poolings.items():
+            key = (module, _without_counts(place))
+            first = self._when_called(module) if self._looks else number
+            self._order.setdefault(key, (first, self._looks, number))
+            if key not in self._found or (pooling.gates and not self._found[key].gates):
+                self._found[key] = replace(pooling, pools_several=len(judge.maps[module]) > 1)
+            self._counted.setdefault(key, set()).add(place)
+            if key not in self._rows and (map_.shape[0] != 2 or len(map_.shape) > 4):
+                self._rows[key] = map_.mean.view(map_.shape[0], -1)
+        self._left_out = judge.left_out | self._left_out
+        self._squared |= judge.squared
+        self._gated |= {(name, _without_count(call)) for name, call in judge.gated}
+        for (name, call), left_out in judge.others.items():
+            self._others.setdefault((name, _without_count(call)), left_out)
+        self._note_means(run)
+        run.forget()
+        self._looks += 1
 
-    def _verify(self, home: Frame, owner: Frame) -> None:
-        """Run the module of `home` alone, as it will run, and take what pools in it and gates its map."""
-        try:
-            with self._probe.as_it_will_run():
-                runs = [self._probe.run_again(home)]
-                runs += [self._probe.run_again(home, seed) for seed in more_seeds(runs[0])]
-                for seed, run in enumerate(runs):
-                    for mean in run.means:
-                        self._take(home, seed, run, mean, [other for other in runs if other is not run])
-        except Exception as error:  # of a foreign forward
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-            self._leave_out(owner, f"its forward can't be run again: {reason}")
+    def _when_called(self, module: str) -> int:
+        """When a module, or the next one around it, is called in the first look."""
+        while module not in self._entered:
+            module = module.rpartition(".")[0]
+        return self._entered[module]
 
-    def _take(self, home: Frame, seed: int, run: Run, mean: Mean, others: list[Run]) -> None:
-        product = next((product for product in run.products if gates(mean, product)), None)
-        joint = _joint(run, mean) if product is None else product.frame
-        if mean.call is None or joint is None:
+    def _note_means(self, run: Run) -> None:
+        """Note which calls of the functions that return means do so."""
+        returned = [mean.call for mean in run.means if mean.call is not None]
+        functions = {name.function for call in returned for name in call.names.values()}
+        for call in run.calls:
+            for frame, name in call.names.items():
+                if name.function in functions:
+                    key = (frame.name, _without_count(name))
+                    self._is_mean.setdefault(key, set()).add(any(call is one for one in returned))
+
+    def _pooling(self, key: Key, rows: Tensor | None) -> Iterator[Pooling]:
+        """The pooling at `key`, unless it is to be left out."""
+        module, place = key
+        pooling = self._found[key]
+        if module in self._squared:
             return
-        owner = run.owner(mean)
-        if owner.common(joint) is not run.frames[0]:
-            return  # a module in it, which is looked at by itself
-        place = run.place(mean, owner, others)
-        if any(_is_other_call(other, owner.name, place) for other in others):
-            self._leave_out(owner, CHANGING)
+        if len(self._is_mean[module, place.mean_call]) > 1:
+            self._leave_out(pooling, CHANGING)
             return
-        if product is not None and pools_square(mean, product):
-            self._leave_out(owner, SQUARE)  # with all that it pools: a variance needs both means of the same positions
-            self.squared.add(owner.name)
-            return
-        if product is not None and not self._changes(home, seed, run, mean, product):
-            self._leave_out(owner, NORM)
-            return
-        rows = self._rows_of_first_image(owner)
-        if 2 * int(rows.sum()) > len(rows):
-            self._leave_out(owner, NOT_IMAGES)
-            return
-        height, width = mean.map.shape[-2:]
-        by_image = 2 < len(rows) == 2 * int(rows[: len(rows) // 2].sum())
-        kind, gate = type(owner.module).__name__, None if product is None else _gate(home, run, mean, product)
-        new = Pooling(owner.name, kind, place, (height, width), product is not None, gate, by_image)
-        if product is not None or (owner.name, place) not in self.found:
-            self.found[owner.name, place] = new
+        each = 1
+        if rows is not None:
+            if 2 * int(rows.sum()) > len(rows):
+                self._leave_out(pooling, NOT_IMAGES)
+                return
+            half = len(rows) // 2
+            each = half if 2 < len(rows) == 2 * int(rows[:half].sum()) else 1
+        counted = self._counted[key]
+        if len({replace(one, may_skip=False) for one in counted}) == 1:
+            place = next(iter(counted))
+        size = self._sizes.get((module, _without_count(place.map_call), place.path), pooling.map_size)
+        place = replace(place, may_skip=any(one.may_skip for one in counted))
+        yield replace(pooling, place=place, map_size=size, rows_per_image=each)
 
-    def _rows_of_first_image(self, owner: Frame) -> Tensor:
-        """Which rows of the first axis of the map that `owner` pools depend on the first of the two images."""
-        maps = [m.map for run in self._pair for m in _means_in(run, owner.name)[:1]]
-        values = [node.mean.view(node.shape[0], -1) for node in maps if node.mean is not None]
-        if len(values) < 2 or values[0].shape != values[1].shape:
-            return torch.tensor([True, False])
-        return (values[0] != values[1]).any(1)
+    def _rows_of_first_image(self) -> dict[Key, Tensor]:
+        """Which rows of the first axis of a map depend on the first of the two images."""
+        run = self._run(self._example, other_first=True)
+        rows = {}
+        for (module, place), (_, map_, _) in Judge(run).poolings.items():
+            key = (module, _without_counts(place))
+            mean = map_.mean.view(map_.shape[0], -1)
+            if key in self._rows and self._rows[key].shape == mean.shape:
+                rows[key] = (self._rows[key] != mean).any(1)
+        run.forget()
+        return rows
 
-    def _changes(self, home: Frame, seed: int, run: Run, mean: Mean, product: Product) -> bool:
-        """Whether the factor of `product` changes when a constant is added to the map."""
-        place = run.place(mean, run.frames[0])
-        assert product.value is not None
-        tolerance = self._tolerance * float(product.value.abs().amax())
-        for shift in self._shifts:
-            shifted = self._probe.run_again(home, seed, (place.map_call, place.path, shift))
-            if len(shifted.products) <= product.number:
-                return True  # another branch
-            value = shifted.products[product.number].value
-            if value is None or value.shape != product.value.shape:
-                return True
-            if bool((value - product.value).abs().amax() > tolerance):
-                return True
-        return False
+    def _leave_out(self, pooling: Pooling, reason: str) -> None:
+        self._left_out[pooling.module, reason] = LeftOut(pooling.module, pooling.kind, reason)
 
-    def _leave_out(self, frame: Frame, reason: str) -> None:
-        own = next((f for f in frame.chain() if not is_of_torch(f.module)), frame)
-        self.left_out.setdefault((own.name, reason), LeftOut(own.name, type(own.module).__name__, reason))
+    def _note_silent(self, run: Run) -> None:
+        ran = {frame.name for frame in run.frames}
+        for name, module in self._model.named_modules():
+            if name not in ran and not is_of_torch(module) and next(module.parameters(), None) is not None:
+                self._left_out[name, SILENT] = LeftOut(name, type(module).__name__, SILENT)
 
 
-def _means_in(run: Run, module: str) -> list[Mean]:
-    return [mean for mean in run.means if module in (frame.name for frame in mean.frame.chain())]
+def _seed_all(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
 
 
-def _joint(run: Run, mean: Mean) -> Frame | None:
-    """Where something computed from the mean is a map of the size of its map again, if it is."""
-    size = mean.map.shape[-2:]
-    later = run.nodes[mean.value.index + 1 :]
-    maps = (n for n in later if len(n.shape) >= 4 and n.shape[-2:] == size and n.comes_from(mean.value))
-    return next((node.frame for node in maps if node.frame is not None), None)
-
-
-def _position(pooling: Pooling, *runs: Run) -> tuple[int, int]:
-    """When the pooling is done, in the first of `runs` in which it is."""
-    for number, run in enumerate(runs):
-        for frame in run.frames:
-            call = run.find_call(pooling.place.mean_call, frame) if frame.name == pooling.module else None
-            if call is not None:
-                return number, run.calls.index(call)
-    return len(runs), 0
-
-
-def _is_other_call(run: Run, module: str, place: Place) -> bool:
-    """Whether the call at `place` is made in `run`, and gives no mean there."""
-    for frame in run.frames:
-        if frame.name == module:
-            call = run.find_call(place.mean_call, frame)
-            return call is not None and not any(mean.call is call for mean in run.means)
-    return False
-
-
-def _gate(home: Frame, run: Run, mean: Mean, product: Product) -> Gate | None:
-    if product.call is None:
+def _enlarged(run: Run, example: Tensor) -> Tensor | None:
+    """A larger example, where maps are too small to see what pools them."""
+    height, width = example.shape[-2:]
+    smallest = run.smallest_product() or _SMALLEST
+    times = min(-(-_SMALLEST // smallest), -(-_LARGEST // min(height, width)))
+    if times < 2 or min(height, width) >= _LARGE_ENOUGH:
         return None
-    path = next((path for path, node in product.call.tensors if node.comes_from(mean.value)), None)
-    if path is None:
-        return None
-    root = run.frames[0]
-    return Gate(home.name, run.number(product.call, root), path, run.place(mean, root), product.divides)
+    return example.new_empty(2, *example.shape[1:-2], height * times, width * (times + 1))
 
 
-def _with_size(pooling: Pooling, run: Run) -> Pooling:
-    """The pooling with the size of its map in `run`, where that makes the same call."""
-    for frame in run.frames:
-        if frame.name == pooling.module:
-            call = run.find_call(pooling.place.map_call, frame)
-            shapes = [node.shape for path, node in call.tensors if path == pooling.place.path] if call else []
-            if shapes and len(shapes[0]) >= 4:
-                return replace(pooling, map_size=(shapes[0][-2], shapes[0][-1]))
-            break
-    return pooling
+def _sizes(run: Run) -> dict[tuple[str, Call, Path], tuple[int, int]]:
+    """(H, W) of the maps that calls were given."""
+    return {
+        (frame.name, _without_count(name), path): (shape[-2], shape[-1])
+        for call in run.calls
+        for path, _, shape in call.given
+        if len(shape) >= 4
+        for frame, name in call.names.items()
+    }
+
+
+def _without_count(call: Call) -> Call:
+    return replace(call, count=None, total=None)
+
+
+def _without_counts(place: Place) -> Place:
+    map_call, mean_call = _without_count(place.map_call), _without_count(place.mean_call)
+    return replace(place, map_call=map_call, mean_call=mean_call, may_skip=False)

@@ -9,7 +9,7 @@ from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
 from srp_exp.srp import Linear, Where, apply_srp, find_attention, read_regions, srp_modules
-from srp_exp.srp.where import choose
+from srp_exp.srp.choose import choose
 
 CHANNELS = 8
 

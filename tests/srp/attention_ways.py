@@ -1,6 +1,6 @@
 """SRP in many ways to write channel attention, checked one by one; writes the table in docs/library.md.
 
-    python scripts/attention_ways.py [--check]
+    python tests/srp/attention_ways.py [--check]
 
 Of what is converted: evaluation is bit-identical; a training step at scale 1 has the plain module's bits in output,
 gradients, buffers, attributes and random streams, with autocast and without; at scale 0.5 it gives the plain output on
@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import attention_habits as habits
+import attention_siblings as siblings
 import attention_zoo as zoo
 import torch
 from torch import Tensor, nn
 
 from srp_exp.srp import apply_srp, find_attention, remove_srp, srp_modules
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "library.md"
-BEGIN, END = "<!-- scripts/attention_ways.py -->", "<!-- end -->"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "library.md"
+BEGIN, END = "<!-- tests/srp/attention_ways.py -->", "<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,13 @@ WAYS = [
         _habit,
         (
             habits.NoGrad, habits.DetachedMap, habits.WithoutAutocast, habits.Temperature, habits.RandomBranch,
-            habits.PythonRandom, habits.NoiseInGate, habits.Checkpointed, habits.CheckpointedReentrant,
+            habits.PythonRandom, habits.NoiseInGate,
             habits.StoredGate, habits.CountedCalls, habits.MovingAverage, habits.LenOfShape, habits.Einops,
             habits.Einsum, habits.StarArguments, habits.ScriptedActivation, habits.FunctionInGate,
             habits.AverageAndMaximum, habits.LayerScale, habits.Hooked, habits.Divides, habits.FlatProduct,
             habits.ChannelsLastProduct, habits.AddCmul, habits.SpatialToo, habits.GateOfMeanAndDeviation,
+            habits.CrossGate, siblings.SelectiveStack, siblings.SelectiveStackAtFront, siblings.SelectiveCat,
+            siblings.PreActivated, siblings.TwoGates, siblings.BehindMixing, siblings.BehindStatistics,
         ),
     ),
     _habit(habits.TupleArgument, lambda: habits.CallsWithTuple(habits.TupleArgument())),
@@ -117,7 +120,17 @@ WAYS = [
     _habit(zoo.SpatialAttention, refused="isn't seen to come from its mean"),
     _habit(zoo.GlobalContext, refused="isn't seen to come from its mean"),
     _habit(zoo.MaxGate, refused="isn't seen to come from its mean"),
-    _habit(habits.CrossGate, refused="isn't seen to come from its mean"),
+    _habit(habits.Checkpointed, refused="checkpoint(...)"),
+    _habit(habits.CheckpointedReentrant, refused="checkpoint(...)"),
+    _habit(siblings.TwoInputs, lambda: siblings.GivesTwo(siblings.TwoInputs()), "isn't seen to come from its mean"),
+    _habit(siblings.Sum, refused="multiple of its mean"),
+    _habit(siblings.ConstantWeights, refused="multiple of its mean"),
+    _habit(siblings.Sequence, lambda: siblings.Flattened(siblings.Sequence()), "sequence (B, C, L)"),
+    _habit(siblings.Tokens, lambda: siblings.AsTokens(siblings.Tokens()), "tokens (B, L, C)"),
+    _habit(siblings.TokensOfLinear, lambda: siblings.AsTokens(siblings.TokensOfLinear()), "tokens (B, L, C)"),
+    _habit(siblings.ChannelsLast, lambda: siblings.Permuted(siblings.ChannelsLast()), "channels last"),
+    _habit(siblings.Volume, lambda: siblings.AsVolume(siblings.Volume()), "volume (B, C, D, H, W)"),
+    _habit(siblings.FlatVolume, lambda: siblings.AsVolume(siblings.FlatVolume(), 1), "volume (B, C, D, H, W)"),
 ]  # fmt: skip
 
 

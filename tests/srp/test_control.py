@@ -98,16 +98,6 @@ class TestRead:
             assert drawn["second"][0, 0, 2:].tolist() == [region_side(0.5, 5), region_side(0.5, 4)]
             check(seen, drawn)
 
-    def test_modules_that_have_not_run_in_the_last_pass_are_left_out(self) -> None:
-        net = net_of()
-        net(images())
-        net.first(images())
-        assert "first" in read_regions(net)
-        net.second.forward = None  # type: ignore[assignment]
-        with pytest.raises(TypeError):
-            net(images())
-        assert "second" not in read_regions(net)
-
     def test_reading_draws_nothing_and_changes_nothing(self) -> None:
         net = net_of()
         net(images())
