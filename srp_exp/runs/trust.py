@@ -5,6 +5,7 @@ A checkpoint may come from anybody. Only what is built from its configuration co
 own conf folder names (--config-dir) counts as conf/ does.
 """
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from srp_exp.config.explain import explain
 from srp_exp.config.register import SCHEMAS
+from srp_exp.config.schema import Config
 from srp_exp.datasets import DataSet
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.errors import UserError
@@ -68,6 +71,7 @@ def stored_config(text: Any, file: Path, conf_folders: Iterable[Path], trust_tar
         named = named_targets(conf_folders)
         for group, values in config.items():
             _check(values, str(group), str(group), named, file)
+    _check_types(config, file)
     return OmegaConf.create(config)
 
 
@@ -104,6 +108,29 @@ def _plain(text: Any, file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: its configuration {wrong}, so srp_exp didn't write it; nothing was built from it")
     assert isinstance(config, dict)
     return {str(key): value for key, value in config.items()}
+
+
+def _check_types(config: dict[str, Any], file: Path) -> None:
+    """Raise UserError where a value is of another type than its setting, as in a damaged file."""
+    known = {field.name for field in dataclasses.fields(Config)} - KINDS.keys()
+    try:
+        OmegaConf.merge(OmegaConf.structured(Config), {name: config[name] for name in known & config.keys()})
+        for group, schemas in SCHEMAS.items():
+            names = set(config[group])
+            fitting = [s for s in schemas.values() if names == {field.name for field in dataclasses.fields(s)}]
+            problems = [problem for schema in fitting if (problem := _misfit(group, schema, config[group]))]
+            if fitting and len(problems) == len(fitting):
+                raise problems[0]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{file}: its configuration is damaged, or of another version ({explain(error)})") from error
+
+
+def _misfit(group: str, schema: type[Any], values: dict[str, Any]) -> OmegaConfBaseException | None:
+    try:
+        OmegaConf.merge(OmegaConf.create({group: OmegaConf.structured(schema)}), {group: values})
+    except OmegaConfBaseException as error:
+        return error
+    return None
 
 
 def _item(config: Any, key: str) -> Any:

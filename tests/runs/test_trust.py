@@ -132,6 +132,23 @@ def test_a_text_that_srp_exp_does_not_write_is_refused(tmp_path, name) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("group", "changed", "named"),
+    [
+        ("recipe", "x", "RecipeConfig"), ("recipe", {"epochs": "many"}, "recipe.epochs=many"), ("seed", [1], "seed"),
+        ("dataset", {"augmentation": None}, "dataset.augmentation"),
+        ("backbone", {"depth": "deep"}, "backbone.depth=deep"),
+        ("srp", {"first": {}}, "srp.first"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_named(config, group, changed, named) -> None:
+    values = {**config[group], **changed} if isinstance(changed, dict) else changed
+    with pytest.raises(UserError) as refused:
+        read(yaml.safe_dump({**config, group: values}))
+    assert named in str(refused.value) and str(refused.value).startswith(f"{FILE}: its configuration")
+    assert "\n" not in str(refused.value)
+
+
 def test_every_choice_of_conf_may_be_built_again(compose) -> None:
     """Whatever a run is composed of by the shipped files is read back."""
     for group, targets in named_targets([CONF_DIR]).items():
@@ -142,6 +159,8 @@ def test_every_choice_of_conf_may_be_built_again(compose) -> None:
         given = ["dataset.root=x"] if path.parent.name == "dataset" and "\nroot" not in path.read_text() else []
         if path.stem in ("synthetic", "mnist5k", "cifar10", "cifar100"):
             given = []
+        if path.stem == "hub":
+            given = ["dataset.path=owner/name"]
         if path.parent.name == "backbone" and path.stem == "timm":
             given = ["backbone.model=resnet18"]
         config = plain_values(compose(f"{path.parent.name}={path.stem}", *given))
