@@ -49,7 +49,8 @@ def read_table(file: Path, cache: Path) -> Table:
     with _damage_named(file):
         options = _options_of_csv(file) if kind == "csv" else {}
         if not is_whole:
-            LOG.info("%s: is put into %s once, to be read at random", file, kept)
+            if kind in ("parquet", "arrow"):  # others hold names of files, and are small
+                LOG.info("%s: is put into %s once, to be read at random", file, kept)
             options["download_mode"] = "force_redownload"
         data = _load(kind, data_files=str(file.absolute()), split="train", cache_dir=str(kept.absolute()), **options)
         table = Table(str(file), file.parent, data)
