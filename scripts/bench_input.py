@@ -1,4 +1,4 @@
-"""Images per second of reading and augmenting JPEGs, beside torchvision's preset and timm's; memory; loss by reduction.
+"""Images per second of reading and augmenting JPEGs, beside torchvision's preset and timm's; memory; loss by the copy.
 
     python scripts/bench_input.py [--images 2000] [--rounds 7] [--reads 20000]
 
@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from natural_pictures import encoded_picture, write_pictures
+from natural_pictures import write_pictures
 from timm.data.loader import fast_collate
 from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader
@@ -30,17 +30,15 @@ from torchvision.transforms import v2
 
 from srp_exp.datasets import Placement
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.files.decode import Picture, decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.transforms import EvalTransform, window_of
+from srp_exp.datasets.files.transforms import EvalTransform
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.catalogue import listing_of_rows
 from srp_exp.datasets.sets.prepared import copy_facts, read_copy
 from srp_exp.datasets.sets.read_tables import read_table
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LARGE = ((1000, 1500), (1536, 2048), (2000, 3000), (3072, 4096))  # height, width
 Pass = Callable[[], Iterable[Any]]
 
 
@@ -143,40 +141,8 @@ def report_differences(original: FileSplit, copy: FileSplit) -> None:
 
 
 def evaluated(split: FileSplit, transform: EvalTransform) -> Iterator[torch.Tensor]:
-    for row in split.rows[:100].tolist():
-        picture = Picture(split.source.read(row), "")
-        yield transform(picture, window_of(picture, None)).float()
-
-
-def report_reduction(side: int, rounds: int) -> None:
-    """Time and result of decoding and resizing at reduced size, where it is chosen, against full size."""
-    print(f"decoding and resizing to a shorter side of {side}, full size / as chosen / mean absolute difference:")
-    for height, width in LARGE:
-        encoded, size = encoded_picture(0, height, width), (side, side * width // height)
-        ways: list[Callable[[], torch.Tensor]] = [
-            partial(decode_all, encoded, size),
-            partial(decode_as_chosen, encoded, size),
-        ]
-        times: list[list[float]] = [[], []]
-        for _ in range(rounds + 1):
-            for way, spent in zip(ways, times, strict=True):
-                start = time.perf_counter()
-                way()
-                spent.append(1000 * (time.perf_counter() - start))
-        whole, chosen = (statistics.median(spent[1:]) for spent in times)
-        difference = (ways[0]().float() - ways[1]().float()).abs().mean().item()
-        print(f"  {width} x {height}: {whole:.1f} ms / {chosen:.1f} ms / {difference:.2f} of 255")
-
-
-def decode_all(encoded: bytes, size: tuple[int, int]) -> torch.Tensor:
-    resized: torch.Tensor = v2.functional.resize(decode(encoded, ""), list(size))
-    return resized
-
-
-def decode_as_chosen(encoded: bytes, size: tuple[int, int]) -> torch.Tensor:
-    picture = Picture(encoded, "")
-    resized: torch.Tensor = v2.functional.resize(picture.pixels(window_of(picture, None), *size), list(size))
-    return resized
+    for position in range(min(100, len(split))):
+        yield transform(split.picture(position)).float()
 
 
 def main() -> None:
@@ -211,7 +177,6 @@ def main() -> None:
         }
         report_speed(passes, arguments.images, arguments.rounds)
         report_differences(split, copy)
-    report_reduction(256, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def set_maker(dataset: DictConfig) -> MakeSet:
         if "crop_to_box" in arguments:
             changed["crop_to_box"] = set_class.has_boxes(root)
         if cache_dir is not None:  # a first look at the facts only
-            changed |= {"cache_dir": cache_dir, "on_corrupt": "stop"}
+            changed |= {"cache_dir": cache_dir, "on_corrupt": "stop", "vet": "none"}
         made: FileSet = instantiate(arguments | changed)
         return made
 

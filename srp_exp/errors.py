@@ -17,6 +17,12 @@ class UnreachableError(UserError, ConnectionError):
     """What had to be fetched from the network couldn't be."""
 
 
+class CorruptImageError(UserError):
+    """An image file that is cut short, damaged, too large, or no image. file: its path in the set's folder."""
+
+    file: str | None = None
+
+
 STOPPED = 130
 """Exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 

@@ -90,6 +90,12 @@ class OnCorrupt(Enum):
     skip = "skip"
 
 
+class Vet(Enum):
+    auto = "auto"
+    all = "all"
+    none = "none"
+
+
 @dataclass
 class FileAugmentationConfig(AugmentationConfig):
     """How pictures of any size become squares, too; what pretrained weights want is taken unless it is given."""
@@ -112,7 +118,12 @@ class FilesConfig(DatasetConfig):
 
     root: str = not_identity()  # folder of the set, the one above it, or a prepared copy
     cache_dir: str | None = not_identity(None)  # of what was found out about the set; null: the user's cache folder
-    on_corrupt: OnCorrupt = OnCorrupt.stop  # skip: images that can't be decoded are left out of all splits
+    vet: Vet = not_identity(Vet.auto)  # look at all pictures before the first step; auto: at a sample of over 4 GB
+    on_corrupt: OnCorrupt = OnCorrupt.stop  # skip: images that can't be read are left out of all splits
+    # RGB, seen through transparent pixels; white counts in no hash.
+    background: list[int] = within("[0, 255]", [255, 255, 255], length=3, counts_unless=("background", [255, 255, 255]))
+    # Of pictures of more than 8 bits: the values that become black and white; null: the lowest and highest of the set.
+    value_range: list[float] | None = within(None, None, length=2, counts_unless=("value_range", None))
     copy_side: int | None = within("[1, inf)", None)  # pixels of the shorter side in the prepared copy; null: original
     augmentation: FileAugmentationConfig = field(default_factory=FileAugmentationConfig)
     own: dict[str, Any] = field(default_factory=dict)  # settings of a class of one's own, which its `read` gets

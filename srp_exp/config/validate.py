@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from srp_exp.config.datasets import InMemoryConfig, PublishedConfig
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import is_within, schema_fields
@@ -75,7 +76,7 @@ def validate_fields(node: DictConfig, prefix: str, without: Collection[str] = ()
 def _validate_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     interval, length = metadata.get("within"), metadata.get("length")
     numbers = list(value) if isinstance(value, ListConfig) else [value]
-    if length is not None and len(numbers) != length:
+    if length is not None and value is not None and len(numbers) != length:
         raise UserError(f"{name}={value}: give {length} numbers")
     if interval is not None and value is not None and not all(is_within(number, interval) for number in numbers):
         raise UserError(f"{name}={value} is out of range: it must lie in {interval}")
@@ -101,7 +102,8 @@ def _validate_training(config: DictConfig) -> None:
         raise UserError(f"dry=true: tries out a training, not mode={config.mode.name}; leave it out")
     if not isinstance(config.checkpoint, str) and not OmegaConf.is_dict(config.checkpoint):
         raise UserError(f"checkpoint={config.checkpoint}: give a file, or set checkpoint.every_steps, .every_minutes")
-    if recipe.selection.name == "best" and config.dataset.val_fraction == 0:
+    has_no_val = issubclass(OmegaConf.get_type(config.dataset) or dict, InMemoryConfig | PublishedConfig)
+    if recipe.selection.name == "best" and config.dataset.val_fraction == 0 and has_no_val:  # others may bring one
         raise UserError(
             "recipe.selection=best needs a validation part, since test data selects nothing: set dataset.val_fraction"
         )

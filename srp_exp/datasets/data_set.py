@@ -18,7 +18,8 @@ ALONE = Placement()
 class DataSet(ABC):
     """An image classification data set, in memory (`ImageSet`) or in files (`FileSet`).
 
-    train, test: the published division, as splits of the set's own kind. class_names: one per label. mean, std: one per
+    train, test: the published division, as splits of the set's own kind; val: a validation part, where it brings one.
+    class_names: one per label. mean, std: one per
     channel, of the training images, in units of the pixel range [0, 1]. read_from: the files and folders whose change
     may be one of the data; None: they may change at any time.
     """
@@ -30,6 +31,7 @@ class DataSet(ABC):
     std: tuple[float, ...]
     augmentation: Any
     read_from: tuple[str, ...] | None = None
+    val: Any = None
 
     @property
     def num_classes(self) -> int:
@@ -47,6 +49,9 @@ class DataSet(ABC):
     @abstractmethod
     def reader(self, split: Any, placement: Placement, seed: int | None) -> Reader:
         """What reads a split of the set. seed: of the augmentation; None: images as evaluation sees them."""
+
+    def forget(self) -> None:  # noqa: B027  most sets remember nothing
+        """Find out anew at the next start what is remembered about the files."""
 
     def training_batches(self, split: Any, batch_size: int, seed: int, placement: Placement) -> "BatchLoader":
         return BatchLoader(self, split, batch_size=batch_size, seed=seed, placement=placement)
@@ -102,11 +107,16 @@ class EvalLoader:
         return self._reader.batches(0, self._rows)
 
 
-def digests_of(dataset: DataSet) -> dict[str, str]:
-    """A digest of each part of the data, by a name for messages, such as "training labels"."""
+def digests_of(dataset: DataSet, without: str | None = None) -> dict[str, str]:
+    """A digest of each part of the data, by a name for messages, such as "training labels".
+
+    without: the path of a file in the set's folder that may change.
+    """
     found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode(errors="surrogateescape")).hexdigest()}
-    for name, split in (("training", dataset.train), ("test", dataset.test)):
-        found |= {f"{name} {part}": value for part, value in split.digests().items()}
+    for name, split in (("training", dataset.train), ("validation", dataset.val), ("test", dataset.test)):
+        found |= {
+            f"{name} {part}": value for part, value in (split.digests(without) if split is not None else {}).items()
+        }
     return found
 
 

@@ -8,6 +8,7 @@ import torch
 
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.data_set import DataSet
+from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
@@ -25,6 +26,7 @@ def facts_of(dataset: DataSet) -> dict[str, Any]:
         "std": list(dataset.std),
         "shape": [dataset.channels, *dataset.image_size],
         "in_files": isinstance(dataset, FileSet),
+        "reading": vars(dataset.reading) if isinstance(dataset, FileSet) else {},
         "held": isinstance(dataset.test, Split),
         "boxed": isinstance(dataset.test, FileSplit) and dataset.test.boxes is not None,
     }
@@ -48,5 +50,6 @@ def without_pictures(facts: Mapping[str, Any], augmentation: Any) -> DataSet:
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
         augmentation=augmentation,
+        **({"reading": Reading(**facts["reading"])} if facts["in_files"] else {}),
     )
     return dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from srp_exp.datasets.data_set import DataSet
-from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
 from srp_exp.datasets.sets.folder import ENDINGS, class_folders, walk
@@ -41,7 +41,8 @@ def other_test(root: Path, dataset: DataSet) -> Split | FileSplit:
     if not paths:
         raise UserError(f"test_root={root}: there is no picture in its folders")
     rows = torch.arange(len(paths))
-    split = FileSplit(FolderSource(root, paths), rows, torch.tensor(labels), rows)
+    reading = getattr(dataset, "reading", Reading())
+    split = FileSplit(FolderSource(root, paths), rows, torch.tensor(labels), rows, reading=reading)
     if isinstance(dataset.test, Split):
         return _in_memory(split, dataset)
     if dataset.test.boxes is not None:
@@ -78,8 +79,7 @@ def _matched(root: Path, class_names: tuple[str, ...]) -> list[Path]:
 def _in_memory(split: FileSplit, dataset: DataSet) -> Split:
     images = []
     for row in range(len(split)):
-        name = split.source.name(row)
-        image = decode(split.source.read(row), name)
+        name, image = split.name(row), split.picture(row)
         if image.shape[1:] != dataset.image_size:
             height, width = dataset.image_size
             raise UserError(

@@ -1,6 +1,7 @@
 """A part of a data set, and how a validation part is taken out of it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -64,8 +65,8 @@ class Split:
     def __len__(self) -> int:
         return self.images.shape[0]
 
-    def digests(self) -> dict[str, str]:
-        """What changes when the pictures do, and when labels or the order do."""
+    def digests(self, without: str | None = None) -> dict[str, str]:
+        """What changes when the pictures do, and when labels or the order do; `without` is for splits of files."""
         return {"pictures": digest(self.images), "labels": digest(self.labels, self.index)}
 
     def take(self, positions: Tensor) -> "Split":
@@ -73,22 +74,24 @@ class Split:
         return replace(self, **parts_at(self, positions))
 
 
-def hold_out(split: AnySplit, val_fraction: float, seed: int) -> tuple[AnySplit, AnySplit | None]:
+def hold_out(
+    split: AnySplit, val_fraction: float, seed: int, class_names: Sequence[str] = ()
+) -> tuple[AnySplit, AnySplit | None]:
     """Divide a training split into a training and a validation part, the same fraction of every class.
 
     Both parts keep the order of the split. val_fraction = 0 returns (split, None). Raises UserError as `held_out`.
     """
     if val_fraction == 0:
         return split, None
-    is_held_out = held_out(split.labels, val_fraction, seed, "val")
+    is_held_out = held_out(split.labels, val_fraction, seed, "val", class_names)
     return split.take((~is_held_out).nonzero().squeeze(1)), split.take(is_held_out.nonzero().squeeze(1))
 
 
-def held_out(labels: Tensor, fraction: float, seed: int, part: str) -> Tensor:
+def held_out(labels: Tensor, fraction: float, seed: int, part: str, class_names: Sequence[str] = ()) -> Tensor:
     """Which samples go to the `part` that is held out, "val" or "test", (N,) bool. labels: (N,) int64.
 
-    Of a class of n samples floor(n * fraction + 0.5), drawn at random from `seed`. Raises UserError where the fraction
-    is outside [0, 1), and where a class would have no sample in one of the parts.
+    Of a class of n samples floor(n * fraction + 0.5), drawn at random from `seed`. class_names: for messages. Raises
+    UserError where the fraction is outside [0, 1), and where a class would have no sample in one of the parts.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"dataset.{part}_fraction={fraction}: choose a fraction in [0, 1)")
@@ -97,9 +100,13 @@ def held_out(labels: Tensor, fraction: float, seed: int, part: str) -> Tensor:
         members = (labels == label).nonzero().squeeze(1)
         size, taken = len(members), int(len(members) * fraction + 0.5)
         if not 0 < taken < size:
+            name = class_names[label] if class_names else label
+            remedy = (
+                "choose a fraction that leaves" if size > 1 else "add pictures to it, or remove it: it has to leave"
+            )
             raise UserError(
-                f"dataset.{part}_fraction={fraction}: takes {taken} of the {size} training samples "
-                f"of class {label}; choose a fraction that leaves at least one sample in each part"
+                f"dataset.{part}_fraction={fraction}: takes {taken} of the {size} training samples of class {name}; "
+                f"{remedy} at least one sample in each part"
             )
         purpose = "validation" if part == "val" else part
         shuffled = torch.randperm(size, generator=generator(seed, purpose, label))

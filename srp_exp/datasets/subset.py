@@ -84,9 +84,9 @@ class JoinedSource:
         beyond = position - len(self._first)
         return (self._first, position) if beyond < 0 else (self._second, beyond)
 
-    def read(self, position: int) -> bytes:
+    def read(self, position: int, most: int = -1) -> bytes:
         source, own = self._at(position)
-        return source.read(own)
+        return source.read(own, most)
 
     def name(self, position: int) -> str:
         source, own = self._at(position)

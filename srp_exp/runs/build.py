@@ -58,7 +58,7 @@ class Data:
         """The same loader each time. Raises UserError where the data set has no such split."""
         chosen = self.splits[split]
         if chosen is None:
-            raise UserError(f"split={split}: this run holds out no validation part (dataset.val_fraction=0)")
+            raise UserError(f"split={split}: this run has no validation part (dataset.val_fraction=0)")
         if (split, batch_size) not in self._evaluations:
             batches = self.dataset.evaluation_batches(chosen, batch_size, self.placement)
             self._evaluations[split, batch_size] = batches
@@ -92,7 +92,7 @@ def build_data(
     else:
         with processes.in_turns():
             dataset = build_dataset(config)
-        train, val = hold_out(dataset.train, config.dataset.val_fraction, config.seed)
+        train, val = _divided(config, dataset)
     test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
     splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, _MOST_WORKERS)
@@ -106,6 +106,21 @@ def known_dataset(config: DictConfig, facts: Mapping[str, Any]) -> DataSet | Non
     if not facts or augmentation is None:
         return None
     return without_pictures(facts, instantiate(_arguments(augmentation, without=())))
+
+
+def _divided(config: DictConfig, dataset: DataSet) -> tuple[Any, Any]:
+    """The part that trains, and the validation part: the set's own, or what is held out; None where there is none."""
+    fraction = config.dataset.val_fraction
+    if dataset.val is None:
+        if fraction == 0 and config.recipe.selection == "best":
+            raise UserError(
+                "recipe.selection=best needs a validation part, since test data selects nothing: set "
+                "dataset.val_fraction; the data set brings none"
+            )
+        return hold_out(dataset.train, fraction, config.seed, dataset.class_names)
+    if fraction:
+        raise UserError(f"dataset.val_fraction={fraction}: the data set brings a validation part; set it to 0")
+    return dataset.train, dataset.val
 
 
 def build_model(config: DictConfig, dataset: DataSet, device: torch.device) -> tuple[nn.Module, SrpRecords]:

@@ -16,15 +16,16 @@ from torch.utils.tensorboard import SummaryWriter
 from srp_exp.config.preprocessing import describe
 from srp_exp.config.training import average_of_the_start, shortened_warmup
 from srp_exp.datasets import TrainingBatches
+from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.known import facts_of
-from srp_exp.errors import UserError
+from srp_exp.errors import CorruptImageError, UserError
 from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.accuracy import evaluation_mode
 from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_model, digests_of_data
-from srp_exp.runs.data import record_data, refuse_other_data
+from srp_exp.runs.data import record_data, record_unread, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
 from srp_exp.runs.evaluate import evaluate_on, score_on
 from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
@@ -91,6 +92,11 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
                     facts = {"attention_modules": len(records), "run": folder.name, "training_seconds": seconds}
                     results = {**_results(data, learner, evaluation), **facts}
                     write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
+            except CorruptImageError as error:
+                if processes.writes and error.file is not None:
+                    record_unread(folder, error.file, digests_of(data.dataset, error.file))
+                    data.dataset.forget()
+                raise
             finally:
                 if reporter is not None:
                     reporter.close()
@@ -142,7 +148,7 @@ def _keep_to_its_data(config: DictConfig, folder: Path, data: Data, processes: P
     digests = digests_of_data(config, data.dataset)
     if any(other != digests for other in processes.gather(digests)):
         raise UserError("the processes read different data: give all of them the same files, and begin again")
-    refuse_other_data(folder, digests)
+    refuse_other_data(folder, digests, partial(digests_of, data.dataset))
     processes.gather(None)  # all have read the record before it is written
     if processes.writes:
         record_data(folder, digests)
@@ -211,7 +217,7 @@ def _results(data: Data, learner: Learner, evaluation: Evaluation) -> dict[str, 
 
 def _skipped(data: Data) -> dict[str, dict[str, int]]:
     """How many images of the official splits were left out as corrupt; nothing for a set held in memory."""
-    parts = {"train": data.dataset.train, "test": data.dataset.test}
+    parts = {"train": data.dataset.train, "val": data.dataset.val, "test": data.dataset.test}
     skipped = {name: part.skipped for name, part in parts.items() if hasattr(part, "skipped")}
     return {"skipped": skipped} if skipped else {}
 

@@ -6,7 +6,7 @@ Imports no torch: to skip a finished run, what was found out at the last start i
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from srp_exp.files import cache_folder, write_atomically
 from srp_exp.remembered import keep, known
 from srp_exp.runs.folder import DATA, reading
 
+_UNREAD = "unread"
+
 Digests = Mapping[str, str]
 """A digest of each part of the data, by its name for messages, such as "training labels"."""
 
@@ -27,17 +29,28 @@ def record_data(folder: Path, digests: Digests) -> None:
     write_atomically(folder / DATA, json.dumps(digests, indent=1).encode())
 
 
-def refuse_other_data(folder: Path, digests: Digests) -> None:
+def record_unread(folder: Path, file: str, digests: Digests) -> None:
+    """Note that `file` couldn't be read, so that another in its place is no other data; digests: of all but it."""
+    known = json.loads((folder / DATA).read_text())
+    write_atomically(
+        folder / DATA, json.dumps({**known, _UNREAD: {"file": file, "digests": digests}}, indent=1).encode()
+    )
+
+
+def refuse_other_data(
+    folder: Path, digests: Digests, digests_without: Callable[[str], Digests] = lambda file: {}
+) -> None:
     """Raise UserError where the run in `folder` has read other data than `digests` are of; parts these lack may be any.
 
-    A folder without a record has read nothing yet.
+    digests_without: of all but a file, which the run couldn't read. A folder without a record has read nothing yet.
     """
     if not (folder / DATA).exists():
         return
     with reading(folder / DATA):
         before = dict(json.loads((folder / DATA).read_text()))
+    unread = before.pop(_UNREAD, None)
     changed = [part for part, digest in digests.items() if before.get(part) != digest]
-    if changed:
+    if changed and not (unread and digests_without(unread["file"]) == unread["digests"]):
         raise UserError(
             f"{folder}: was trained on other data ({', '.join(changed)} differ); "
             f"dataset.name=... makes these another run, rerun=true replaces that one"

@@ -10,7 +10,6 @@ from torch import Tensor
 from srp_exp.srp.calls import NamedCalls, Place, Site, pick
 from srp_exp.srp.pool import RegionPool, Regions
 
-_C: Any = torch._C  # whose stubs lack what is used here
 _REMEDY = "call remove_srp and apply_srp again"
 
 
@@ -40,6 +39,7 @@ class Answer(NamedCalls):
         self._srp, self._name = srp, name
         self._maps: list[Tensor | None] = [None] * len(srp.places)
         self._drawn: list[tuple[Tensor, Regions | None]] = []
+        self._disabled: Any = None
 
     def on_call(self, func: Any, site: Site, args: Any, kwargs: Any) -> Tensor | None:
         for index, place in enumerate(self._srp.places):
@@ -96,7 +96,13 @@ class Answer(NamedCalls):
         """Leave torch alone until the forward ends: each of its calls would take a microsecond or two longer."""
         is_alone = torch._C._len_torch_function_stack() == 0 and all(type(map_) is Tensor for map_ in self._maps)
         if is_alone and not self._is_compiled:
-            _C._set_torch_function_state(_C._TorchFunctionState.ALL_DISABLED)
+            self._disabled = torch._C.DisableTorchFunction()
+            self._disabled.__enter__()
+
+    def end(self) -> None:
+        """The forward has ended."""
+        if self._disabled is not None:
+            self._disabled.__exit__(None, None, None)
 
     def _type(self, map_: Tensor, func: Any, args: Any, kwargs: Any) -> torch.dtype:
         """The type that the plain call gives: autocast or an argument may change it. It is called once to see."""

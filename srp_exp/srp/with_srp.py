@@ -15,8 +15,6 @@ from srp_exp.srp.answer import Answer, Srp
 from srp_exp.srp.calls import Place
 from srp_exp.srp.pool import RegionPool
 
-_C: Any = torch._C  # whose stubs lack what is used here
-
 
 class WithSrp:
     """Base of the classes that `put_into` makes; the other is the module's own class."""
@@ -53,17 +51,11 @@ class WithSrp:
 def _run(srp: Srp, name: str, own_forward: Any, args: Any, kwargs: Any) -> Any:
     """The own forward of a module of class `name`, with its calls answered."""
     answer = Answer(srp, name, _run.__code__)
-    if torch.compiler.is_compiling():
+    try:
         with answer:
             result = own_forward(*args, **kwargs)
-    else:
-        state = _C._get_torch_function_state()
-        _C._set_torch_function_state(_C._TorchFunctionState.ENABLED)  # a module around this one may look away already
-        try:
-            with answer:
-                result = own_forward(*args, **kwargs)
-        finally:
-            _C._set_torch_function_state(state)
+    finally:
+        answer.end()
     answer.check()
     return result
 

@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from srp_exp.datasets import Batch, TrainingBatches
-from srp_exp.errors import UserError
+from srp_exp.errors import CorruptImageError, UserError
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
@@ -57,9 +58,12 @@ def fit(training: Training, evaluate: Evaluate) -> None:
         reporter.start(learner, training.batches.steps_per_epoch)
     while learner.epoch < training.epochs:
         metrics = train_epoch(training)
-        learner.epoch += 1
-        if learner.epoch % training.evaluate_every_epochs == 0 or learner.epoch == training.epochs:
-            metrics |= evaluate(learner.evaluated_model)
+        number = learner.epoch + 1
+        if number % training.evaluate_every_epochs == 0 or number == training.epochs:
+            with _kept_if_unreadable(training, Looks(learner)):
+                metrics |= evaluate(learner.evaluated_model)
+        learner.totals.zero_()
+        learner.epoch = number
         learner.history.append(metrics)
         if reporter is not None:
             reporter.epoch(learner)
@@ -74,7 +78,7 @@ def train_epoch(training: Training) -> dict[str, Any]:
     first_step = learner.step - learner.epoch * steps_per_epoch
     lrs: list[float] = []
     looks = Looks(learner)
-    waiting = Waiting(training.batches.epoch(learner.epoch, first_step))
+    waiting = Waiting(_readable(training, looks, training.batches.epoch(learner.epoch, first_step)))
     for index, batch in enumerate(waiting, first_step + 1):
         lrs.append(learner.lr)
         ends, saves = index == steps_per_epoch, checkpoints.due_by_steps(learner.step + 1)
@@ -98,7 +102,6 @@ def train_epoch(training: Training) -> dict[str, Any]:
     looks.begin(0, False, learner.last_lr, waiting.seconds, False)  # an interruption may have come after the last step
     (seen,) = looks.read(at_once=True)
     totals = seen.totals
-    learner.totals.zero_()
     return {
         "epoch": learner.epoch + 1,
         "step": learner.step,
@@ -106,6 +109,33 @@ def train_epoch(training: Training) -> dict[str, Any]:
         "train/loss": totals["loss"] / totals["samples"],
         "train/top1": totals["correct"] / totals["samples"],
     }
+
+
+@contextmanager
+def _kept_if_unreadable(training: Training, looks: Looks) -> Iterator[None]:
+    """Save the steps made before a picture that can't be read; not of several processes, which can't agree on it."""
+    try:
+        yield
+    except (CorruptImageError, OSError):
+        learner = training.learner
+        if learner.step and learner.processes.size == 1 and not learner.totals.read()["bad_step"]:
+            for seen in looks.read(at_once=True):
+                if seen.is_report and training.reporter is not None:
+                    training.reporter.step(learner, seen)
+            _save(training)
+            training.checkpoints.wait()
+            command = training.interruption.command
+            LOG.info("saved at step %d: %s resumes there when the picture is replaced", learner.step, command)
+        raise
+
+
+def _readable(training: Training, looks: Looks, batches: Iterator[Batch]) -> Iterator[Batch]:
+    while True:
+        with _kept_if_unreadable(training, looks):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 class Waiting:

@@ -51,7 +51,7 @@ def test_what_was_noted_about_the_data_is_on_the_console_and_in_the_log(command_
     outcome = command_line(*TINY, f"dataset.root={data}", f"output_dir={tmp_path / 'out'}")
     (run,) = (tmp_path / "out" / "runs").iterdir()
     for said in (outcome.out, (run / "run.log").read_text()):
-        for note in ("1 files are no pictures and passed over (train/a/notes.txt)", "held in memory at their size"):
+        for note in ("1 files aren't pictures and are skipped (train/a/notes.txt)", "held in memory at their size"):
             assert said.count(note) == 1
 
 
@@ -116,3 +116,58 @@ def test_data_that_are_gone_are_said_and_the_result_stays(command_line, finished
     outcome = command_line(*TINY, f"dataset.root={tmp_path / 'gone'}", f"output_dir={output}")
     assert outcome.code == 0 and "finished already" in outcome.out
     assert "not compared with the data of the run, which can't be read: dataset.root=" in outcome.err
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_picture_that_cannot_be_read_any_more_costs_no_step(
+    command_line, tmp_path, monkeypatch, part, in_place
+) -> None:
+    """As one of a large set, of which not all are looked at first; replaced, it is no other data."""
+    monkeypatch.setattr("srp_exp.datasets.files.source._PROBES", 1)
+    monkeypatch.setattr("srp_exp.datasets.files.measure._MEASURED", 1)
+    data = make_folder(tmp_path / "own", 0)
+    files = (*TINY, f"dataset.root={data}", "dataset.memory_mb=0", "dataset.vet=none", "recipe.epochs=2")
+    arguments = (*files, "dataset.augmentation.crop_size=16", "dataset.augmentation.resize=16", "deterministic=true")
+    assert command_line(*arguments, f"output_dir={tmp_path / 'whole'}").code == 0
+    bad = data / part / "b" / "1.bmp"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:300])
+    outcome = command_line(*arguments, f"output_dir={tmp_path / 'cut'}")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"srp-exp: {bad}: not a readable image") and outcome.err.count("\n") == 1
+    (run,) = (tmp_path / "cut" / "runs").iterdir()
+    log = (run / "run.log").read_text()
+    if part == "test":
+        assert "saved at step 2: the same command resumes there when the picture is replaced" in log
+    if not in_place:
+        bad.unlink()
+    bad.write_bytes(whole)
+    assert command_line(*arguments, f"output_dir={tmp_path / 'cut'}").code == 0
+    results = [json.loads((tmp_path / name / "runs" / run.name / RESULTS).read_text()) for name in ("whole", "cut")]
+    assert [result.pop("training_seconds") is not None for result in results] == [True, True]
+    assert results[0] == results[1]
+    if part == "test":
+        assert "resumed after step 2" in (run / "run.log").read_text()
+
+
+def test_another_picture_than_the_one_that_could_not_be_read_is_other_data(tmp_path) -> None:
+    from srp_exp.datasets.files.source import FolderSource
+    from srp_exp.errors import UserError
+    from srp_exp.runs.data import record_data, record_unread, refuse_other_data
+
+    data = make_folder(tmp_path / "own", 0)
+    paths = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.bmp"))
+
+    def digests(without: str | None = None) -> dict[str, str]:
+        return {"training pictures": FolderSource(data, paths).digest(without)}
+
+    record_data(tmp_path, digests())
+    record_unread(tmp_path, "train/a/1.bmp", digests("train/a/1.bmp"))
+    (data / "train" / "a" / "1.bmp").write_bytes(b"another")
+    refuse_other_data(tmp_path, digests(), digests)
+    with pytest.raises(UserError, match="other data"):
+        refuse_other_data(tmp_path, digests())
+    (data / "train" / "a" / "2.bmp").write_bytes(b"another")
+    with pytest.raises(UserError, match="other data"):
+        refuse_other_data(tmp_path, digests(), digests)

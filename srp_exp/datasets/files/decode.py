@@ -1,150 +1,247 @@
-"""From the bytes of an image file to RGB pixels, whatever kind of file it is.
+"""From the bytes of an image file to RGB pixels of 8 bits: one policy for training, evaluation and prediction.
 
 JPEG, recognised by its first bytes and not by its name, goes through torchvision; what that refuses and every other
-format through Pillow: on a damaged PNG torchvision ends the process. All come out as 8-bit RGB: greys and palettes are
-spread over the channels, CMYK is converted, 16-bit PNGs keep their upper 8 bits, and alpha is dropped, so that a
-transparent pixel shows the colour stored under it. Of an animation the first frame counts.
+format through Pillow: on a damaged PNG torchvision ends the process. Greys and palettes are spread over the channels,
+CMYK is converted. What 8-bit RGB can't hold is read as `Reading` says. Of an animation the first frame counts.
 
-The EXIF orientation is passed over, as the loaders of torchvision and timm do: pictures and the official boxes are as
+The EXIF orientation isn't applied, as in the loaders of torchvision and timm: pictures and the official boxes are as
 the pixels are stored.
 """
 
 import io
 import re
-from typing import NamedTuple
+import warnings
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torchvision  # noqa: F401  its operators
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from srp_exp.errors import UserError
+from srp_exp.errors import CorruptImageError, UserError
+
+MOST_PIXELS = 89_478_485
+"""Of a picture that is read, whatever its format: the number from which Pillow warns of a decompression bomb."""
+
+MOST_RATIO = 1_000
+"""Of its sides: a thinner one would take gigabytes when its shorter side becomes a few hundred pixels."""
 
 _JPEG = b"\xff\xd8\xff"
-_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of JPEG; its coded pixels contain neither
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # markers of a frame: baseline, extended and progressive
-_RGB = 3  # torchvision.io.ImageReadMode.RGB
+_RGB, _AS_STORED = 3, 0  # torchvision.io.ImageReadMode
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # the others of Pillow may call programs
-_REDUCTIONS = (8, 4)  # of libjpeg's; by 2 it saves a tenth of the time only
-_SPARE = 1.5  # as large at least, times the output, stays what is reduced; with less its sharpness would show
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1  # tags of TIFF, and a value of the second
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at MOST_PIXELS, which are refused
 
 
-class CorruptImageError(UserError):
-    """An image file that is cut short, damaged, or no image."""
+@dataclass(frozen=True)
+class Reading:
+    """How is read what RGB of 8 bits can't hold.
+
+    background: red, green and blue in [0, 255], seen through transparent pixels. value_range: the values of pictures of
+    more than 8 bits that become black and white; what lies outside is cut off. None: not known, and such pictures are
+    refused.
+    """
+
+    background: tuple[int, ...] = (255, 255, 255)
+    value_range: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.background) != 3 or not all(0 <= level <= 255 for level in self.background):
+            raise UserError(f"dataset.background={list(self.background)}: give red, green and blue, each 0 to 255")
+        if self.value_range is not None:
+            low, high = self.value_range if len(self.value_range) == 2 else (0, 0)
+            if not (low < high and np.isfinite([low, high]).all()):
+                raise UserError(
+                    f"dataset.value_range={list(self.value_range)}: give the values that are black and white, the "
+                    f"lower first, as [0, 4095]"
+                )
 
 
-class Region(NamedTuple):
-    """A rectangle of a picture, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
+BY_DEFAULT = Reading()
 
 
-def decode(encoded: bytes, name: str) -> Tensor:
-    """The whole picture as (3, H, W) uint8. Raises CorruptImageError that begins with `name`."""
+class Stored(NamedTuple):
+    """A picture as its file has it.
+
+    values: (3, H, W) uint8, or (1 or 3, H, W) float64 of more than 8 bits. alpha: (H, W) in [0, 1]; None where all is
+    opaque.
+    """
+
+    values: Tensor
+    alpha: Tensor | None = None
+
+    def rgb(self, name: str, reading: Reading) -> Tensor:
+        """(3, H, W) uint8. Raises UserError for more than 8 bits of which no range is known."""
+        values, alpha = self
+        if values.dtype == torch.uint8 and alpha is None:
+            return values
+        if values.dtype != torch.uint8:
+            if reading.value_range is None:
+                raise UserError(
+                    f"{name}: has more than 8 bits, and which values are black and white isn't known; set "
+                    f"dataset.value_range=[low, high], or dataset.vet=all to measure it"
+                )
+            low, high = reading.value_range
+            values = ((values - low) * (255 / (high - low))).clamp(0, 255).expand(3, -1, -1)
+        if alpha is not None:
+            background = torch.tensor(reading.background).view(3, 1, 1)
+            values = background + alpha * (values - background)
+        return values.round().to(torch.uint8)
+
+
+def decode(encoded: bytes, name: str, reading: Reading = Reading()) -> Tensor:
+    """The picture as (3, H, W) uint8. Raises CorruptImageError that begins with `name`, and as `Stored.rgb`."""
+    return stored(encoded, name).rgb(name, reading)
+
+
+def stored(encoded: bytes, name: str) -> Stored:
+    """The picture as its file has it. Raises CorruptImageError that begins with `name`."""
     try:
-        return _decode_with_torchvision(encoded)
-    except RuntimeError:
-        try:
-            return _decode_with_pillow(encoded, reduction=1)
-        except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
-            raise _corrupt(name, encoded, error) from None
+        return _with_torchvision(encoded) or _with_pillow(encoded)
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
+        raise _corrupt(name, encoded, error) from None
 
 
-class Picture:
-    """An encoded image, decoded no finer than what is asked of it.
-
-    height, width: of the whole picture, in pixels. `name` is for messages.
-    """
-
-    def __init__(self, encoded: bytes, name: str):
-        self._encoded, self.name = encoded, name
-        self._whole: Tensor | None = None
-        size = _jpeg_size(encoded) if encoded.startswith(_JPEG) else None
-        if size is None:
-            self._whole = decode(encoded, name)
-            _, self.height, self.width = self._whole.shape
+def check_header(encoded: bytes, name: str) -> None:
+    """Raise CorruptImageError where the first bytes of a file show already that it can't be read."""
+    try:
+        if size := jpeg_size(encoded):
+            _check_size(*size)
         else:
-            self.height, self.width = size
-
-    def pixels(self, region: Region, height: int, width: int) -> Tensor:
-        """The pixels of `region`, given in pixels of the whole picture, as (3, H, W) uint8.
-
-        height, width: what the region will be resized to. A JPEG in which it is at least six (twelve) times as
-        large is decoded at a quarter (an eighth) of its size, which libjpeg does while it transforms the blocks, and
-        (H, W) are those of the region there. What that saves and changes: scripts/bench_input.py. Raises
-        CorruptImageError.
-        """
-        ratio = min(region.height / height, region.width / width)
-        reduction = next((reduction for reduction in _REDUCTIONS if reduction * _SPARE <= ratio), 1)
-        whole = self._decode(reduction)
-        down, across = whole.shape[1] / self.height, whole.shape[2] / self.width
-        top, bottom = round(region.top * down), round((region.top + region.height) * down)
-        left, right = round(region.left * across), round((region.left + region.width) * across)
-        return whole[:, top:bottom, left:right]
-
-    def _decode(self, reduction: int) -> Tensor:
-        if self._whole is not None:
-            return self._whole
-        if reduction == 1:
-            return decode(self._encoded, self.name)
-        try:
-            return _decode_with_pillow(self._encoded, reduction)
-        except Exception as error:
-            raise _corrupt(self.name, self._encoded, error) from None
+            _open(encoded)
+    except Exception as error:
+        raise _corrupt(name, encoded, error) from None
 
 
-def _decode_with_torchvision(encoded: bytes) -> Tensor:
-    """Raises RuntimeError for what torchvision can't read.
-
-    Calls the operator below torchvision.io, whose functions warn of their removal since 0.29; where it has happened,
-    Pillow, a seventh slower, decodes all.
-    """
-    if encoded.startswith(_JPEG) and hasattr(torch.ops.image, "decode_jpeg"):
-        data = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
-        image: Tensor = torch.ops.image.decode_jpeg(data, _RGB, False)
-        return image
-    raise RuntimeError("torchvision doesn't decode this format")
-
-
-def _decode_with_pillow(encoded: bytes, reduction: int) -> Tensor:
-    """Decode at 1 / reduction of the size, if it is a JPEG. Raises whatever Pillow raises."""
-    Image.init()  # loads the plugins of all formats, once
-    image: Image.Image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-    if image.format == "PNG":
-        image.verify()  # the checksums of its pixels, which loading passes over
-        image = Image.open(io.BytesIO(encoded), formats=("PNG",))
-    if reduction > 1:
-        if encoded.find(_END, encoded.rfind(_SCAN)) < 0:  # of which Pillow complains at full size only
-            raise UserError("image file is truncated")
-        image.draft("RGB", (image.width // reduction, image.height // reduction))
-    if image.format == "PNG" and image.mode == "I;16":
-        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-    if image.mode[0] in "IF":
-        raise UserError(f"pixels of mode {image.mode} have no known range")
-    # Through RGBA, as Pillow warns of a palette with alpha that loses it otherwise.
-    rgb = (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
-
-
-def _jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """Height and width, from the frame's header; None for what is no plain JPEG, of which `decode` will say more.
+def jpeg_size(encoded: bytes) -> tuple[int, int] | None:
+    """Height and width, from the header of the frame; None for what is no plain JPEG.
 
     Pillow opens a file in 20 microseconds, and in three times that between pictures, as it reads all headers.
     """
     at = 2
-    while at + 9 <= len(encoded) and encoded[at] == 0xFF:
+    while encoded.startswith(_JPEG) and at + 9 <= len(encoded) and encoded[at] == 0xFF:
         marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
         if marker in _FRAMES:
             height, width = (int.from_bytes(encoded[start : start + 2], "big") for start in (at + 5, at + 7))
             return (height, width) if height and width else None
-        if marker == 0xE2 and encoded.startswith(b"MPF\0", at + 4):  # several pictures in one file
-            return None
         at += 2 + length
     return None
+
+
+def _with_torchvision(encoded: bytes) -> Stored | None:
+    """None for what torchvision can't read.
+
+    Calls the operator below torchvision.io, whose functions warn of their removal since 0.29; where it has happened,
+    Pillow, a seventh slower, decodes all.
+    """
+    size = jpeg_size(encoded)
+    if size is None or not hasattr(torch.ops.image, "decode_jpeg"):
+        return None
+    _check_size(*size)
+    try:
+        return Stored(torch.ops.image.decode_jpeg(_buffer(encoded), _RGB, False))
+    except RuntimeError:
+        return None
+
+
+def _with_pillow(encoded: bytes) -> Stored:
+    """Raises whatever Pillow raises."""
+    image = _open(encoded)
+    if image.format == "PNG":
+        image.verify()  # the checksums of its pixels, which loading ignores
+        image = _open(encoded)
+    if image.mode[0] in "IF":
+        return _deep_grey(image)
+    if _bits(image, encoded) > 8:
+        return _deep_colours(image, encoded)
+    if not image.has_transparency_data:
+        return Stored(_planes(image.convert("RGB")))
+    planes = _planes(image.convert("RGBA"))
+    return Stored(planes[:3], _opacity(planes[3] / 255))
+
+
+def _open(encoded: bytes) -> Image.Image:
+    Image.init()  # loads the plugins of all formats, once
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise UserError(f"no {', '.join(_FORMATS)}: it begins with {encoded[:12]!r}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        (pixels, *_) = re.findall(r"\d+", str(error))
+        _check_size(1, int(pixels))
+        raise
+    _check_size(image.height, image.width)
+    return image
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise UserError(f"it has {height * width:,} pixels, and {MOST_PIXELS:,} are the most that are read")
+    if max(height, width) > MOST_RATIO * min(height, width):
+        raise UserError(f"it is a line of {height} x {width} pixels")
+
+
+def _bits(image: Image.Image, encoded: bytes) -> int:
+    """Of a channel of colours, of which Pillow keeps the upper 8 only."""
+    if image.format == "PNG":
+        return encoded[24]
+    if image.format == "TIFF":
+        return max(_tag(image, _BITS_PER_SAMPLE))
+    return _highest(image).bit_length()
+
+
+def _tag(image: Any, number: int) -> tuple[int, ...]:
+    return tuple(np.atleast_1d(image.tag_v2.get(number, 0)).tolist())
+
+
+def _highest(image: Any) -> int:
+    """The value of white that the header of a PPM or PGM gives; 255 for other formats."""
+    arguments = image.tile[0].args if image.format == "PPM" and image.tile else None
+    match arguments:
+        case (str(), int(highest)):
+            return highest
+    return 255
+
+
+def _deep_grey(image: Image.Image) -> Stored:
+    highest, values = _highest(image), np.array(image)
+    if image.format == "TIFF" and values.dtype == np.int32 and _tag(image, _SAMPLE_FORMAT) == (_UNSIGNED,):
+        values = values.view(np.uint32)
+    deep = torch.from_numpy(values.astype(np.float64))[None]
+    if not deep.isfinite().all():
+        raise UserError("some of its pixels are no finite numbers")
+    if highest != 255:  # Pillow has stretched them to 65,535
+        deep = (deep * (highest / 65_535)).round()
+    transparent = image.info.get("transparency") if image.format == "PNG" else None
+    return Stored(deep, None if transparent is None else _opacity((deep[0] != transparent).double()))
+
+
+def _deep_colours(image: Image.Image, encoded: bytes) -> Stored:
+    if image.format != "PNG" or not hasattr(torch.ops.image, "decode_png"):
+        raise UserError("its colours have more than 8 bits each, which are read from PNG only: save it as a PNG")
+    image.load()  # what Pillow has read without complaint doesn't end the process in torchvision
+    planes = torch.ops.image.decode_png(_buffer(encoded), _AS_STORED, False).double()
+    if len(planes) % 2:
+        return Stored(planes)
+    return Stored(planes[:-1], _opacity(planes[-1] / 65_535))
+
+
+def _opacity(alpha: Tensor) -> Tensor | None:
+    return alpha if alpha.min() < 1 else None
+
+
+def _planes(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _buffer(encoded: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
 
 
 def _corrupt(name: str, encoded: bytes, error: Exception) -> CorruptImageError:

@@ -18,9 +18,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from srp_exp.datasets.batches import Batch, Normalisation, Placement
 from srp_exp.datasets.data_set import DataSet
-from srp_exp.datasets.files.decode import Picture
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, window_of
+from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, cut_to_box
 from srp_exp.seeding import derive_many
 
 _Request = tuple[int, list[int]]
@@ -84,7 +83,7 @@ class _Images(Dataset[Tensor | Exception]):
     """
 
     def __init__(self, split: FileSplit, transform: Transform, seed: int | None):
-        self._source, self._rows, self._boxes = split.source, split.rows, split.boxes
+        self._split = split
         self._transform, self._seed = transform, seed
         self._seeds: tuple[int, NDArray[np.uint64]] | None = None  # of an epoch; a list would hold 40 bytes for each
 
@@ -103,7 +102,7 @@ class _Images(Dataset[Tensor | Exception]):
         if self._seed is None:
             return [self._image(position) for position in positions]
         if self._seeds is None or self._seeds[0] != epoch:
-            self._seeds = epoch, derive_many(len(self._rows), self._seed, "augment", epoch)
+            self._seeds = epoch, derive_many(len(self._split), self._seed, "augment", epoch)
         images = []
         with torch.random.fork_rng(devices=[]):
             for position in positions:
@@ -112,9 +111,10 @@ class _Images(Dataset[Tensor | Exception]):
         return images
 
     def _image(self, position: int) -> Tensor:
-        row = int(self._rows[position])
-        picture = Picture(self._source.read(row), self._source.name(row))
-        return self._transform(picture, window_of(picture, None if self._boxes is None else self._boxes[position]))
+        image = self._split.picture(position)
+        if self._split.boxes is not None:
+            image = cut_to_box(image, self._split.boxes[position], self._split.name(position))
+        return self._transform(image)
 
 
 def _start_worker(worker: int) -> None:

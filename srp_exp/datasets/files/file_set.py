@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.batches import Placement, Reader
 from srp_exp.datasets.data_set import DataSet
+from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_reader import FileReader
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.memory.memory_reader import MemoryReader
@@ -19,13 +20,15 @@ class FileSet(DataSet):
     """A data set of files, which are read when needed or held in memory. A subclass finds them.
 
     Held in memory, pictures keep their size, and `crop` is `pad`: by crop_padding where that was chosen, else by an
-    eighth of their side, as CIFAR's are. settings: with which the set was read, as texts.
+    eighth of their side, as CIFAR's are. settings: with which the set was read, as texts. reading: how its
+    pictures are.
     """
 
     train: FileSplit | Split
     test: FileSplit | Split
     augmentation: FileAugmentation
     settings: Mapping[str, str] = field(default_factory=dict)
+    reading: Reading = Reading()
 
     def __post_init__(self) -> None:
         if isinstance(self.train, Split) and self.augmentation.crop != "pad":

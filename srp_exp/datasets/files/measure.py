@@ -1,34 +1,17 @@
-"""What is found out by decoding: which pictures are corrupt, the colours of a set, and all of it where it is small."""
+"""The colours of a set, and all of its pictures where they are small: what is measured once all can be read."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srp_exp.datasets.files.decode import CorruptImageError, Picture, decode
 from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.files.vet import for_all, spread
 from srp_exp.datasets.split import Split
 
-_CHUNK = 256  # images that a thread takes at a time
 _MEASURED = 1000  # pictures that mean and std are measured on, spread evenly
-
-
-def find_corrupt(split: FileSplit) -> NDArray[np.int64]:
-    """The positions in `split` of the images that can't be decoded, ascending, (M,). Decodes every image in full."""
-    corrupt = np.zeros(len(split), bool)
-
-    def look(position: int) -> None:
-        try:
-            _decoded(split, position)
-        except CorruptImageError:
-            corrupt[position] = True
-
-    _for_all(range(len(split)), look)
-    return np.flatnonzero(corrupt)
 
 
 def channel_statistics(split: FileSplit | Split) -> NDArray[np.float64]:
@@ -42,14 +25,14 @@ def channel_statistics(split: FileSplit | Split) -> NDArray[np.float64]:
         shares = torch.stack(counts).double() / split.images[:, 0].numel()
         mean = shares @ levels
         return np.stack([mean.numpy(), (shares @ levels.square() - mean.square()).clamp(min=1e-12).sqrt().numpy()])
-    positions = np.unique(np.linspace(0, len(split) - 1, _MEASURED).astype(int))
+    positions = spread(len(split), _MEASURED)
     moments = np.zeros((len(positions), 2, 3))
 
     def look(number: int) -> None:
-        pixels = _decoded(split, int(positions[number])).to(torch.float64) / 255
+        pixels = split.picture(int(positions[number])).to(torch.float64) / 255
         moments[number] = pixels.mean((1, 2)).numpy(), pixels.square().mean((1, 2)).numpy()
 
-    _for_all(range(len(positions)), look)
+    for_all(range(len(positions)), look)
     mean, square = moments.mean(0)
     return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
 
@@ -59,15 +42,14 @@ def hold_in_memory(splits: Mapping[str, FileSplit], most_mb: float) -> dict[str,
     first, *_ = splits.values()
     if not most_mb or first.boxes is not None:
         return None
-    picture = Picture(first.source.read(int(first.rows[0])), first.source.name(int(first.rows[0])))
-    size = 3, picture.height, picture.width
+    size = first.picture(0).shape
     if sum(map(len, splits.values())) * np.prod(size) > most_mb * 1e6:
         return None
     held = {}
     for name, split in splits.items():
         images = torch.empty(len(split), *size, dtype=torch.uint8)
         try:
-            _for_all(range(len(split)), lambda position: _put(images, split, position))  # noqa: B023
+            for_all(range(len(split)), lambda position: _put(images, split, position))  # noqa: B023
         except _OtherSizeError:
             return None
         held[name] = Split(images, split.labels, split.index, split.skipped)
@@ -79,30 +61,7 @@ class _OtherSizeError(Exception):
 
 
 def _put(images: Tensor, split: FileSplit, position: int) -> None:
-    pixels = _decoded(split, position)
+    pixels = split.picture(position)
     if pixels.shape != images.shape[1:]:
         raise _OtherSizeError
     images[position] = pixels
-
-
-def _decoded(split: FileSplit, position: int) -> Tensor:
-    row = int(split.rows[position])
-    encoded = split.source.read(row)
-    try:
-        return decode(encoded, "")
-    except CorruptImageError:
-        return decode(encoded, split.source.name(row))  # again, as names take longer than small pictures
-
-
-def _for_all(positions: Iterable[int], look: Callable[[int], None]) -> None:
-    """Call `look` with every position, in several threads; the first error is raised, and ends the rest."""
-    positions = list(positions)
-    chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
-    # Decoding leaves Python's lock, so threads do; processes would have to start before CUDA does.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        try:
-            for _ in threads.map(lambda chunk: list(map(look, chunk)), chunks):
-                pass
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise

@@ -20,8 +20,8 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, position: int) -> bytes:
-        """The whole encoded file."""
+    def read(self, position: int, most: int = -1) -> bytes:
+        """The encoded file; its first `most` bytes where that isn't -1."""
 
     def name(self, position: int) -> str:
         """A path, or a file and a row in it, for messages."""
@@ -46,25 +46,35 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def read(self, position: int) -> bytes:
+    def read(self, position: int, most: int = -1) -> bytes:
         with open(self.name(position), "rb") as file:  # noqa: PTH123  a Path of its own takes as long as opening
-            return file.read()
+            return file.read(most)
 
     def name(self, position: int) -> str:
         return os.path.join(self._root, os.fsdecode(self._paths[position]))  # noqa: PTH118
 
-    def digest(self) -> str:
+    def path(self, position: int) -> str:
+        """Relative to the set's folder."""
+        return os.fsdecode(self._paths[position])
+
+    def digest(self, without: str | None = None) -> str:
+        """What changes when the content of the images does, but for the one whose path is `without`."""
         sizes = self._sizes
         if sizes is None:
             sizes = np.array([Path(self.name(row)).stat().st_size for row in range(len(self))], np.int64)
+        if without is not None:
+            sizes = np.where(self._paths == os.fsencode(without), -1, sizes)
         found = hashlib.sha256(sizes.tobytes())
-        for path in self.probes():
-            found.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent")
+        for row, path in zip(self._probed(), self.probes(), strict=True):
+            if without is None or self.path(row) != without:
+                found.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent")
         return found.hexdigest()
 
     def probes(self) -> list[Path]:
-        rows = np.unique(np.linspace(0, len(self) - 1, _PROBES).astype(int)).tolist() if len(self) else []
-        return [Path(self.name(row)) for row in rows]
+        return [Path(self.name(row)) for row in self._probed()]
+
+    def _probed(self) -> list[int]:
+        return np.unique(np.linspace(0, len(self) - 1, _PROBES).astype(int)).tolist() if len(self) else []
 
 
 def encoded_texts(texts: Sequence[str] | NDArray[np.bytes_]) -> NDArray[np.bytes_]:

@@ -40,7 +40,7 @@ class TableSource:
         """All but the maps, which every process opens for itself."""
         return self.__dict__ | {"_opened": {}}
 
-    def read(self, position: int) -> bytes:
+    def read(self, position: int, most: int = -1) -> bytes:
         number, row = self.cells[position].tolist()
         self._reads += 1
         if self._reads % _READS_PER_RELEASE == 0:
@@ -48,7 +48,8 @@ class TableSource:
                 opened.release()
         if number not in self._opened:
             self._opened[number] = _Rows(self._files[number], self._column)
-        return self._opened[number].read(row)
+        image = self._opened[number].read(row)
+        return image if most < 0 else image[:most]
 
     def name(self, position: int) -> str:
         number, row = self.cells[position].tolist()

@@ -18,11 +18,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from srp_exp.datasets.augmentation import FileAugmentation, mean_colour
-from srp_exp.datasets.files.decode import Picture, Region
 from srp_exp.errors import UserError
 
-Transform = Callable[[Picture, Region], Tensor]
-"""Maps the part of a picture that is to be seen, in its pixels, to (3, S, S) uint8."""
+Transform = Callable[[Tensor], Tensor]
+"""Maps a picture, (3, H, W) uint8, to (3, S, S) uint8."""
 
 
 class TrainTransform:
@@ -47,8 +46,8 @@ class TrainTransform:
         }
         self._operations = [operation for operation, is_chosen in chosen.items() if is_chosen]
 
-    def __call__(self, picture: Picture, window: Region) -> Tensor:
-        image = self._crop(picture, window)
+    def __call__(self, image: Tensor) -> Tensor:
+        image = self._crop(image)
         for operation in self._operations:
             image = operation(image)
         return image
@@ -57,22 +56,21 @@ class TrainTransform:
 class EvalTransform:
     """The middle square, after the picture has been resized, as timm's evaluation transform has it. Draws nothing.
 
-    Pictures are decoded at full size and resized by Pillow, as timm does both: torchvision's resizing of uint8, in a
-    quarter of the time, differs from Pillow's by up to 2 of 255, and a reduced decoding by more.
+    Pictures are resized by Pillow, as in timm: torchvision's resizing of uint8, in a quarter of the time, differs from
+    Pillow's by up to 2 of 255.
     """
 
     def __init__(self, augmentation: FileAugmentation):
         self._settings = augmentation
 
-    def __call__(self, picture: Picture, window: Region) -> Tensor:
+    def __call__(self, image: Tensor) -> Tensor:
         a = self._settings
-        height, width = resized(window.height, window.width, a.resize)
+        height, width = resized(image, a.resize)
         if a.eval_crop == "squash":
             height = width = a.resize
-        pixels = picture.pixels(window, window.height, window.width).permute(1, 2, 0)
-        image = Image.fromarray(pixels.contiguous().numpy())
-        image = image.resize((width, height), Image.Resampling[a.interpolation.upper()])
-        square: Tensor = F.center_crop(torch.from_numpy(np.array(image)).permute(2, 0, 1), [a.eval_crop_size])
+        whole = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        small = whole.resize((width, height), Image.Resampling[a.interpolation.upper()])
+        square: Tensor = F.center_crop(torch.from_numpy(np.array(small)).permute(2, 0, 1), [a.eval_crop_size])
         return square
 
 
@@ -104,46 +102,44 @@ class _RandomResizedCrop:
         self._size, self._interpolation = augmentation.crop_size, augmentation.interpolation
         self._draw = v2.RandomResizedCrop(self._size, scale=(augmentation.min_area, 1.0))
 
-    def __call__(self, picture: Picture, window: Region) -> Tensor:
-        # The draw looks at the size only: a meta tensor has one, and no pixels.
-        drawn = self._draw.make_params([torch.empty(3, window.height, window.width, device="meta")])
-        region = Region(window.top + drawn["top"], window.left + drawn["left"], drawn["height"], drawn["width"])
-        pixels = picture.pixels(region, self._size, self._size)
-        return _resize(pixels, self._size, self._size, self._interpolation)
+    def __call__(self, image: Tensor) -> Tensor:
+        drawn = self._draw.make_params([image])
+        top, left, height, width = (drawn[name] for name in ("top", "left", "height", "width"))
+        region = image[:, top : top + height, left : left + width]
+        return _resize(region, self._size, self._size, self._interpolation)
 
 
 class _ShorterSide:
     def __init__(self, shorter_side: int, interpolation: str):
         self._shorter_side, self._interpolation = shorter_side, interpolation
 
-    def __call__(self, picture: Picture, window: Region) -> Tensor:
-        height, width = resized(window.height, window.width, self._shorter_side)
-        return _resize(picture.pixels(window, height, width), height, width, self._interpolation)
+    def __call__(self, image: Tensor) -> Tensor:
+        return _resize(image, *resized(image, self._shorter_side), self._interpolation)
 
 
-def resized(height: int, width: int, shorter_side: int) -> tuple[int, int]:
+def resized(image: Tensor, shorter_side: int) -> tuple[int, int]:
     """Height and width after the shorter became `shorter_side`; the longer is rounded down, as in torchvision."""
+    _, height, width = image.shape
     if height <= width:
         return shorter_side, int(shorter_side * width / height)
     return int(shorter_side * height / width), shorter_side
 
 
-def window_of(picture: Picture, box: Tensor | None) -> Region:
-    """The pixels that a box (4,), left, top, right and bottom, touches; the whole picture without a box.
+def cut_to_box(image: Tensor, box: Tensor, name: str) -> Tensor:
+    """The pixels of a picture (3, H, W) that a box (4,), left, top, right and bottom, touches.
 
-    What lies outside the picture is cut off. Raises UserError where nothing is left.
+    What lies outside the picture is cut off. Raises UserError, with `name`, where nothing is left.
     """
-    if box is None:
-        return Region(0, 0, picture.height, picture.width)
     left, top, right, bottom = box.tolist()
-    top, bottom = max(0, math.floor(top)), min(picture.height, math.ceil(bottom))
-    left, right = max(0, math.floor(left)), min(picture.width, math.ceil(right))
+    _, height, width = image.shape
+    top, bottom = max(0, math.floor(top)), min(height, math.ceil(bottom))
+    left, right = max(0, math.floor(left)), min(width, math.ceil(right))
     if top >= bottom or left >= right:
         raise UserError(
-            f"{picture.name}: the box {box.tolist()} has no pixel of the {picture.height} x {picture.width} picture; "
-            f"mend the annotation, or set dataset.crop_to_box=false"
+            f"{name}: the box {box.tolist()} has no pixel of the {height} x {width} picture; mend the annotation, or "
+            f"set dataset.crop_to_box=false"
         )
-    return Region(top, left, bottom - top, right - left)
+    return image[:, top:bottom, left:right]
 
 
 def _resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.files.decode import BY_DEFAULT, Reading, stored
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.sets.prepared import COPY_KEY, PARTS
+from srp_exp.datasets.sets.prepared import COPY_KEY
 from srp_exp.errors import UserError
 
 _FILE_BYTES, _GROUP_BYTES = 1 << 30, 1 << 25  # of images, after which a file, and a batch of rows in it, is closed
@@ -56,17 +56,22 @@ class Small(NamedTuple):
     factors: tuple[float, float]
 
 
-def shrink(encoded: bytes, name: str, resize: int, quality: int) -> Small:
+def shrink(encoded: bytes, name: str, resize: int, quality: int, reading: Reading = BY_DEFAULT) -> Small:
     """The picture with its shorter side reduced to `resize` pixels, as an RGB JPEG with colours at full resolution.
 
     Reduced as the transform Resize(resize) does it (bilinear, antialiased), which then leaves the copy as it is. A
-    picture that isn't larger keeps its very bytes, but is decoded nevertheless. Raises CorruptImageError, with `name`,
-    where it can't be.
+    picture that isn't larger keeps its very bytes, or becomes a PNG of RGB where it has more. Raises CorruptImageError,
+    with `name`, where it can't be decoded.
     """
-    picture = decode(encoded, name)
+    whole = stored(encoded, name)
+    picture = whole.rgb(name, reading)
     _, height, width = picture.shape
     if min(height, width) <= resize:
-        return Small(encoded, (1.0, 1.0))
+        if whole.values is picture:
+            return Small(encoded, (1.0, 1.0))
+        png = io.BytesIO()
+        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG")
+        return Small(png.getvalue(), (1.0, 1.0))
     small: Tensor = functional.resize(picture, [resize], antialias=True)
     _, new_height, new_width = small.shape
     jpeg = io.BytesIO()
@@ -85,7 +90,7 @@ def write_copy(
     advance: is called with the number of images done. Raises CorruptImageError for a picture that can't be decoded.
     """
     schema = _schema(splits, settings)
-    for part in PARTS:
+    for part in splits:
         files = _files_of(_groups_of(_in_order(splits[part], settings), splits[part], schema))
         for number, groups in enumerate(files):
             with pa.ipc.new_stream(folder / f"{part}-{number:05d}.arrow", schema) as writer:
@@ -133,7 +138,7 @@ def _in_order(split: FileSplit, settings: CopySettings) -> Iterator[Small]:
     pool = ThreadPoolExecutor(settings.workers, initializer=torch.set_num_threads, initargs=(1,))
 
     def small(row: int) -> Small:
-        return shrink(split.source.read(row), split.source.name(row), settings.resize, settings.quality)
+        return shrink(split.source.read(row), split.source.name(row), settings.resize, settings.quality, split.reading)
 
     try:
         for row in split.rows.tolist():
@@ -150,8 +155,8 @@ def _schema(splits: Mapping[str, FileSplit], settings: CopySettings) -> pa.Schem
     facts = {
         **settings.facts,
         "boxes": splits["train"].boxes is not None,
-        "sizes": {part: len(splits[part]) for part in PARTS},
-        "skipped": {part: splits[part].skipped for part in PARTS},
+        "sizes": {part: len(splits[part]) for part in splits},
+        "skipped": {part: splits[part].skipped for part in splits},
     }
     label = {"names": list(settings.class_names), "_type": "ClassLabel"}
     features = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}

@@ -99,7 +99,9 @@ def make_copy(dataset: FileSet, folder: Path, settings: CopySettings, report: Re
     Raises UserError where something else is at `folder`, and as `write_copy` does.
     """
     assert isinstance(dataset.train, FileSplit) and isinstance(dataset.test, FileSplit)
-    splits = {"train": dataset.train, "test": dataset.test}
+    splits: dict[str, FileSplit] = {"train": dataset.train, "test": dataset.test}
+    if dataset.val is not None:
+        splits["val"] = dataset.val
     facts = copy_facts(folder)
     if facts is not None:
         other = [name for name, value in settings.facts.items() if facts.get(name) != value]

@@ -19,6 +19,9 @@ from srp_exp.datasets.split import held_out
 from srp_exp.errors import MissingFileError, UserError, first_few
 from srp_exp.remembered import Arrays
 
+PARTS = ("train", "val", "test")
+"""The splits that a set may have; val may be absent."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -73,7 +76,8 @@ class Catalogue:
     """A set as its lists give it.
 
     read_from: the lists and folders, which may be absent: a change of one makes the set be read again. notes: what is
-    amiss and was accepted.
+    amiss and was accepted. val: the validation part, where the set brings one. value_range: the lowest and the highest
+    value of the pictures of more than 8 bits, where there are any and it was measured.
     """
 
     train: Listing
@@ -81,10 +85,13 @@ class Catalogue:
     class_names: tuple[str, ...]
     read_from: tuple[Path, ...]
     notes: tuple[str, ...] = ()
+    val: Listing | None = None
+    value_range: tuple[float, float] | None = None
 
     @property
     def parts(self) -> dict[str, Listing]:
-        return {"train": self.train, "test": self.test}
+        parts = {name: getattr(self, name) for name in PARTS}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def to_arrays(self) -> Arrays:
         """The catalogue as arrays, for an index file."""
@@ -94,17 +101,22 @@ class Catalogue:
         for name, part in self.parts.items():
             values = {field.name: getattr(part, field.name) for field in fields(part)}
             arrays |= {f"{name}_{key}": np.asarray(value) for key, value in values.items() if value is not None}
-        return arrays
+        return arrays if self.value_range is None else arrays | {"value_range": np.array(self.value_range)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Catalogue":
-        def part(name: str) -> Listing:
+        def part(name: str) -> Listing | None:
+            if f"{name}_labels" not in arrays:
+                return None
             found: dict[str, Any] = {field.name: arrays.get(f"{name}_{field.name}") for field in fields(Listing)}
             told = {"column": str(found["column"]), "content": str(found["content"]), "skipped": int(found["skipped"])}
             return Listing(**{**found, **told})
 
         names, places, notes = (tuple(arrays[name].tolist()) for name in ("class_names", "read_from", "notes"))
-        return cls(part("train"), part("test"), names, tuple(Path(place) for place in places), notes)
+        value_range = tuple(arrays["value_range"].tolist()) if "value_range" in arrays else None
+        parts: dict[str, Any] = {name: part(name) for name in PARTS}
+        read_from = tuple(Path(place) for place in places)
+        return cls(**parts, class_names=names, read_from=read_from, notes=notes, value_range=value_range)
 
 
 def listing(paths: Sequence[str], labels: ArrayLike, boxes: ArrayLike | None = None) -> Listing:
@@ -149,7 +161,7 @@ def listing_of_rows(
 
 
 def divide(
-    whole: Listing, test: Listing | None, test_fraction: float, seed: int, home: Path
+    whole: Listing, test: Listing | None, test_fraction: float, seed: int, home: Path, class_names: Sequence[str] = ()
 ) -> tuple[Listing, Listing]:
     """The training and the test part of a set. `test` is the one that the set has; else it is taken out of `whole`.
 
@@ -164,7 +176,7 @@ def divide(
         raise UserError(
             f"{home}: has no test part; add one, or take a part of the pictures with dataset.test_fraction=0.2"
         )
-    is_test = held_out(torch.from_numpy(whole.labels), test_fraction, seed, "test").numpy()
+    is_test = held_out(torch.from_numpy(whole.labels), test_fraction, seed, "test", class_names).numpy()
     return whole.rows(np.flatnonzero(~is_test)), whole.rows(np.flatnonzero(is_test))
 
 
@@ -175,10 +187,10 @@ def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -
 
     Raises MissingFileError where files are absent and `strict`.
     """
-    parts: list[Listing] = []
+    parts: dict[str, Any] = {}
     folders: set[bytes] = set()
     absent: list[str] = []
-    for part in catalogue.parts.values():
+    for name, part in catalogue.parts.items():
         if part.cells is None:
             inside = {path.rpartition(b"/")[0] for path in part.paths.tolist()}
             sizes = _sizes(home, part.paths, inside)
@@ -187,9 +199,9 @@ def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -
             folders |= inside
         else:
             folders |= set(part.paths.tolist())
-        parts.append(part)
+        parts[name] = part
     places = dict.fromkeys([*catalogue.read_from, *(home / os.fsdecode(folder) for folder in sorted(folders))])
-    found = replace(catalogue, train=parts[0], test=parts[1], read_from=tuple(places))
+    found = replace(catalogue, read_from=tuple(places), **parts)
     if not absent:
         return found
     message = f"{home}: {len(absent):,} listed files are absent ({first_few(absent)})"

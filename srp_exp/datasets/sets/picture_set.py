@@ -5,25 +5,23 @@ import logging
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_set import FileSet
-from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.measure import channel_statistics, find_corrupt, hold_in_memory
+from srp_exp.datasets.files.measure import channel_statistics, hold_in_memory
 from srp_exp.datasets.labels import check_classes
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, check_counts, look_up_files
+from srp_exp.datasets.sets.catalogue import Catalogue, Facts, check_counts, look_up_files
 from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
 from srp_exp.datasets.sets.search import find_home
-from srp_exp.errors import MissingFileError, first_few
-from srp_exp.remembered import index_file, remembered
+from srp_exp.datasets.sets.vetted import open_split, vetted
+from srp_exp.remembered import Arrays, index_file, remembered
 
 LOG = logging.getLogger("srp_exp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as of most pretrained weights
@@ -34,12 +32,14 @@ class PictureSet(FileSet):
 
     root: the folder of the set or the one above it, or that of a copy that scripts/prepare_data.py has made. cache_dir:
     where what was found out is kept; None: the user's cache folder. verify: "strict" demands the official counts and
-    every listed file; "warn" takes what is there and logs what isn't. on_corrupt: "stop" ends the run at a picture that
-    can't be decoded; "skip" tries all once and leaves the broken out of training and evaluation. copy_side: the shorter
-    side in pixels that the copy at `root` was reduced to; None: nothing was reduced. crop_to_box: cut every picture to
-    its bounding box before all else. memory_mb: pictures that all have one size and take no more than that together are
-    held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by default. own,
-    settings: what `read` gets besides, under their names.
+    every listed file; "warn" takes what is there and logs what isn't. vet: which pictures are looked at before the
+    first step, "all", "none", or "auto", all but of a split that takes minutes (files/vet.py). on_corrupt: "stop" ends
+    the run at pictures that can't be read; "skip" looks at all and leaves those out of training and evaluation.
+    background, value_range: as of `Reading`; the range is measured over the set where it is None. copy_side: the
+    shorter side in pixels that the copy at `root` was reduced to; None: nothing was reduced. crop_to_box: cut every
+    picture to its bounding box before all else. memory_mb: pictures that all have one size and take no more than that
+    together are held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by
+    default. own, settings: what `read` gets besides, under their names.
 
     What was found out counts until the set or the file of the class changes. `index` of a split counts the samples of
     the official list, so that it stays the same in subsets and copies. mean and std are ImageNet's for a published set,
@@ -47,6 +47,7 @@ class PictureSet(FileSet):
     remedy.
     """
 
+    _index: Path
     set_name: ClassVar[str]
     facts: ClassVar[Facts | None] = None  # None: what is there is all of it
     remedy: ClassVar[str] = "restore it"  # where to get the set, the end of messages about missing parts
@@ -66,46 +67,53 @@ class PictureSet(FileSet):
         verify: str = "strict",
         crop_to_box: bool = False,
         memory_mb: float = 0,
+        vet: str = "auto",
+        background: Sequence[int] = Reading().background,
+        value_range: Sequence[float] | None = None,
         own: Mapping[str, Any] | None = None,
         **settings: Any,
     ):
         folder = Path(root).expanduser()
         copy = copy_facts(folder)
         settings |= own or {}
-        texts = {setting: str(value) for setting, value in settings.items()}
+        reading = Reading(tuple(background), None if value_range is None else tuple(value_range))
+        chosen = {name: value for name, value in vars(reading).items() if value != getattr(Reading(), name)}
+        texts = {setting: str(value) for setting, value in (settings | chosen).items()}
         check_copy(folder, copy, self.set_name, copy_side, texts)
         home = folder if copy else self.locate(folder)
         index = index_file(home, self.set_name, cache_dir)
         code, digest = _code(type(self))
-        key = f"{verify} {on_corrupt} {crop_to_box} {sorted(texts.items())} {digest}"
+        key = f"{verify} {on_corrupt} {vet} {crop_to_box} {sorted(texts.items())} {digest}"
         cache = index.with_suffix("").absolute()
 
-        def read() -> Catalogue:
+        def read() -> Arrays:
             told = {name: value for name, value in (("boxes", crop_to_box), ("cache", cache)) if name in self.asks}
             found = read_copy(home, copy) if copy else self.read(home, **told, **settings)
-            return self._checked(found, home, verify == "strict")
+            found = self._checked(found, home, verify == "strict")
+            if on_corrupt == "skip" or vet != "none":
+                how = {"everything": vet == "all", "skips": on_corrupt == "skip"}
+                found = vetted(found, home, crop_to_box=crop_to_box, reading=reading, **how)
+            probes = [path for part in found.parts.values() for path in part.source(home).probes()]
+            return replace(found, read_from=(*found.read_from, *probes)).to_arrays()
 
-        catalogue = Catalogue.from_arrays(remembered(index, key, lambda: read().to_arrays()))
+        catalogue = Catalogue.from_arrays(remembered(index, key, read))
         for note in catalogue.notes:
             LOG.warning("%s", note)
-        splits = {name: _open(home, part, crop_to_box) for name, part in catalogue.parts.items()}
-        read_from = [*catalogue.read_from, *(path for split in splits.values() for path in split.source.probes())]
-
-        def found_out(what: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-            file, places = index.with_name(f"{index.stem}-{what}.zip"), np.array([str(path) for path in read_from])
-            return remembered(file, key, lambda: {"read_from": places, "found": make()})["found"]
-
-        if on_corrupt == "skip":
-            for name, split in splits.items():
-                corrupt = found_out(f"{name}-corrupt", lambda split=split: find_corrupt(split))  # type: ignore[misc]
-                splits[name] = _without(split, corrupt, f"{self.set_name} {name}")
+        reading = replace(reading, value_range=reading.value_range or catalogue.value_range)
+        splits = {name: open_split(home, part, crop_to_box, reading) for name, part in catalogue.parts.items()}
         held = hold_in_memory(splits, memory_mb if augmentation.leaves_size else 0)
         if self.facts:
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         elif held:
             mean, std = channel_statistics(held["train"]).tolist()
         else:
-            mean, std = found_out("mean", lambda: channel_statistics(splits["train"])).tolist()
+            places = np.array([str(path) for path in catalogue.read_from])
+            measured = remembered(
+                index.with_name(f"{index.stem}-mean.zip"),
+                key,
+                lambda: {"read_from": places, "found": channel_statistics(splits["train"])},
+            )
+            mean, std = measured["found"].tolist()
         super().__init__(
             **(held or splits),
             class_names=catalogue.class_names,
@@ -113,8 +121,10 @@ class PictureSet(FileSet):
             std=tuple(std),
             augmentation=augmentation,
             settings=texts,
-            read_from=tuple(str(path) for path in [*read_from, *code]),
+            reading=reading,
+            read_from=tuple(str(path) for path in [*catalogue.read_from, *code]),
         )
+        object.__setattr__(self, "_index", index)
         if held:
             LOG.info(
                 "pictures are held in memory at their size, %d x %d pixels, and moved by up to %d in training; "
@@ -122,6 +132,10 @@ class PictureSet(FileSet):
                 *self.image_size,
                 self.augmentation.crop_padding,
             )
+
+    def forget(self) -> None:
+        """Read the set again at the next start, since a picture has to be replaced that could be read before."""
+        self._index.unlink(missing_ok=True)
 
     @classmethod
     def locate(cls, root: Path) -> Path:
@@ -158,23 +172,3 @@ def _code(kind: type[PictureSet]) -> tuple[list[Path], str]:
     content = [Path(file).read_bytes() if file else os.urandom(16) for file in files]  # without a file: always anew
     digest = hashlib.sha256(b"".join(content)).hexdigest()
     return [Path(file) for file in files if file], f"{kind.__module__}.{kind.__qualname__} {digest}"
-
-
-def _open(home: Path, part: Listing, crop_to_box: bool) -> FileSplit:
-    if crop_to_box and part.boxes is None:
-        raise MissingFileError(
-            f"dataset.crop_to_box=true: {home} has no bounding boxes; fetch them, or set dataset.crop_to_box=false"
-        )
-    boxes = torch.from_numpy(part.boxes) if crop_to_box else None
-    rows, labels, index = torch.arange(len(part)), torch.from_numpy(part.labels), torch.from_numpy(part.index)
-    return FileSplit(part.source(home), rows, labels, index, boxes, part.skipped)
-
-
-def _without(split: FileSplit, corrupt: NDArray[np.int64], name: str) -> FileSplit:
-    """The split without the images at the positions `corrupt`, which are counted in `skipped`."""
-    if not len(corrupt):
-        return split
-    names = first_few([split.source.name(int(split.rows[position])) for position in corrupt])
-    LOG.warning("%s: %d images can't be decoded and are left out (%s)", name, len(corrupt), names)
-    kept = torch.from_numpy(np.setdiff1d(np.arange(len(split)), corrupt))
-    return replace(split.take(kept), skipped=split.skipped + len(corrupt))

@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from srp_exp.datasets.files.table_source import read_arrow
-from srp_exp.datasets.sets.catalogue import Catalogue, listing_of_rows
+from srp_exp.datasets.sets.catalogue import Catalogue, Listing, listing_of_rows
 from srp_exp.errors import UserError
 
 COPY_KEY = b"srp_exp"
-PARTS = ("train", "test")
 
 
 def copy_files(folder: Path, part: str) -> list[Path]:
@@ -27,7 +26,7 @@ def copy_files(folder: Path, part: str) -> list[Path]:
 
 def copy_facts(folder: Path) -> dict[str, Any] | None:
     """What `folder` is a copy of, and how it was made: the facts that `write_copy` notes; None where it is no copy."""
-    files = copy_files(folder, PARTS[0])
+    files = copy_files(folder, "train")
     facts: dict[str, Any] | None = None
     if files:
         facts = json.loads(_metadata(files[0]).get(COPY_KEY, b"null"))
@@ -61,8 +60,8 @@ def check_copy(
 
 def read_copy(folder: Path, facts: dict[str, Any]) -> Catalogue:
     """The copy in `folder`, with the labels, order, index and skipped of the original."""
-    parts = []
-    for part in PARTS:
+    parts: dict[str, Listing] = {}
+    for part in facts["sizes"]:
         files = copy_files(folder, part)
         data = [read_arrow(file) for file in files]
         if sum(map(len, data)) != facts["sizes"][part]:
@@ -75,10 +74,11 @@ def read_copy(folder: Path, facts: dict[str, Any]) -> Catalogue:
             boxes = table.column("box").combine_chunks().flatten().to_numpy().astype(np.float32).reshape(-1, 4)
         labels, index = (np.array(table.column(name).to_numpy()) for name in ("label", "index"))
         read = listing_of_rows([(str(file), [file]) for file in files], "image", labels)
-        parts.append(replace(read, index=index, boxes=boxes, skipped=facts["skipped"][part]))
-    names = json.loads(_metadata(copy_files(folder, PARTS[0])[0])[b"huggingface"])["info"]["features"]["label"]["names"]
-    read_from = (folder, *(file for part in PARTS for file in copy_files(folder, part)))
-    return Catalogue(parts[0], parts[1], tuple(names), read_from)
+        parts[part] = replace(read, index=index, boxes=boxes, skipped=facts["skipped"][part])
+    metadata = json.loads(_metadata(copy_files(folder, "train")[0])[b"huggingface"])
+    names = metadata["info"]["features"]["label"]["names"]
+    read_from = (folder, *(file for part in parts for file in copy_files(folder, part)))
+    return Catalogue(parts["train"], parts["test"], tuple(names), read_from, val=parts.get("val"))
 
 
 def _metadata(file: Path) -> dict[bytes, bytes]:

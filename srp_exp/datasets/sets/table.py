@@ -90,15 +90,18 @@ def catalogue_of(
             f"dataset.test_split={test_split}: {home} has no such split with labels, but {first_few(list(parts))}"
         )
     test = chosen or next((split for split in ("test", "val") if split in parts), None)
+    val = "val" if "val" in parts and test != "val" else None
     listings = {
         split: _listing(parts[split], columns.image, _numbered(parts[split].labels, labels, names, split, home), home)
-        for split in ("train", *([test] if test else []))
+        for split in ("train", test, val)
+        if split is not None
     }
-    train, test_part = divide(listings["train"], listings[test] if test else None, test_fraction, split_seed, home)
+    tested = listings[test] if test else None
+    train, test_part = divide(listings["train"], tested, test_fraction, split_seed, home, names)
     if train.cells is None and len(both := np.intersect1d(train.paths, test_part.paths)):
         files = first_few([os.fsdecode(path) for path in both.tolist()])
         notes.append(f"{home}: {len(both):,} files are in train and in the test part ({files})")
-    return Catalogue(train, test_part, names, (), tuple(notes))
+    return Catalogue(train, test_part, names, (), tuple(notes), listings.get("val") if val else None)
 
 
 def _parts(tables: Mapping[str, list[Table]], columns: Columns) -> tuple[dict[str, _Part], list[str]]:

@@ -1,9 +1,11 @@
 """Image files as they are in the wild become RGB, or an error that names the file."""
 
 import io
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -12,8 +14,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import default_loader
 
-from srp_exp.datasets.files.decode import CorruptImageError, Picture, Region, decode
-from srp_exp.datasets.files.transforms import window_of
+from srp_exp.datasets.files.decode import (
+    MOST_PIXELS,
+    Reading,
+    check_header,
+    decode,
+    jpeg_size,
+    stored,
+)
+from srp_exp.datasets.files.transforms import cut_to_box
+from srp_exp.errors import CorruptImageError, UserError
 
 HEIGHT, WIDTH = 45, 60
 
@@ -47,16 +57,37 @@ GREY = RGB[..., 0]
 GREY3 = np.stack([GREY] * 3, axis=2)
 PALETTE = Image.fromarray(RGB).quantize(32)
 PALETTE_COLOURS = np.array(PALETTE.getpalette()).reshape(-1, 3)[np.asarray(PALETTE)]
-DEEP = GREY.astype(np.uint16) * 256 + 200
+ALPHA = smooth(channels=4)
+GREY_ALPHA = np.dstack([GREY, RGB[..., 1]])
+
+
+def over(colours: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
+    """A picture (H, W, C) over a background, its opacity in 255ths; rounded as arithmetic has it."""
+    part = alpha[..., None] / 255
+    return np.floor(colours * part + np.array(background) * (1 - part) + 0.5)
+
+
 LOSSLESS = {
     "png rgb": (encode(RGB, "PNG"), RGB),
     "png grey": (encode(GREY, "PNG"), GREY3),
     "png one bit": (encode(Image.fromarray(GREY > 128), "PNG"), 255 * (GREY3 > 128)),
-    "png alpha": (encode(smooth(channels=4), "PNG"), RGB),
-    "png grey and alpha": (encode(Image.fromarray(np.dstack([GREY, RGB[..., 1]])), "PNG"), GREY3),
+    "png alpha": (encode(ALPHA, "PNG"), over(RGB, ALPHA[..., 3])),
+    "png opaque": (encode(np.dstack([RGB, np.full_like(GREY, 255)]), "PNG"), RGB),
+    "webp alpha": (encode(ALPHA, "WEBP", lossless=True, exact=True), over(RGB, ALPHA[..., 3])),
+    "png grey and alpha": (encode(GREY_ALPHA, "PNG"), over(GREY3, RGB[..., 1])),
     "png palette": (encode(PALETTE, "PNG"), PALETTE_COLOURS),
-    "png palette and alpha": (encode(PALETTE, "PNG", transparency=bytes(range(0, 256, 8))), PALETTE_COLOURS),
-    "png 16 bit": (encode(DEEP, "PNG"), GREY3),
+    "png palette and alpha": (
+        encode(PALETTE, "PNG", transparency=bytes(range(0, 256, 8))),
+        over(PALETTE_COLOURS, 8 * np.asarray(PALETTE)),
+    ),
+    "png of one transparent colour": (
+        encode(RGB, "PNG", transparency=tuple(RGB[0, 0].tolist())),
+        np.where((RGB[0, 0] == RGB).all(2, keepdims=True), 255, RGB),
+    ),
+    "gif of one transparent colour": (
+        encode(PALETTE, "GIF", transparency=3),
+        np.where(np.asarray(PALETTE)[..., None] == 3, 255, PALETTE_COLOURS),
+    ),
     "png rotated": (encode(RGB, "PNG", exif=orientation(6)), RGB),
     "bmp": (encode(RGB, "BMP"), RGB),
     "gif": (encode(PALETTE, "GIF"), PALETTE_COLOURS),
@@ -85,9 +116,8 @@ def test_the_size_in_the_header_is_that_of_the_pixels(kind, more) -> None:
     image = Image.open(io.BytesIO(JPEGS[kind][0]))
     encoded = JPEGS[kind][0] if not more else encode(image, "JPEG", progressive=kind == "progressive", **more)
     encoded = encoded[:2] + b"\xff\xe1\x00\x20Exif\0\0" + encode(RGB[:9, :9], "JPEG")[:24] + encoded[2:]
-    picture = Picture(encoded, kind)
-    assert (picture.height, picture.width) == (HEIGHT, WIDTH)
-    assert picture.pixels(window_of(picture, None), HEIGHT, WIDTH).shape == (3, HEIGHT, WIDTH)
+    assert jpeg_size(encoded) == (HEIGHT, WIDTH)
+    assert decode(encoded, kind).shape == (3, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)
@@ -113,30 +143,15 @@ def test_the_exif_orientation_is_passed_over_as_torchvision_and_timm_do(tmp_path
     loaded = default_loader(str(file))  # torchvision's
     with file.open("rb") as opened:
         assert np.array_equal(loaded, Image.open(opened).convert("RGB"))  # what timm's ImageDataset does
-    picture = Picture(file.read_bytes(), "x")
-    assert (picture.height, picture.width) == (HEIGHT, WIDTH)
     difference = as_array(decode(file.read_bytes(), "x")) - np.asarray(loaded).astype(int)
     assert np.abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("number", [1, 6])
-@pytest.mark.parametrize("reduction, size", [(1, (45, 60)), (4, (360, 480)), (8, (720, 960))])
-def test_a_picture_is_decoded_as_small_as_it_is_needed(number, reduction, size) -> None:
-    stored = smooth(*size)
-    picture = Picture(encode(stored, "JPEG", quality=95, exif=orientation(number)), "x.jpg")
-    assert (picture.height, picture.width) == size
-    height, width = size[0] // reduction, size[1] // reduction
-    pixels = as_array(picture.pixels(Region(0, 0, *size), int(height / 1.5), int(width / 1.5)))
-    assert pixels.shape == (height, width, 3)
-    blocks = stored.astype(int).reshape(height, reduction, width, reduction, 3).mean((1, 3))
-    assert np.abs(pixels - blocks).mean() < 2
-
-
 @pytest.mark.parametrize("number", range(1, 9))
 def test_an_official_box_is_cut_from_the_stored_pixels(number) -> None:
-    picture = Picture(encode(RGB, "PNG", exif=orientation(number)), "x.png")
-    window = window_of(picture, torch.tensor([10.0, 5.0, 50.0, 25.0]))
-    np.testing.assert_array_equal(as_array(picture.pixels(window, 20, 40)), RGB[5:25, 10:50])
+    picture = decode(encode(RGB, "PNG", exif=orientation(number)), "x.png")
+    window = cut_to_box(picture, torch.tensor([10.0, 5.0, 50.0, 25.0]), "x.png")
+    np.testing.assert_array_equal(as_array(window), RGB[5:25, 10:50])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
@@ -148,14 +163,11 @@ def test_a_truncated_file_is_named(kind, part) -> None:
         decode(cut, "train/bird.jpg")
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
-    with pytest.raises(CorruptImageError, match="train/bird.jpg"):
-        picture = Picture(cut, "train/bird.jpg")
-        picture.pixels(Region(0, 0, picture.height, picture.width), HEIGHT, WIDTH)
 
 
 DAMAGE = """
 import sys, numpy as np
-from srp_exp.datasets.files.decode import CorruptImageError, decode
+from srp_exp.datasets.files.decode import decode
 whole, ended = sys.stdin.buffer.read(), []
 random = np.random.default_rng(0)
 for number in range(60):
@@ -183,38 +195,103 @@ def test_a_damaged_png_is_named_and_does_not_end_the_process(mode) -> None:
     assert (done.returncode, done.stdout.split()) == (0, [b"60", b"True"]), done.stderr
 
 
-@pytest.mark.parametrize("cut", [1, 2, 50, 3000])
-def test_a_large_jpeg_cut_at_its_end_is_not_taken_at_a_reduced_size_either(cut) -> None:
-    encoded = encode(smooth(400, 400), "JPEG")[:-cut]
-    with pytest.raises(CorruptImageError, match="large.jpg"):
-        Picture(encoded, "large.jpg").pixels(Region(0, 0, 400, 400), 50, 50)
-
-
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff", b"<html>404</html>", bytes(1000), b"%!PS-Adobe-3.0 EPSF"])
 def test_what_is_no_image_is_refused(content) -> None:
     with pytest.raises(CorruptImageError, match="page.jpg"):
         decode(content, "page.jpg")
 
 
-def test_pixels_of_unknown_range_are_refused() -> None:
-    with pytest.raises(CorruptImageError, match="depth.tif.*mode F have no known range"):
-        decode(encode(GREY.astype(np.float32), "TIFF"), "depth.tif")
+def png_of_16_bits(values: np.ndarray, colour_type: int) -> bytes:
+    """A PNG of (H, W, C) values, as its specification has it: 0 is grey, 2 RGB, 4 grey and 6 RGB with alpha."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
-def test_a_region_is_cut_out_of_the_whole_picture() -> None:
-    for encoded, _ in (JPEGS["rgb"], LOSSLESS["png rgb"]):
-        cut = Picture(encoded, "x").pixels(Region(5, 11, 20, 30), 19, 29)
-        assert torch.equal(cut, decode(encoded, "x")[:, 5:25, 11:41])
+def pgm(values: np.ndarray, highest: int) -> bytes:
+    return b"P5\n%d %d\n%d\n" % (*values.shape[::-1], highest) + values.astype(">u2").tobytes()
 
 
-@pytest.mark.parametrize("output, reduction", [(67, 1), (66, 4), (34, 4), (33, 8), (10, 8)])
-def test_a_jpeg_is_reduced_no_further_than_the_output_allows(output, reduction) -> None:
-    image = smooth(600, 800)
-    picture = Picture(encode(image, "JPEG", quality=95), "x")
-    pixels = as_array(picture.pixels(Region(100, 160, 400, 480), output, output))
-    assert pixels.shape == (400 // reduction, 480 // reduction, 3)
-    region = image[100:500, 160:640].reshape(400 // reduction, reduction, 480 // reduction, reduction, 3).mean((1, 3))
-    assert np.abs(pixels - region).mean() < 1.5
+TWELVE = (16 * smooth(channels=4)).astype(np.uint16)  # of 12 bits: 0 to 4,095
+DEEP = {
+    "png": (encode(TWELVE[..., 0], "PNG"), TWELVE[..., :1]),
+    "png rgb": (png_of_16_bits(TWELVE[..., :3], 2), TWELVE[..., :3]),
+    "tiff": (encode(TWELVE[..., 0], "TIFF"), TWELVE[..., :1]),
+    "tiff of 32 bits": (encode(TWELVE[..., 0].astype(np.int32), "TIFF"), TWELVE[..., :1]),
+    "tiff of floats": (encode(TWELVE[..., 0].astype(np.float32), "TIFF"), TWELVE[..., :1]),
+    "pgm": (pgm(TWELVE[..., 0], 65_535), TWELVE[..., :1]),
+    "pgm of 12 bits": (pgm(TWELVE[..., 0], 4_095), TWELVE[..., :1]),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_values_of_more_than_8_bits_become_levels_of_their_range(kind) -> None:
+    encoded, values = DEEP[kind]
+    np.testing.assert_array_equal(stored(encoded, kind).values.permute(1, 2, 0), values)
+    low, high = 1_000, 3_000
+    levels = np.floor(np.clip((values - float(low)) / (high - low), 0, 1) * 255 + 0.5)
+    read = decode(encoded, kind, Reading(value_range=(low, high)))
+    np.testing.assert_array_equal(as_array(read), np.broadcast_to(levels, (HEIGHT, WIDTH, 3)))
+    with pytest.raises(UserError, match=rf"{kind}: has more than 8 bits.*dataset\.value_range=\[low, high\]"):
+        decode(encoded, kind)
+
+
+@pytest.mark.parametrize("colour_type", [4, 6])
+def test_transparency_of_16_bits(colour_type) -> None:
+    values = TWELVE[..., :2] if colour_type == 4 else TWELVE
+    values = np.dstack([values[..., :-1], 16 * values[..., -1:]])
+    part = values[..., -1:] / 65_535
+    wanted = np.floor(values[..., :-1] / 4_095 * 255 * part + np.array([10, 20, 30]) * (1 - part) + 0.5)
+    read = decode(png_of_16_bits(values, colour_type), "x", Reading((10, 20, 30), (0, 4_095)))
+    np.testing.assert_array_equal(as_array(read), wanted)
+
+
+def test_the_background_is_seen_through_transparent_pixels() -> None:
+    read = decode(LOSSLESS["png alpha"][0], "x", Reading(background=(0, 100, 50)))
+    np.testing.assert_array_equal(as_array(read), over(RGB, ALPHA[..., 3], (0, 100, 50)))
+
+
+@pytest.mark.parametrize("encoded", [b"P6\n2 1\n65535\n" + bytes(12), b"P6\n2 1\n1023\n" + bytes(12)])
+def test_colours_of_16_bits_that_would_lose_8_are_refused(encoded) -> None:
+    with pytest.raises(CorruptImageError, match=r"x\.ppm: .*more than 8 bits each.*PNG"):
+        decode(encoded, "x.ppm", Reading(value_range=(0, 255)))
+
+
+def test_values_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(CorruptImageError, match=r"depth\.tif: .*no finite numbers"):
+        stored(encode(np.array([[1.0, np.nan]], np.float32), "TIFF"), "depth.tif")
+
+
+@pytest.mark.parametrize("size", [(14_000, 13_000), (12_000, 12_000), (9_460, 9_460)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
+def test_one_size_is_too_large_in_all_formats(kind, size) -> None:
+    """Found in the header, so that it costs no memory."""
+    small = encode(Image.new("L" if kind != "GIF" else "P", (16, 16)), kind)
+    encoded = with_size(small, kind, *size)
+    for look in (decode, check_header):
+        with pytest.raises(CorruptImageError, match=rf"x: .*{size[0] * size[1]:,} pixels, and {MOST_PIXELS:,} are"):
+            look(encoded, "x")
+
+
+def with_size(encoded: bytes, kind: str, height: int, width: int) -> bytes:
+    """The file with another size in its header, where the format has it."""
+    places = {"PNG": (16, ">II"), "GIF": (6, "<HH"), "BMP": (18, "<ii")}
+    at, form = places.get(kind) or (encoded.index(b"\xff\xc0") + 5, ">HH")
+    changed = encoded[:at] + struct.pack(form, height, width) + encoded[at + struct.calcsize(form) :]
+    if kind == "PNG":  # whose header has a checksum
+        changed = changed[:29] + struct.pack(">I", zlib.crc32(changed[12:29])) + changed[33:]
+    return changed
+
+
+@pytest.mark.parametrize("wrong", [(0, 0), (5, 1), (0, float("inf")), (0, 1, 2), (1,)])
+def test_a_range_of_values_is_two_numbers_the_lower_first(wrong) -> None:
+    with pytest.raises(UserError, match=r"dataset\.value_range=.*\[0, 4095\]"):
+        Reading(value_range=wrong)
 
 
 def test_nothing_is_printed_or_warned_of(capfd) -> None:

@@ -20,10 +20,11 @@ from torchvision.transforms import v2
 
 from srp_exp.datasets import Batch, BatchLoader, ImageSet, Placement, Split
 from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
-from srp_exp.datasets.files.decode import CorruptImageError, decode
+from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
+from srp_exp.errors import CorruptImageError
 from srp_exp.seeding import derive_many
 
 TRAIN, TEST, SEED = 20, 7, 3

@@ -25,8 +25,8 @@ from srp_exp.config.identity import plain_values, run_id
 from srp_exp.config.preprocessing import describe
 from srp_exp.config.validate import validate
 from srp_exp.datasets.batches import Normalisation
-from srp_exp.datasets.files.decode import Picture
-from srp_exp.datasets.files.transforms import EvalTransform, window_of
+from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.files.transforms import EvalTransform
 
 MODELS = [
     "resnet50.a1_in1k", "resnet50.tv_in1k", "resnet18.tv_in1k", "seresnet50.ra2_in1k", "ecaresnet26t.ra2_in1k",
@@ -85,9 +85,8 @@ def composed(compose: Any, model: str, *overrides: str) -> Any:
 
 def seen(config: Any, encoded: bytes) -> Tensor:
     dataset = config.dataset
-    picture = Picture(encoded, "x")
     augmentation = instantiate(OmegaConf.to_container(dataset.augmentation))
-    pixels = EvalTransform(augmentation)(picture, window_of(picture, None))
+    pixels = EvalTransform(augmentation)(decode(encoded, "x"))
     normalise = Normalisation(tuple(dataset.mean), tuple(dataset.std), "cpu", torch.contiguous_format)
     return normalise(pixels[None])[0]
 

@@ -11,14 +11,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.files.decode import Picture, Region, decode
+from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.transforms import (
     Cutout,
     EvalTransform,
     TrainTransform,
     Transform,
+    cut_to_box,
     resized,
-    window_of,
 )
 
 MEAN = (0.5, 0.4, 0.3)
@@ -37,11 +37,10 @@ def encoded_picture(height: int, width: int, grain: int = 8) -> bytes:
     return file.getvalue()
 
 
-def see(transform: Transform, encoded: bytes, seed: int = 0, window: Region | None = None) -> Tensor:
-    picture = Picture(encoded, "x")
+def see(transform: Transform, encoded: bytes, seed: int = 0) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return transform(picture, window or window_of(picture, None))
+        return transform(decode(encoded, "x"))
 
 
 def reference(pipeline: v2.Transform, encoded: bytes, seed: int = 0) -> Tensor:
@@ -158,59 +157,35 @@ def test_cutout_draws_its_centre_uniformly() -> None:
     assert (counts - 200).abs().max() < 5 * 200**0.5
 
 
-def test_a_large_picture_shows_the_same_region_when_it_is_decoded_small() -> None:
-    """The same draw, with edges rounded to 8 pixels of 16 that make one; the blobs of the picture have 100."""
-    encoded = encoded_picture(900, 1200, grain=100)
-    pipeline = v2.RandomResizedCrop(56, scale=(0.5, 1.0), antialias=True)
-    transform = TrainTransform(FileAugmentation(**SMALL, min_area=0.5, flip=False), MEAN)
-    exact, small = (
-        torch.stack([each(encoded, seed).int() for seed in range(4)])
-        for each in (lambda *draw: reference(pipeline, *draw), lambda *draw: see(transform, *draw))
-    )
-    distances = (exact[:, None] - small[None]).abs().float().mean((2, 3, 4))
-    assert distances.diagonal().max() < 6
-    assert (distances + 100 * torch.eye(4)).min() > 25  # to the regions of other draws
-
-
-def test_a_box_is_cut_out_before_all_else() -> None:
-    encoded = encoded_picture(90, 120)
-    box = torch.tensor([10.2, 20.0, 80.5, 89.9])
-    window = window_of(Picture(encoded, "x"), box)
-    assert window == Region(20, 10, 70, 71)
-    cut = Image.fromarray(decode(encoded, "x")[:, 20:90, 10:81].permute(1, 2, 0).numpy())
-    file = io.BytesIO()
-    cut.save(file, "PNG")
-    for transform in (EvalTransform(PLAIN), TrainTransform(PLAIN, MEAN)):
-        assert torch.equal(see(transform, encoded, 4, window), see(transform, file.getvalue(), 4))
-
-
 @pytest.mark.parametrize(
-    "box, window",
+    "box, rows, columns",
     [
-        ((0, 0, 120, 90), Region(0, 0, 90, 120)),
-        ((-5.5, -1, 300, 400), Region(0, 0, 90, 120)),
-        ((119.5, 89.5, 119.9, 89.9), Region(89, 119, 1, 1)),
+        ((10.2, 20.0, 80.5, 89.9), (20, 90), (10, 81)),
+        ((0, 0, 120, 90), (0, 90), (0, 120)),
+        ((-5.5, -1, 300, 400), (0, 90), (0, 120)),
+        ((119.5, 89.5, 119.9, 89.9), (89, 90), (119, 120)),
     ],
 )
-def test_a_box_is_widened_to_whole_pixels_of_the_picture(box, window) -> None:
-    assert window_of(Picture(encoded_picture(90, 120), "x"), torch.tensor(box)) == window
+def test_a_box_is_widened_to_whole_pixels_of_the_picture(box, rows, columns) -> None:
+    picture = torch.arange(90 * 120).view(1, 90, 120)
+    assert torch.equal(cut_to_box(picture, torch.tensor(box), "x"), picture[:, slice(*rows), slice(*columns)])
 
 
 @pytest.mark.parametrize("box", [(120.0, 0.0, 130.0, 9.0), (5.0, 5.0, 5.0, 9.0), (9.0, 9.0, 5.0, 5.0)])
 def test_a_box_without_pixels_is_refused(box) -> None:
     with pytest.raises(ValueError, match=r"bird.jpg: the box .* has no pixel of the 90 x 120 picture"):
-        window_of(Picture(encoded_picture(90, 120), "bird.jpg"), torch.tensor(box))
+        cut_to_box(torch.zeros(3, 90, 120), torch.tensor(box), "bird.jpg")
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (333, 333), (7, 1000)])
 def test_the_shorter_side_becomes_what_torchvision_makes_it(size) -> None:
-    assert resized(*size, 256) == tuple(v2.functional.resize(torch.zeros(1, *size), [256]).shape[1:])
+    image = torch.zeros(1, *size)
+    assert resized(image, 256) == tuple(v2.functional.resize(image, [256]).shape[1:])
 
 
 def test_evaluation_draws_nothing() -> None:
     state = torch.get_rng_state()
-    picture = Picture(encoded_picture(90, 120), "x")
-    EvalTransform(PLAIN)(picture, window_of(picture, None))
+    EvalTransform(PLAIN)(decode(encoded_picture(90, 120), "x"))
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from srp_exp.datasets.files.decode import CorruptImageError, decode
+from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
 from srp_exp.datasets.prepare.copy import CopySettings, shrink, write_copy
 from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
+from srp_exp.errors import CorruptImageError
 
 
 def picture(seed, width=96, height=64, mode="RGB"):

@@ -1,6 +1,9 @@
 """A folder of class folders: what is found in it, in the order of torchvision's ImageFolder, and how it is divided."""
 
+import os
+import shutil
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,10 +12,11 @@ import torchvision
 from official_copies import encoded, put
 
 from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.folder import Folder
-from srp_exp.errors import MissingFileError
+from srp_exp.errors import MissingFileError, UserError
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "imagenette_128.tar"
 
@@ -72,35 +76,92 @@ def test_any_format_that_is_decoded_is_taken(tmp_path):
         assert pixels.shape == (3, 10, 12) and (pixels[:, 5, 5] - torch.tensor([200, 100, 50])).abs().max() < 4
 
 
-def test_what_is_passed_over_is_named(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+def test_what_is_skipped_is_named(tmp_path, caplog):
     fill(tmp_path / "train", ["a", "b"], 2)
     fill(tmp_path / "test", ["a"], 1)
-    fill(tmp_path / "val", ["a"], 1)
+    fill(tmp_path / "more", ["a"], 1)
     (tmp_path / "train" / "a" / "notes.txt").touch()
     (tmp_path / "train" / "a" / ".hidden.jpg").touch()
     put(tmp_path / "test" / "stray.jpg", 0)
     for _ in range(2):  # the second time from what was remembered
         caplog.clear()
         found = open_folder(tmp_path)
-        assert "1 files are no pictures and passed over (train/a/notes.txt)" in caplog.text
-        assert "test: 1 pictures are in no class and passed over (stray.jpg)" in caplog.text
-        assert "val is not read: all of the set is in train and test" in caplog.text
+        assert "1 files aren't pictures and are skipped (train/a/notes.txt)" in caplog.text
+        assert "test: 1 pictures are in no class and are skipped (stray.jpg)" in caplog.text
+        assert "more is not read: all of the set is in train and test" in caplog.text
     assert (len(found.train), len(found.test)) == (4, 1)
 
 
-def test_a_test_folder_without_classes_as_competitions_have_it_is_passed_over_for_one_with_them(
-    tmp_path, caplog, monkeypatch
-):
-    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+def test_a_test_folder_without_classes_as_competitions_have_it_is_skipped(tmp_path, caplog):
     fill(tmp_path / "train", ["a", "b"], 2)
     fill(tmp_path / "val", ["a", "b"], 1)
     put(tmp_path / "test" / "0001.jpg", 0)
     found = open_folder(tmp_path)
+    assert found.val is None
     assert [Path(path).parts[-3] for path, _ in samples(found.test)] == ["val", "val"]
     assert "test is not read: all of the set is in train and val" in caplog.text
     fill(tmp_path / "test", ["a", "b"], 1)  # which counts at once
-    assert [Path(path).parts[-3] for path, _ in samples(open_folder(tmp_path).test)] == ["test", "test"]
+    found = open_folder(tmp_path)
+    assert [[Path(path).parts[-3] for path, _ in samples(part)] for part in (found.test, found.val)] == [
+        ["test", "test"],
+        ["val", "val"],
+    ]
+    assert {f"validation {what}" for what in ("pictures", "labels")} <= digests_of(found).keys()
+
+
+def test_a_test_folder_without_classes_is_no_test_part(tmp_path, caplog):
+    fill(tmp_path / "train", ["a", "b"], 4)
+    put(tmp_path / "test" / "0001.jpg", 0)
+    with pytest.raises(UserError, match=r"test: has no class folders.*dataset\.test_fraction=0\.2"):
+        open_folder(tmp_path)
+    assert len(open_folder(tmp_path, test_fraction=0.5).test) == 4
+    assert "test is not read" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["labels.csv", "train.tsv", "metadata.jsonl"])
+@pytest.mark.parametrize("folder", ["images", "train", "photos/images"])
+def test_pictures_beside_a_table_are_no_class(tmp_path, folder, kind):
+    """One folder would train on one class, to 100 %."""
+    fill(tmp_path / folder, ["."], 8)
+    (tmp_path / kind).write_text("file,label\n")
+    with pytest.raises(UserError, match=rf"a table {kind}: use dataset=csv"):
+        open_folder(tmp_path, test_fraction=0.5)
+
+
+@pytest.mark.parametrize("other", ["masks", "labels"])
+def test_pictures_beside_their_masks_are_no_class(tmp_path, other):
+    fill(tmp_path, ["images", other], 4)
+    with pytest.raises(UserError, match="has a folder images among its classes"):
+        open_folder(tmp_path, test_fraction=0.5)
+
+
+def test_one_class_is_refused(tmp_path):
+    fill(tmp_path / "train", ["a"], 2)
+    fill(tmp_path / "test", ["a"], 2)
+    with pytest.raises(UserError, match="has one class, 'a', and training needs at least two"):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train", "test", "valid"])
+def test_a_class_called_as_a_split_is_asked_about(tmp_path, name):
+    fill(tmp_path, [name, "invalid"], 4)
+    with pytest.raises(UserError, match=rf"{name}.* class.*rename it.*{name}_"):
+        open_folder(tmp_path, test_fraction=0.5)
+    (tmp_path / name).rename(tmp_path / f"{name}_")
+    assert open_folder(tmp_path, test_fraction=0.5).num_classes == 2
+
+
+def test_names_of_folders_are_those_of_classes(tmp_path, caplog):
+    fill(tmp_path / "train", ["Käfer", "katze", "Katze"], 2)
+    fill(tmp_path / "test", [unicodedata.normalize("NFD", "Käfer")], 2)
+    with pytest.raises(UserError, match=r"'Ka\\u0308fer' is 'K\\xe4fer' in train, in another Unicode form"):
+        open_folder(tmp_path)
+    shutil.rmtree(tmp_path / "test")
+    assert open_folder(tmp_path, test_fraction=0.5).num_classes == 3
+    assert "'Katze' and 'katze' differ in case or spaces only" in caplog.text
+    fill(tmp_path / "train", [os.fsdecode(b"caf\xe9")], 2)
+    with pytest.raises(UserError, match=r"'caf\\udce9', isn't UTF-8"):
+        open_folder(tmp_path, test_fraction=0.5)
 
 
 def test_classes_that_lie_one_folder_deeper_are_no_class(tmp_path):
@@ -119,8 +180,7 @@ def test_what_systems_leave_is_no_class(tmp_path):
     assert found.class_names == ("a", "b") and (len(found.train), len(found.test)) == (4, 2)
 
 
-def test_a_folder_that_is_not_read_is_named_without_a_test_part_too(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+def test_a_folder_that_is_not_read_is_named_without_a_test_part_too(tmp_path, caplog):
     fill(tmp_path / "train", ["a", "b"], 10)
     fill(tmp_path / "eval", ["a", "b"], 2)
     open_folder(tmp_path, test_fraction=0.2)
@@ -174,13 +234,13 @@ def test_what_is_no_set_is_refused_in_one_line(tmp_path, exists):
     root = tmp_path / "nothing"
     if exists:
         root.mkdir()
-    with pytest.raises(FileNotFoundError, match=rf"dataset\.root={root}: .*it needs train/<class>/") as error:
+    with pytest.raises(FileNotFoundError, match=rf"{root}: .*it needs train/<class>/") as error:
         open_folder(root)
     assert "\n" not in str(error.value)
 
 
 def test_classes_of_the_test_part_alone_have_no_label(tmp_path):
-    fill(tmp_path / "train", ["a"], 2)
+    fill(tmp_path / "train", ["a", "c"], 2)
     fill(tmp_path / "test", ["a", "b"], 2)
     with pytest.raises(ValueError, match=r"test has classes that train lacks \(b\)"):
         open_folder(tmp_path)

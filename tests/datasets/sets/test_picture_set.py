@@ -28,6 +28,7 @@ from srp_exp.datasets.sets.cub200 import Cub200
 from srp_exp.datasets.sets.dogs import Dogs
 from srp_exp.datasets.sets.imagenet import ImageNet
 from srp_exp.datasets.sets.parquet import ImageNetParquet
+from srp_exp.errors import CorruptImageError
 
 COPIES = {
     "imagenet": (ImageNet, make_imagenet),
@@ -194,7 +195,9 @@ def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatc
         (complete.test, 0, b"<html>404</html>"),
     ):
         Path(part.source.name(row)).write_bytes(content)
-    assert len(open_set(kind, home).train) == 12  # "stop" looks at no image before it is needed
+    with pytest.raises(CorruptImageError, match=r"not a readable image of .*; 2 more can't be read; nothing is lost"):
+        open_set(kind, home)
+    assert len(open_set(kind, home, vet="none").train) == 12
     for attempt in range(2):
         caplog.clear()
         found = open_set(kind, home, on_corrupt="skip")
@@ -202,9 +205,9 @@ def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatc
         assert torch.equal(found.train.labels, complete.train.labels[found.train.index])
         assert found.test.index.tolist() == [1, 2, 3, 4, 5]
         assert (found.train.skipped, found.test.skipped) == (2, 1)
-        assert "2 images can't be decoded and are left out" in caplog.text
+        assert "2 pictures of train can't be read: left out" in caplog.text
         if attempt == 0:
-            monkeypatch.setattr("srp_exp.datasets.sets.picture_set.find_corrupt", None)  # remembered
+            monkeypatch.setattr("srp_exp.datasets.sets.vetted.vet", None)  # remembered
 
 
 def test_a_set_that_is_no_copy_has_no_copy_side(tmp_path):
@@ -287,13 +290,13 @@ def test_the_official_numbers(kind, numbers):
     ("kind", "make", "numbers"), [(Cub200, make_cub200, (200, 30, 29)), (Dogs, make_dogs, (120, 100, 71))]
 )
 def test_a_set_as_large_as_the_official_one_opens_fast_again(tmp_path, monkeypatch, kind, make, numbers):
-    """Of empty files: the checks look at no image."""
+    """Of empty files, which are found to be there, and not looked at."""
     classes, train, test = numbers
     home = make(tmp_path, *([] if kind is Cub200 else ["lists"]), classes, train, test, empty=True)
     monkeypatch.setattr(kind, "facts", Facts(classes * train, classes * test, classes))
-    open_set(kind, home, verify="strict")
+    open_set(kind, home, verify="strict", vet="none")
     started = time.perf_counter()
-    found = open_set(kind, home, verify="strict")
+    found = open_set(kind, home, verify="strict", vet="none")
     seconds = time.perf_counter() - started
     print(f"{kind.set_name}: the second start took {seconds:.3f} s")
     assert len(found.train) == classes * train

@@ -381,8 +381,7 @@ def test_rows_without_bytes_and_damaged_bytes_are_corrupt_images(tmp_path):
     images = pq.read_table(file).column("image").to_pylist()
     images[1], images[4] = None, images[4][:100]
     replace_column(file, "image", pa.array(images, pa.binary()))
-    found = open_parquet(home)
-    assert found.train.source.read(1) == b""
+    assert open_parquet(home, vet="none").train.source.read(1) == b""
     skipped = open_parquet(home, on_corrupt="skip").train
     assert skipped.index.tolist() == [0, 2, 3, 5, 6, 7, 8, 9, 10, 11]
     assert skipped.skipped == 2
