@@ -6,7 +6,7 @@ from the package hydra_plugins only.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from rich.console import Console
 
+from srp_exp.commands.listing import count_states, print_grid, terminal
 from srp_exp.errors import STOPPED
 from srp_exp.runs.store import State, find_run, note_job
 from srp_exp.studies.grid import Grid, PlannedRun, plan
-from srp_exp.studies.listing import count_states, print_grid, terminal
 from srp_exp.studies.pairs import check_decidable, plain_study
 from srp_exp.training.distributed import refuse_several
 from srp_exp.training.interruption import EXIT_CODE, Interruption
@@ -42,11 +42,13 @@ class GridSweeper(BasicSweeper):
         if config.dry:
             from srp_exp.commands.dry_run import dry_run
 
-            dry_run(grid, console)
+            dry_run(grid, console, config.study)
             return None
-        to_do = [planned for planned in grid.distinct() if config.rerun or planned.is_left]
+        excluded = {one.run for one in (config.study.exclude if config.study else ())}
         try:
-            self._launch(to_do, console)
+            for runs in self._looks(grid):
+                left = [planned for planned in runs if planned.run.folder.name not in excluded]
+                self._launch([planned for planned in left if config.rerun or planned.is_left], console)
         except KeyboardInterrupt:
             console.print(
                 f"interrupted; {count_states(p.run for p in grid.looked_up().runs)}; run the same command to resume"
@@ -55,12 +57,36 @@ class GridSweeper(BasicSweeper):
         grid = grid.looked_up()
         print_grid(grid, console)
         if config.study is not None and config.wait:  # on a cluster there is nothing to report yet
-            from srp_exp.studies.report import show_report  # scipy takes a second to import
+            from srp_exp.commands.report import show_report  # scipy takes a second to import
 
             show_report(grid, config, console)
-        if any(planned.run.state == State.failed for planned in grid.runs):
+        if {planned.run.folder.name for planned in grid.runs if planned.run.state == State.failed} - excluded:
             sys.exit(1)
         return None
+
+    def _looks(self, grid: Grid) -> Iterator[list[PlannedRun]]:
+        """The runs that each look needs, as long as the looks before haven't decided; without looks all."""
+        assert self.config is not None
+        study = self.config.study
+        if study is None or not study.looks:
+            yield grid.distinct()
+            return
+        from srp_exp.studies.report import due  # scipy takes a second to import
+        from srp_exp.studies.results import collect
+
+        excluded = {one.run for one in study.exclude}
+        seen: set[Path] = set()  # a run that fails is tried once by a command
+        for number, seeds in enumerate(study.looks):
+            grid = grid.looked_up()
+            wanted = due(collect(grid, study), number)
+            needed = [of for (method, _), of in grid.entries.items() if method in wanted]
+            folders = {run.folder for of in needed for run in list(of.values())[:seeds]}
+            yield [planned for planned in grid.distinct() if planned.run.folder in folders - seen]
+            seen |= folders
+            of_look = (p.run for p in grid.looked_up().runs if p.run.folder in folders)
+            states = {run.state for run in of_look if run.folder.name not in excluded}
+            if not folders or states - {State.finished, State.failed}:
+                return  # decided, or others train what this look needs
 
     def _launch_all(self, arguments: list[str]) -> list[Any]:
         assert self.launcher is not None

@@ -1,90 +1,69 @@
-"""How often each shipped study comes to each verdict, by simulation: the tables of docs/statistics.md.
+"""How often each shipped study comes to which verdict, by simulation: the table of docs/statistics.md.
 
     python scripts/operating_characteristics.py [--studies 10000] [study ...]
 
-A run's metric is normal, so that the standard deviation of a paired difference is the smallest effect of interest.
-null: no method differs from another; of `cost` the step takes longer by the smallest effect. effect: the claim is true,
-every difference that it names being twice the smallest effect. It goes through the code of a report.
+A run's metric is normal; sd is that of a paired difference over the smallest effect e, as measured on photographs
+from 0.8 to 1.5. It goes through the code of a report, with its looks. The columns at 0, e and 2e have sd 1.25, and
+preconditions that hold by 2e. wrong: the most over sd 0.8, 1.25 and 1.5, and over
+  - the claim false by the least (`better`: no difference): supported or contradicted;
+  - the claim true by e: no relevant difference or contradicted;
+  - a precondition false by the least, the claim true by 2e: supported or contradicted.
 """
 
 import argparse
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-import numpy as np
-
+from srp_exp.commands.power import NEEDED, Chances, simulate
 from srp_exp.commands.report import plan_study, shipped_studies
-from srp_exp.studies.measured import measure
-from srp_exp.studies.pairs import plain_study, statements
-from srp_exp.studies.statistics import Array, Mean
-from srp_exp.studies.verdict import Outcome, decide, join
+from srp_exp.config.study import Expectation, Role
+from srp_exp.studies.pairs import Runs, Statement, plain_study, statements
+from srp_exp.studies.verdict import Outcome
 
-EFFECT = {
-    "SRP + mixup": 4.0, "small, SRP": 2.0, "large, gap": 2.0, "falling": 2.0, "scheduled": 2.0, "SRP": 2.0,
-    "mixup": 2.0, "inside": 2.0, "wrapped": 2.0,
-}  # fmt: skip
-"""Means of the methods where the claim is true, in smallest effects; 0 of the others."""
-
-COSTS = ("fixed", "scheduled")
-"""Methods of study=cost, whose claim is that they aren't worse."""
+SPREADS = (0.8, 1.25, 1.5)
+FALSE_BY_THE_LEAST = {Expectation.better: 0.0, Expectation.not_worse: -1.0, Expectation.equal: 1.0}
+SUPPORTED, CONTRADICTED, NONE = Outcome.supported, Outcome.contradicted, Outcome.no_relevant_difference
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """A run in many studies: `value` is an array with one of each."""
-
-    folder: Path
-    value: Callable[[str], Array]
-    is_finished: bool = True
-
-
-def simulate(name: str, scenario: str, count: int) -> dict[Outcome, float]:
-    """Part of `count` simulated studies that come to each verdict."""
+@cache
+def planned_study(name: str) -> tuple[dict[str, Any], Runs]:
     config, grid = plan_study([f"study={name}"])
-    study = plain_study(config.study)
-    planned = {key: dict(runs) for key, runs in grid.entries.items()}
-    found = statements(study, planned)
-    smallest = {s.metric: s.smallest * (1 if s.higher_is_better else -1) for s in found}
-    source = np.random.default_rng(zlib.crc32(f"{name} {scenario}".encode()))
-    drawn: dict[tuple[Path, str], Array] = {}
-
-    def value(method: str, folder: Path, metric: str) -> Array:
-        if (folder, metric) not in drawn:
-            mean = _mean(name, scenario, method)
-            drawn[folder, metric] = smallest[metric] * (mean + source.standard_normal(count) / np.sqrt(2))
-        return drawn[folder, metric]
-
-    def run(method: str, folder: Path) -> Any:
-        return Simulated(folder, lambda metric: value(method, folder, metric))
-
-    runs = {key: {seed: run(key[0], of.folder) for seed, of in of_key.items()} for key, of_key in planned.items()}
-    measured = measure(statements(study, runs))
-    outcomes = [
-        np.full(count, Outcome.supported) if of.statement.structural else decide(of)  # which no seed changes
-        for of in measured
-    ]
-    claim = join([of.statement for of in measured], outcomes)
-    return {outcome: float((claim == outcome).mean()) for outcome in Outcome}
+    return plain_study(config.study), grid.entries
 
 
-def _mean(study: str, scenario: str, method: str) -> float:
-    if (
-        study == "cost"
-    ):  # lower is better: "not worse" is false by the least where a step takes the smallest effect more
-        return -1.0 if scenario == "null" and method in COSTS else 0.0
-    return EFFECT.get(method, 0.0) if scenario == "effect" else 0.0
+def simulated(name: str, claim: float | None, needs: float, sd: float, count: int) -> Chances:
+    """claim, needs: gains of the claim's statements, and of those that it needs, in e; None: false by the least."""
+    study, planned = planned_study(name)
+
+    def truth(statement: Statement) -> float:
+        gain = claim if statement.role == Role.claim else needs
+        if gain is None:
+            return FALSE_BY_THE_LEAST[statement.expect]
+        return 0.0 if statement.expect == Expectation.equal else gain
+
+    return simulate({**study, "spread": sd}, planned, truth, count=count)
 
 
-def stopping(most: int, count: int) -> float:
-    """Part of null studies of one statement that a look after every seed from the sixth to `most` calls decided."""
-    draws = np.random.default_rng(0).standard_normal((count, most))
-    wrong = np.zeros(count, dtype=bool)
-    for seeds in range(6, most + 1):
-        wrong |= Mean([draws[:, :seeds]]).p() <= 0.05
-    return float(wrong.mean())
+def part(chances: Chances, *outcomes: Outcome) -> float:
+    return sum(chances.verdicts[outcome] for outcome in outcomes)
+
+
+def wrong(name: str, count: int) -> float:
+    """The largest part of wrong verdicts."""
+    needs = any(s.role != Role.claim for s in statements(*planned_study(name)))
+    found = []
+    for sd in SPREADS:
+        found.append(part(simulated(name, None, NEEDED, sd, count), SUPPORTED, CONTRADICTED))
+        found.append(part(simulated(name, 1.0, NEEDED, sd, count), NONE, CONTRADICTED))
+        if needs:
+            found.append(part(simulated(name, 2.0, 0.0, sd, count), SUPPORTED, CONTRADICTED))
+    return max(found)
+
+
+def line(name: str, count: int) -> str:
+    at = [simulated(name, gain, NEEDED, 1.25, count) for gain in (0.0, 1.0, 2.0)]
+    shown = [part(at[0], NONE), at[0].trained, part(at[1], SUPPORTED), part(at[2], SUPPORTED), at[2].trained]
+    return f"| `{name}` | {wrong(name, count):.1%} | {' | '.join(f'{value:.0%}' for value in shown)} |"
 
 
 def main() -> None:
@@ -92,15 +71,10 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=10_000, help="simulated studies of each kind")
     parser.add_argument("names", nargs="*", metavar="study", help="those of conf/study by default")
     options = parser.parse_args()
-    names = options.names or shipped_studies()
-    print(f"| study | truth | {' | '.join(outcome.label for outcome in reversed(Outcome))} |")
-    print("|---|---|---:|---:|---:|---:|")
-    for name in names:
-        for scenario in ("null", "effect"):
-            found = simulate(name, scenario, options.studies)
-            shown = " | ".join(f"{found[outcome]:.1%}" for outcome in reversed(Outcome))
-            print(f"| `{name}` | {scenario} | {shown} |", flush=True)
-    print(f"\nstopping at the first decision, a look after each of 6 to 20 seeds: {stopping(20, options.studies):.1%}")
+    print("| study | wrong | 0: no relevant difference | 0: runs | e: supported | 2e: supported | 2e: runs |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name in options.names or shipped_studies():
+        print(line(name, options.studies), flush=True)
 
 
 if __name__ == "__main__":

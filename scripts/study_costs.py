@@ -1,4 +1,4 @@
-"""What each shipped study trains: its runs, their floating-point operations, and GPU-hours at an assumed rate.
+"""What each shipped study trains at most: runs, floating-point operations, and GPU-hours at an assumed rate.
 
     python scripts/study_costs.py [--tflops 10] [study ...]
 
@@ -41,6 +41,12 @@ SMALL = {
 
 
 def shape_of(dataset: DictConfig) -> Shape:
+    whole = whole_shape_of(dataset)
+    few = dataset.train_per_class
+    return whole if few is None else whole._replace(train_size=few * whole.num_classes)
+
+
+def whole_shape_of(dataset: DictConfig) -> Shape:
     if dataset.name == "synthetic":
         return Shape(dataset.train_size, dataset.num_classes, tuple(dataset.image_size), dataset.channels)
     if dataset.name in SMALL:
@@ -84,7 +90,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="study", help="those of conf/study by default")
     options = parser.parse_args()
     names = options.names or shipped_studies()
-    print(f"| study | runs | 10^15 operations | GPU-hours at {options.tflops:g} TFLOP/s |")
+    print(f"| study | runs at most | 10^15 operations | GPU-hours at {options.tflops:g} TFLOP/s |")
     print("|---|---:|---:|---:|")
     for name in names:
         print(line(name, options.tflops), flush=True)

@@ -7,24 +7,31 @@ from collections import defaultdict
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from srp_exp.commands.listing import print_grid, print_table
 from srp_exp.config.faults import describe, is_one_line
 from srp_exp.config.identity import identity_of, plain_values
+from srp_exp.config.study import StudyConfig
 from srp_exp.studies.grid import Grid, PlannedRun
-from srp_exp.studies.listing import print_grid
 
 
-def dry_run(grid: Grid, console: Console) -> None:
-    """Print the runs, the methods, the time that is left, and what would fail; exit with code 1 if something would."""
+def dry_run(grid: Grid, console: Console, study: StudyConfig | None = None) -> None:
+    """Print the runs, the methods, the time that is left, the power of the study, and what would fail.
+
+    Exits with code 1 if something would.
+    """
     print_grid(grid, console)
     for method, run in {planned.method: planned for planned in grid.runs if planned.method}.items():
         console.print(f"{method}: {' '.join(run.config.study.methods[method])}")
     alike: dict[str, list[PlannedRun]] = defaultdict(list)
     for planned in grid.distinct():
         alike[repr({**identity_of(planned.config), "seed": None})].append(planned)
-    total, failed = 0.0, False
+    total, everything, failed = 0.0, 0.0, False
     for runs in alike.values():
         left = [planned for planned in runs if planned.is_left and not planned.run.is_finished]
+        whole = [p.run for p in runs if p.run.is_finished and len(p.run.starts) <= 1]  # not the end of one
+        finished = [run.results["training_seconds"] for run in whole]
         if not left:
+            everything += sum(finished)
             continue
         try:
             step_time = _check(left[0])
@@ -34,14 +41,26 @@ def dry_run(grid: Grid, console: Console) -> None:
             console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", soft_wrap=True)
             failed = True
             continue
-        whole = [p.run for p in runs if p.run.is_finished and len(p.run.starts) <= 1]  # not the end of one
-        finished = [run.results["training_seconds"] for run in whole]
         seconds = statistics.median(finished) if finished else step_time
         total += seconds * len(left)
+        everything += seconds * len(runs)
     if total:
         console.print(f"about {_duration(total)} on one device, judging by finished runs, or by a batch measured here")
+    if study is not None and not failed:
+        say_power(grid, study, everything / 3600, console)
     if failed:
         sys.exit(1)
+
+
+def say_power(grid: Grid, study: StudyConfig, hours: float, console: Console) -> None:
+    """Print the chance of each verdict and the hours that it takes, with the spread of the runs that are there."""
+    from srp_exp.commands.power import measured_spreads, power_table  # scipy takes a second to import
+    from srp_exp.studies.report import contents
+    from srp_exp.studies.results import collect
+
+    made = contents(collect(grid, study))
+    if made.measured:
+        print_table(power_table(made.results.study, grid.entries, measured_spreads(made), hours), console)
 
 
 def _check(planned: PlannedRun) -> float:

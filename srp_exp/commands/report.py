@@ -1,6 +1,7 @@
 """srp-report: what the runs say, without running any.
 
 srp-report study=demo [the overrides of the grid]    table and verdict of a study, as far as its runs are there
+srp-report FOLDER                                    that of a report in docs/results, from its runs.parquet
 srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings
 srp-report compare RUN OTHER [overrides]             two runs: srp-exp mode=compare run=RUN other=OTHER
 """
@@ -16,16 +17,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from srp_exp.commands.kept import KEPT, read_kept
+from srp_exp.commands.listing import count_states, print_report, runs_table, terminal
+from srp_exp.commands.power import measured_spreads, power_table
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_overrides, searched
 from srp_exp.config.explain import nearest
 from srp_exp.config.faults import describe, ending_in_one_line
+from srp_exp.config.identity import output_folder
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
 from srp_exp.runs.store import State, all_runs, find_run
 from srp_exp.studies.grid import Grid, plan
-from srp_exp.studies.listing import count_states, runs_table, terminal
-from srp_exp.studies.report import show_report
+from srp_exp.studies.report import Contents, contents, write_report
+from srp_exp.studies.results import collect
+from srp_exp.studies.tables import Table
 from srp_exp.training.dispensable import outlive_the_console
 
 
@@ -33,6 +39,19 @@ def report_study(overrides: list[str], console: Console) -> None:
     """Print and write the report of the study that `overrides` name, as the command line of its grid does."""
     config, grid = plan_study(overrides)
     show_report(grid, config, console)
+
+
+def show_report(grid: Grid, config: DictConfig, console: Console) -> None:
+    """Print the report of a study, and write it to <output_dir>/reports/<study and what the command line changed>."""
+    made = contents(collect(grid, config.study))
+    power = power_table(made.results.study, grid.entries, measured_spreads(made)) if made.measured else None
+    show_contents(made, output_folder(config) / "reports" / f"{config.study.name}{grid.variant}", console, power)
+
+
+def show_contents(made: Contents, folder: Path, console: Console, power: Table | None = None) -> None:
+    print_report(made, console)
+    for path in write_report(made, folder, power):
+        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def shipped_studies() -> list[str]:
@@ -49,8 +68,7 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
         config = loader.load_configuration("config", overrides, run_mode=RunMode.MULTIRUN)
         if config.study is None:
             studies = loader.get_group_options("study")
-            names = ", ".join(name for name in studies if not name.endswith("_quick"))
-            raise UserError(f"no study is named: srp-report study=NAME, NAME one of {names}, or a quick form of it")
+            raise UserError(f"no study is named: srp-report study=NAME, NAME one of {', '.join(studies)}")
         parse = OverridesParser.create(config_loader=loader).parse_overrides
         params, of_task = config.hydra.sweeper.params or {}, list(config.hydra.overrides.task)
         grid = plan(config, params, parse(of_task), parse, lambda o: loader.load_sweep_config(config, o))
@@ -141,6 +159,9 @@ def main() -> None:
                 list_runs(filters, console)
             case ["compare", *folders]:
                 compare_runs(folders)
+            case [folder] if (Path(folder) / KEPT).is_file():
+                made = contents(read_kept(Path(folder) / KEPT))
+                show_contents(made, Path("outputs/reports") / made.results.name, console)
             case [word, *_] if "=" not in word:
                 raise UserError(f"{word}: it is no command{nearest(word, ['runs', 'compare', 'study=NAME'])}")
             case _:

@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.commands.dry_run import dry_run
+from srp_exp.commands.listing import terminal
 from srp_exp.commands.shared import show_metrics
 from srp_exp.config.evaluators import not_measured
 from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
@@ -20,7 +21,6 @@ from srp_exp.runs.data import known_digests, refuse_other_data
 from srp_exp.runs.folder import DATA, EVALUATION, RESULTS
 from srp_exp.runs.store import find_run
 from srp_exp.studies.grid import Grid, PlannedRun
-from srp_exp.studies.listing import terminal
 from srp_exp.training.distributed import launched_as
 
 

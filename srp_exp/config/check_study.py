@@ -1,40 +1,107 @@
 """What a study names, looked up in its grid and in what a run measures."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from omegaconf import DictConfig
 
 from srp_exp.config.evaluators import check_measure
 from srp_exp.config.explain import nearest
-from srp_exp.config.study import METHOD, StudyConfig
+from srp_exp.config.study import METHOD, ComparisonConfig, Role, StudyConfig
 from srp_exp.errors import UserError
 
 METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
 """Metrics of results.json; those of an evaluator are written <evaluator>.<measure>."""
 
 
-def check_study(study: StudyConfig, methods: Sequence[str], axes: Sequence[str]) -> None:
+LARGEST_EFFECTS = {("top1", "top5"): 0.05, ("cosine", "correlation", "share", "ratio"): 0.5, ("loss",): 1.0}
+"""The largest difference that may be called the smallest that matters, by the end of a metric's name."""
+
+
+def direction(metric: str, given: bool | None, of_study: bool | None = None) -> bool:
+    """Whether higher is better in `metric`: as it is known, else as `given`, else as `of_study`.
+
+    Raises UserError where `given` is another direction than is known, and where nobody says one.
+    """
+    known = True if metric.endswith(("top1", "top5")) else None
+    if metric in ("loss", "parameters", "training_seconds") or metric.startswith("cost."):
+        known = False
+    if known is not None and given not in (None, known):
+        raise UserError(f"study: higher_is_better={given}: of {metric} {'higher' if known else 'lower'} is better")
+    found = next((one for one in (known, given, of_study) if one is not None), None)
+    if found is None:
+        raise UserError(f"study: metric {metric}: say higher_is_better=true or false, which its name doesn't tell")
+    return found
+
+
+def check_study(study: StudyConfig, methods: Mapping[str, Sequence[str]], axes: Sequence[str]) -> None:
     """Raise ValueError, in one line, where `study` names a method, axis or metric that its grid doesn't have.
 
-    `methods` are its methods; `axes` is what the grid runs over besides method and seed.
+    And where it asks what can't be meant. `methods`: name -> overrides; `axes`: what the grid runs over besides method
+    and seed.
     """
     if not re.fullmatch(r"\w[\w .+-]*", study.name):
         raise UserError(f"study.name={study.name}: it names a folder: letters, digits, blanks and . _ + - only")
     for place, names in (("rows", [METHOD, *axes]), ("columns", [METHOD, *axes]), ("each", axes)):
         for name in getattr(study, place):
             _demand(name, names, f"study.{place}", "the grid runs over no such axis")
+    for name, changes in methods.items():
+        for change in changes:
+            if change.lstrip("+").partition("=")[0] == "seed":
+                raise UserError(f"study.methods: {name}: {change}: pairs share their seed; leave it out")
+    if list(study.looks) != sorted(set(study.looks)):
+        raise UserError(f"study.looks={list(study.looks)}: give rising numbers of seeds")
     for comparison in study.comparisons:
-        for name in (comparison.method, comparison.baseline, *comparison.beyond):
-            _demand(name, methods, "study.comparisons", "the study has no such method")
-        if len(comparison.beyond) not in (0, 2):
-            raise UserError(f"study.comparisons: beyond={comparison.beyond}: name two methods, [A, B] for A - B")
+        _check_comparison(study, comparison, list(methods))
+    if study.comparisons and all(comparison.role != Role.claim for comparison in study.comparisons):
+        raise UserError("study.comparisons: none has role=claim; say which of them the claim makes")
     for number in study.published:
         _demand(number.method, methods, "study.published", "the study has no such method")
         if study.metric in ("top1", "top5") and not 0 <= number.value <= 1:
             raise UserError(f"study.published: {number.method}: {number.value} is no part of 1: 95.3 % is 0.953")
         for name in number.cell:
             _demand(name, axes, "study.published.cell", "the grid runs over no such axis")
-    for metric in (study.metric, *(c.metric for c in study.comparisons if c.metric is not None)):
-        _check_metric(metric)
+    _check_metric(study.metric)
+    direction(study.metric, study.higher_is_better)
+
+
+def other_recipes(configs: Mapping[str, DictConfig]) -> list[str]:
+    """A line for each setting of how long, or on how much, methods train in which they differ; configs: by method."""
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for method, config in configs.items():
+        values = {f"recipe.{key}": config.recipe[key] for key in config.recipe if key != "name"}
+        for name, value in {**values, "dataset.train_per_class": config.dataset.get("train_per_class")}.items():
+            found[name][str(value)].append(method)
+    return [
+        f"methods differ in {name}: " + "; ".join(f"{', '.join(of)} {value}" for value, of in values.items())
+        for name, values in found.items()
+        if len(values) > 1
+    ]
+
+
+def _check_comparison(study: StudyConfig, comparison: ComparisonConfig, methods: Sequence[str]) -> None:
+    named = f"study.comparisons: {comparison.method} against {comparison.baseline}"
+    for name in (comparison.method, comparison.baseline, *comparison.beyond):
+        _demand(name, methods, "study.comparisons", "the study has no such method")
+    if len(comparison.beyond) not in (0, 2):
+        raise UserError(f"study.comparisons: beyond={comparison.beyond}: name two methods, [A, B] for A - B")
+    if list(comparison.beyond) == [comparison.method, comparison.baseline]:
+        raise UserError(f"{named}: beyond={comparison.beyond} is the same difference, so that nothing is left")
+    alternatives = [other for other in study.comparisons if other.either == comparison.either]
+    if comparison.either and len(alternatives) == 1:
+        raise UserError(f"{named}: either={comparison.either} has no other comparison; leave it out, or name one")
+    metric = study.metric if comparison.metric is None else comparison.metric
+    _check_metric(metric)
+    direction(metric, comparison.higher_is_better, study.higher_is_better)
+    effect = comparison.smallest_effect or study.smallest_effect
+    for ends, largest in LARGEST_EFFECTS.items():
+        if effect is not None and metric.endswith(ends) and effect.value > largest:
+            points = f", {100 * effect.value:g} points" if largest == LARGEST_EFFECTS["top1", "top5"] else ""
+            raise UserError(
+                f"study.smallest_effect.value={effect.value:g}: is {effect.value:g} of {metric}{points}; choose at "
+                f"most {largest:g}, as 0.005{' for half a point' if points else ''}"
+            )
 
 
 def _check_metric(metric: str) -> None:

@@ -21,26 +21,36 @@ class Expectation(Enum):
     equal = "equal"  # the two differ by less than the smallest effect
 
 
+class Role(Enum):
+    claim = "claim"  # what the claim says
+    precondition = "precondition"  # without it the claim can't be tested here: the larger network is better
+    control = "control"  # without it the claim's own comparison would mean something else
+
+
 @dataclass
 class SmallestEffectConfig:
     """The smallest difference that would matter: one shown to be nearer to 0 is no relevant difference."""
 
-    value: float = within("(0, inf)")  # in the unit of the metric: 0.002 of top1 is 0.2 percentage points
+    value: float = within("(0, inf)")  # in the unit of the metric: 0.002 of top1 is 0.2 points; at most 0.05 of it
     reason: str = MISSING
 
 
 @dataclass
 class ComparisonConfig:
-    """A statement about two methods; runs with the same seed form pairs. All comparisons of a study must hold."""
+    """A statement about two methods; runs with the same seed form pairs. All comparisons of a study must hold.
+
+    Where a precondition or a control isn't shown the claim is "not testable here", whatever its own comparisons say.
+    """
 
     method: str = MISSING
     baseline: str = MISSING
     beyond: list[str] = field(default_factory=list)  # [A, B]: method - baseline is compared with A - B, an interaction
     expect: Expectation = Expectation.better
+    role: Role = Role.claim
     either: str | None = None  # of the comparisons with the same name here it is enough that one holds
     smallest_effect: SmallestEffectConfig | None = None  # None: the study's
     metric: str | None = None  # of this comparison alone, such as descriptors.effective_rank; None: the study's
-    higher_is_better: bool | None = None  # of that metric; None: as the study's
+    higher_is_better: bool | None = None  # of that metric; None: as it is known, or as the study's
 
 
 @dataclass
@@ -54,6 +64,14 @@ class PublishedConfig:
 
 
 @dataclass
+class ExcludedConfig:
+    """A run that the report leaves out, and says so: a machine that broke, never a value that displeases."""
+
+    run: str = MISSING  # the name of its folder
+    reason: str = MISSING
+
+
+@dataclass
 class StudyConfig:
     name: str = MISSING
     question: str = MISSING
@@ -63,9 +81,13 @@ class StudyConfig:
     comparisons: list[ComparisonConfig] = field(default_factory=list)
     each: list[str] = field(default_factory=list)  # axes: the claim must hold for each value, not on the average
     smallest_effect: SmallestEffectConfig | None = None  # of the comparisons that have none of their own
+    # Numbers of seeds after which to look, the last being all: a sweep trains up to the next, and stops when decided.
+    looks: list[int] = within("[2, inf)", [])  # []: one look, at all seeds
+    spread: float = within("(0, inf)", 1.25)  # sd of a paired difference over the smallest effect, as assumed for power
+    exclude: list[ExcludedConfig] = field(default_factory=list)
     pilot: bool = False  # run it with seeds that are too few for a verdict
     metric: str = "top1"  # of the test split, or <evaluator>.<measure>
-    higher_is_better: bool = True
+    higher_is_better: bool | None = None  # None: as it is known of the metric (config/check_study.py)
     rows: list[str] = field(default_factory=lambda: ["method"])  # "method", or axes of hydra.sweeper.params
     columns: list[str] = field(default_factory=list)
     published: list[PublishedConfig] = field(default_factory=list)

@@ -9,15 +9,17 @@ from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.runs.build import build_data, build_learner, build_model
 from srp_exp.runs.device import build_device, choose_kernels
 
-_IMAGES = 16  # of the batch
+_IMAGES = 16  # of the first batch
 _TIMED = 3  # steps
+_PATIENCE = 30.0  # seconds for the steps of a whole batch
 
 
 def rehearse(config: DictConfig) -> float:
-    """Take one small batch of the run of `config` through a step of training; return the seconds of all its steps.
+    """Take a batch of the run of `config` through a step of training; return the seconds of all its steps.
 
-    They are estimated from the fastest step after the first, the images of a step counting alike. Nothing is written.
-    Raises what the run would raise: ValueError, OSError.
+    They are estimated from the fastest step after the first of a whole batch. Where that would take minutes, as on a
+    CPU, a small batch stands for it, the images of a step counting alike. Nothing is written. Raises what the run would
+    raise: ValueError, OSError.
     """
     for name in config.evaluators:
         load_evaluator(name)
@@ -25,17 +27,27 @@ def rehearse(config: DictConfig) -> float:
     device = build_device(config.device)
     data = build_data(config, device)
     model, _ = build_model(config, data.dataset, device)
-    steps_per_epoch = data.training_batches(config.recipe.batch_size, config.seed).steps_per_epoch
+    whole = config.recipe.batch_size
+    steps_per_epoch = data.training_batches(whole, config.seed).steps_per_epoch
     learner = build_learner(config, model, data, steps_per_epoch)
     parts = config.recipe.accumulate_steps
-    size = parts * max(1, min(config.recipe.batch_size, _IMAGES) // parts)
-    batch = next(data.training_batches(size, config.seed).epoch(0))
-    seconds = []
-    for _ in range(1 + _TIMED):
-        started = time.perf_counter()
-        learner.train_step(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    images: int = steps_per_epoch * config.recipe.epochs * config.recipe.batch_size
-    return min(seconds[1:]) / len(batch.images) * images
+    size = parts * max(1, min(whole, _IMAGES) // parts)
+
+    def fastest(size: int) -> float:
+        batch = next(data.training_batches(size, config.seed).epoch(0))
+        seconds = []
+        for _ in range(1 + _TIMED):
+            started = time.perf_counter()
+            learner.train_step(batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - started)
+        return min(seconds[1:])
+
+    steps: int = steps_per_epoch * config.recipe.epochs
+    if config.compile:  # a shape of its own would be compiled for nothing
+        return fastest(whole) * steps
+    step: float = fastest(size) * whole / size
+    if size < whole and steps >= 2 * (1 + _TIMED) and step * (1 + _TIMED) < _PATIENCE:
+        step = fastest(whole)
+    return step * steps

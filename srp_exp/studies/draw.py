@@ -1,7 +1,6 @@
-"""The panels of a report, drawn by matplotlib: for a page, and as files.
+"""The panels of a report, drawn by matplotlib, for a page and as files: the same points give the same bytes.
 
-The same points give the same bytes. On a page colours are CSS variables (--series-0 ... and currentColor), so that the
-page decides about light and dark; markers and dashes tell the series apart without colour.
+On a page colours are CSS variables, for light and dark; markers and dashes tell the series apart without colour.
 """
 
 import io

@@ -1,11 +1,7 @@
-"""A table as Markdown, as LaTeX with booktabs, and for the terminal."""
+"""A table as Markdown, and as LaTeX with booktabs."""
 
 import itertools
 import re
-
-import rich.table
-from rich.console import Console
-from rich.text import Text
 
 from srp_exp.config.visible import visible
 from srp_exp.studies.tables import Table, TableCell
@@ -48,8 +44,7 @@ def escape_markdown(text: str) -> str:
 def latex(table: Table, label: str) -> str:
     """A table environment for a document that uses the packages booktabs and graphicx.
 
-    A note that all values share, such as the number of seeds, goes to the caption. Long labels are broken, and what is
-    wider than a page's line is made smaller.
+    A note that all values share goes to the caption. Long labels are broken, what is wider than a line is made smaller.
     """
     notes = {cell.note for row in table.rows for cell in row[table.labels :] if cell.text}
     shared = next(iter(notes)) if len(notes) == 1 else ""
@@ -85,19 +80,6 @@ def escape_latex(text: str) -> str:
     """Text for LaTeX; signs of numbers become mathematical ones."""
     escaped = "".join(LATEX.get(character, character) for character in visible(text).replace("\n", " "))
     return re.sub(r"(?<![\w.$])([+-])(?=\d)", r"$\1$", escaped)
-
-
-def print_table(table: Table, console: Console) -> None:
-    """Print the table, and below it its caption and footnotes."""
-    drawn = rich.table.Table(title=Text(table.title, "bold"), title_justify="left")
-    for place, column in enumerate(zip(*table.header, strict=True)):
-        justify = "left" if place < table.labels else "right"
-        drawn.add_column(Text("\n".join(column).strip()), justify=justify)  # type: ignore[arg-type]
-    for row in table.rows:
-        drawn.add_row(*(Text.assemble((c.text, "bold" if c.bold else ""), (_note(c), "dim")) for c in row))
-    console.print(drawn)
-    for line in (table.caption, *(f"[{number}] {note}" for number, note in enumerate(table.notes, 1))):
-        console.print(Text(line, "dim"))
 
 
 def _note(cell: TableCell) -> str:

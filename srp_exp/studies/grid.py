@@ -68,14 +68,17 @@ class PlannedRun:
 class Grid:
     """The runs of a grid in order, and the command line that made it.
 
-    fixed: what it set for all runs. arguments: all of it, but for what says how to run and not what. variant: what of
-    it makes the grid another than the study's own, as the end of a folder's name; empty if nothing does.
+    fixed: what it set for all runs. arguments: all of it, but for what says how to run and not what. variant: what
+    a report's folder is called by, besides the study. changed: what of it makes the grid another than the study's own.
+    lacking: values of the study's `each` that it leaves out.
     """
 
     runs: tuple[PlannedRun, ...]
     fixed: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     variant: str = ""
+    changed: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
     @property
     def entries(self) -> dict[tuple[str, Cell], dict[int, Run]]:
@@ -103,18 +106,12 @@ def plan(
     parse: Callable[[list[str]], list[Override]],
     compose: Callable[[list[str]], DictConfig],
 ) -> Grid:
-    """Plan the grid of `config`.
+    """Plan the grid of `config`, the composed configuration without sweeps.
 
-    Args:
-        config: the composed configuration without sweeps; its `study` names the methods, if there is one.
-        parameters: hydra.sweeper.params, such as {"seed": "0,1,2"}; `overrides` of the same key replace them.
-        overrides: those of the command line, sweeps among them.
-        parse: Hydra's parser of overrides.
-        compose: makes the configuration of a run from its overrides.
-
-    Raises:
-        ValueError: a configuration of the grid can't be run, the command line sets what the study compares, or the
-            study names what the grid doesn't have.
+    parameters: hydra.sweeper.params, such as {"seed": "0,1,2"}; overrides of the command line replace them key by key.
+    parse: Hydra's parser of overrides. compose: makes the configuration of a run from its overrides. Raises ValueError
+    where a run of the grid can't be run, the command line sets what the study compares, or the study names what the
+    grid doesn't have.
     """
     if config.study is not None:
         validate_fields(config.study, "study.")
@@ -128,7 +125,7 @@ def plan(
     swept = {o.get_key_element() for o in given if o.is_sweep_override()} | set(parameters)
     fixed = {SEED, *settings(config)}
     if config.study is not None:
-        check_study(config.study, [*methods], [key.lstrip("+") for key in swept if key != SEED])
+        check_study(config.study, methods, [key.lstrip("+") for key in swept if key != SEED])
     cells: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for combination in combinations:  # a seed changes one number: it isn't worth composing for
         values = [(override.partition("=")[0], override.partition("=")[2]) for override in combination]
@@ -145,7 +142,7 @@ def plan(
         unread.append(not_read(composed, plain))
         cell = tuple((key.lstrip("+"), value) for key, value in pairs if key in swept)
         for seed in dict.fromkeys(seeds):
-            seeded = _with_seed(composed, seed)
+            seeded = with_seed(composed, seed)
             if seed == seeds[0]:
                 _validate(seeded, of_run)
             folder = run_folder(seeded)  # of the first that names this training, which makes it
@@ -155,7 +152,17 @@ def plan(
             runs.append(PlannedRun(method, cell, seed, (*of_run, f"{SEED}={seed}"), seeded, run))
     for line in set.intersection(*map(set, unread)):  # where some of the runs read it, all may be given it
         raise UserError(line)
-    return Grid(tuple(runs), *_command_line(config, overrides, fixed))
+    unknown = {one.run for one in (config.study.exclude if config.study else ())} - {
+        run.run.folder.name for run in runs
+    }
+    if unknown:
+        raise UserError(f"study.exclude: {min(unknown)}: no run of this grid has such a folder")
+    own = _values(parse(_swept(parameters)))
+    changed = _changed(config, overrides, own) if config.study is not None else ()
+    each = config.study.each if config.study is not None else []
+    found = {pair for cell in cells for pair in cell}
+    lacking = tuple(f"{a}={value}" for a in each for value in own.get(a, []) if (a, value) not in found)
+    return Grid(tuple(runs), *_command_line(config, overrides, fixed), changed, lacking)
 
 
 def _command_line(
@@ -168,19 +175,40 @@ def _command_line(
     arguments = _lines([override for override in overrides if override.key_or_group not in HOW])
     chosen = (SEED, "study.")
     making = [o for o in overrides if o.is_sweep_override() or o in of_all or o.key_or_group.startswith(chosen)]
-    return tuple(_lines(of_all)), (*searched, *arguments), _variant(_lines(making))
+    exact = "".join(f"-{change}" for change in _lines(making))
+    name = re.sub(r"[^\w.,=-]+", "_", exact)
+    if name != exact or len(name) > LONGEST_VARIANT:
+        name = f"{name[:LONGEST_VARIANT]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+    return tuple(_lines(of_all)), (*searched, *arguments), name
+
+
+def _changed(config: DictConfig, overrides: Sequence[Override], swept: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The overrides that change what is trained, compared or asked; `swept`: what the study itself runs over."""
+    changed = []
+    for override in overrides:
+        key = override.key_or_group.lstrip("+~")
+        group, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, group) if group else config
+        if key.startswith("study."):
+            is_place = name in ("exclude", "pilot", "spread")  # which the report tells by itself
+        else:
+            is_place = key == "study" or (isinstance(node, DictConfig) and name in settings(node))
+        if not (is_place or key.startswith("hydra") or _values([override]).get(key) == swept.get(key, ())):
+            changed.append(override)
+    return tuple(_lines(changed))
+
+
+def _values(overrides: list[Override]) -> dict[str, list[str]]:
+    """What each axis of `overrides` runs over."""
+    values: dict[str, list[str]] = {}
+    for combination in BasicSweeper.split_arguments(overrides, None)[0]:
+        for key, _, value in (override.lstrip("+~").partition("=") for override in combination):
+            values.setdefault(key, []).append(value)
+    return {key: list(dict.fromkeys(of_key)) for key, of_key in values.items()}
 
 
 def _lines(overrides: Iterable[Override]) -> list[str]:
     return [override.input_line for override in overrides if override.input_line is not None]
-
-
-def _variant(changes: list[str]) -> str:
-    exact = "".join(f"-{change}" for change in changes)
-    name = re.sub(r"[^\w.,=-]+", "_", exact)
-    if name == exact and len(name) <= LONGEST_VARIANT:
-        return name
-    return f"{name[:LONGEST_VARIANT]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
 def _methods(study: StudyConfig | None, overrides: Iterable[Override]) -> dict[str, list[str]]:
@@ -242,7 +270,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return config
 
 
-def _with_seed(config: DictConfig, seed: int) -> DictConfig:
+def with_seed(config: DictConfig, seed: int) -> DictConfig:
     if config.seed == seed:
         return config
     seeded = copy.deepcopy(config)

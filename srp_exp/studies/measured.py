@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from srp_exp.config.study import Expectation
+from srp_exp.config.study import Expectation, Role
+from srp_exp.runs.store import State
 from srp_exp.studies.grid import Cell
-from srp_exp.studies.pairs import Levels, Statement, levels
+from srp_exp.studies.levels import Levels, levels
+from srp_exp.studies.pairs import Statement
 from srp_exp.studies.results import Unit, unit_of, value_of
-from srp_exp.studies.statistics import Array, Mean, seeds_needed
-
-POWER = 0.8
-"""Probability with which the number of seeds that a verdict names decides."""
+from srp_exp.studies.statistics import Array, Mean
 
 SIGNS = (1, -1, -1, 1)
 """Of the runs of a pair: method - baseline, less A - B."""
@@ -22,10 +21,10 @@ SIGNS = (1, -1, -1, 1)
 
 @dataclass(frozen=True)
 class Measured:
-    """A statement in numbers: its differences (..., n), of each cell and of each group of cells that share runs.
+    """A statement at a look: its differences (..., n), of each cell and of each group of cells that share runs.
 
-    unfinished: how many of its planned runs have no value yet. p: of the hypothesis that the statement is false by the
-    least: a difference of 0 for `better`, of the smallest effect against it for `not_worse`, of either for `equal`.
+    unfinished: how many of its runs have no value. waiting: whether some may still get one (a failed run doesn't), or
+    it hasn't the seeds of this look yet.
     """
 
     statement: Statement
@@ -33,6 +32,7 @@ class Measured:
     cells: dict[Cell, Array]
     groups: list[Array]
     unfinished: int
+    waiting: bool
 
     @cached_property
     def mean(self) -> Mean | None:
@@ -51,27 +51,36 @@ class Measured:
         differences = [float(d) for of in self.cells.values() for d in of.flat]
         return unit_of(self.statement.metric, differences if any(differences) else [self.statement.smallest])
 
+    @property
+    def thresholds(self) -> list[float]:
+        """The differences at which the statement is false by the least."""
+        against = -self.statement.smallest if self.statement.higher_is_better else self.statement.smallest
+        by_expectation = {Expectation.not_worse: [against], Expectation.equal: [against, -against]}
+        return by_expectation.get(self.statement.expect, [0.0])
+
     @cached_property
     def p(self) -> float | None:
-        mean, smallest = self.mean, self.statement.smallest
-        if mean is None or mean.error is None:
-            return None
-        against = -smallest if self.statement.higher_is_better else smallest
-        match self.statement.expect:
-            case Expectation.better:
-                return float(mean.p())
-            case Expectation.not_worse:
-                return float(mean.p(against))
-            case Expectation.equal:
-                return float(max(mean.p(against), mean.p(-against)))
+        """Of the t-test at the threshold; the larger where there are two."""
+        mean = self.mean
+        return None if mean is None or mean.error is None else float(max(mean.p(at) for at in self.thresholds))
+
+    @cached_property
+    def p_flips(self) -> float | None:
+        """Of the sign flips, likewise; shown beside p, which decides."""
+        return None if self.mean is None or self.p is None else float(max(map(self.mean.p_flips, self.thresholds)))
 
 
-def measure(found: Sequence[Statement]) -> list[Measured]:
-    """The differences of every statement. Raises ValueError for a metric that isn't finite."""
-    return [_measure(statement, level) for statement, level in zip(found, levels(list(found)), strict=True)]
+def measure(found: Sequence[Statement], looks: Sequence[int] = ()) -> list[list[Measured]]:
+    """Every statement at each look that has begun. Raises ValueError for a metric that isn't finite."""
+    most = max((len(pairs) for s in found for pairs in s.cells.values()), default=0)
+    at = [seeds for seeds, before in zip(looks, (0, *looks), strict=False) if before < most] or [max(1, most)]
+    return [
+        [_measure(s.first(seeds), of, seeds if looks else 0) for s, of in zip(found, of_look, strict=True)]
+        for seeds, of_look in zip(at, levels(found, looks or at), strict=False)
+    ]
 
 
-def _measure(statement: Statement, level: Levels) -> Measured:
+def _measure(statement: Statement, level: Levels, seeds: int) -> Measured:
     runs = {run.folder: run for pairs in statement.cells.values() for of_seed in pairs.values() for run in of_seed}
     values = {folder: value_of(run, statement.metric) for folder, run in runs.items()}
 
@@ -79,7 +88,7 @@ def _measure(statement: Statement, level: Levels) -> Measured:
         found = {}
         for seed, of_seed in statement.cells[cell].items():
             measured = [values[run.folder] for run in of_seed]
-            if not any(value is None for value in measured):
+            if measured and not any(value is None for value in measured):
                 found[seed] = sum(s * v for s, v in zip(SIGNS, measured, strict=False))
         return found
 
@@ -90,27 +99,14 @@ def _measure(statement: Statement, level: Levels) -> Measured:
         common = [seed for seed in first if all(seed in other for other in others)]
         groups.append(_row([np.mean([cells[cell][seed] for cell in group], axis=0) for seed in common]))
     unfinished = sum(value is None for value in values.values())
-    return Measured(statement, level, {c: _row(list(d.values())) for c, d in cells.items()}, groups, unfinished)
+    waiting = any(values[folder] is None and runs[folder].state != State.failed for folder in values)
+    waiting |= any(len(pairs) < seeds for pairs in statement.cells.values())
+    rows = {cell: _row(list(of.values())) for cell, of in cells.items()}
+    return Measured(statement, level, rows, groups, unfinished, waiting)
 
 
 def _row(values: list[Any]) -> Array:
     return np.stack([np.asarray(value, np.float64) for value in values], axis=-1) if values else np.zeros(0)
-
-
-def needed(measured: Measured) -> int | None:
-    """Seeds per cell with which every outcome but "undecided" comes with probability POWER, where it is true.
-
-    From the smallest effect and the spread as measured, not from the difference as measured: at a true difference of 0
-    or of the smallest effect. More than there are; None where that many can't be trained.
-    """
-    mean, statement = measured.mean, measured.statement
-    assert mean is not None and mean.sd is not None
-    # Two bounds must hold for "no relevant difference": either may fail with half the probability.
-    power = POWER if statement.expect == Expectation.not_worse else 1 - (1 - POWER) / 2
-    alpha = min(measured.levels.support, measured.levels.refute)
-    seeds = seeds_needed(statement.smallest, float(mean.sd), len(mean.cells), alpha, power)
-    now = min(cell.shape[-1] for cell in mean.cells)
-    return None if seeds is None else max(seeds, now + 1)
 
 
 def describe(measured: Measured) -> str:
@@ -118,7 +114,7 @@ def describe(measured: Measured) -> str:
     statement, unit = measured.statement, measured.unit
     smallest = unit.show(statement.smallest) + unit.of_difference
     expected = {
-        Expectation.better: "better",
+        Expectation.better: "better" if statement.higher_is_better else "better (lower)",
         Expectation.not_worse: f"worse by less than {smallest}" if statement.smallest else "not worse",
         Expectation.equal: f"equal within {smallest}" if statement.smallest else "equal",
     }[statement.expect]
@@ -126,19 +122,28 @@ def describe(measured: Measured) -> str:
     if statement.beyond:
         what = f"({what}) beyond ({statement.beyond[0]} against {statement.beyond[1]})"
     where = ", ".join(f"{axis}={value}" for axis, value in statement.where)
-    return f"{what}{f' at {where}' if where else ''}: {expected}{f' in {statement.metric}'}"
+    role = "" if statement.role == Role.claim else f"{statement.role.value}: "
+    return f"{role}{what}{f' at {where}' if where else ''}: {expected}{f' in {statement.metric}'}"
 
 
-def evidence(measured: Measured) -> str:
-    """The mean difference with its interval, p-value, number of pairs, and whether the cells differ."""
+def percent(level: float) -> str:
+    """The coverage of an interval at `level`: "95 %"."""
+    return f"{100 * (1 - level):.4g} %"
+
+
+def evidence(measured: Measured, level: float) -> str:
+    """The mean difference with its interval, p-values, number of pairs, and range of the cells."""
     mean, unit = measured.mean, measured.unit
     assert mean is not None
     parts = [f"{unit.show(float(mean.value), signed=True)}{unit.of_difference}"]
     if measured.p is not None:
-        parts += [f"95 % interval {unit.interval(mean.bounds, signed=True)}", f"p = {measured.p:.2g}"]
+        parts += [
+            f"{percent(level)} interval {unit.interval(mean.bounds(level), signed=True)}",
+            f"p = {measured.p:.2g}",
+        ]
+        parts[-1] += f" (sign flips {measured.p_flips:.2g})"
     parts.append(f"{mean.n} pair{'s' * (mean.n != 1)}{f' over {len(mean.cells)} cells' if len(mean.cells) > 1 else ''}")
-    if mean.p_alike is not None:
+    if len(mean.cells) > 1:
         means = [float(cell.mean(-1)) for cell in mean.cells]
-        spread = f"{unit.show(min(means), signed=True)} to {unit.show(max(means), signed=True)}"
-        parts.append(f"cells from {spread} (p = {mean.p_alike:.2g} that they are alike)")
+        parts.append(f"cells from {unit.show(min(means), signed=True)} to {unit.show(max(means), signed=True)}")
     return ", ".join(parts)

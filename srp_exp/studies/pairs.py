@@ -2,28 +2,29 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from omegaconf import OmegaConf
 
-from srp_exp.config.study import Expectation, StudyConfig
+from srp_exp.config.check_study import direction
+from srp_exp.config.study import Expectation, Role, StudyConfig
 from srp_exp.errors import UserError
 from srp_exp.runs.store import Run
 from srp_exp.studies.grid import Cell
 
-ALPHA = 0.05
-"""Level of every interval and test."""
+FEWEST_PAIRS = 4
+"""Fewer decide nothing: two or three can agree by chance, and t trusts their spread."""
 
 STRUCTURAL = frozenset({"parameters", "cost.parameters", "cost.macs"})
 """Metrics that the network's structure alone sets: no seed changes them, so that one run of each method decides."""
 
-Runs: TypeAlias = Mapping[tuple[str, Cell], Mapping[int, Run]]
-"""(method, cell) -> seed -> run."""
+Runs: TypeAlias = Mapping[tuple[str, Cell], Mapping[int, Run | None]]
+"""(method, cell) -> seed -> run, None where it is excluded."""
 
 Pairs: TypeAlias = Mapping[int, tuple[Run, ...]]
-"""Seed -> the runs of a difference: method - baseline, and of an interaction less A - B: four runs."""
+"""Seed -> the runs of a difference, () where one is excluded: method - baseline, of an interaction less A - B."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Statement:
     baseline: str
     beyond: tuple[str, ...]
     expect: Expectation
+    role: Role
     either: str
     smallest: float
     reason: str
@@ -50,6 +52,11 @@ class Statement:
     def structural(self) -> bool:
         return self.metric in STRUCTURAL
 
+    def first(self, seeds: int) -> "Statement":
+        """The same of the first `seeds` of every cell."""
+        cells = {cell: dict(list(pairs.items())[:seeds]) for cell, pairs in self.cells.items()}
+        return replace(self, cells=cells)
+
     @property
     def groups(self) -> list[tuple[Cell, ...]]:
         """The cells; those that share a run are one group, with one difference for a seed: a folder counts once."""
@@ -61,19 +68,6 @@ class Statement:
             merged = [c for _, cells in sharing for c in cells]
             groups.append((folders.union(*(f for f, _ in sharing)), [*merged, cell]))
         return [tuple(cells) for _, cells in groups]
-
-
-@dataclass(frozen=True)
-class Levels:
-    """Levels at which a statement counts as shown, or as refuted."""
-
-    support: float
-    refute: float
-
-    @property
-    def fewest_pairs(self) -> int:
-        """Of n pairs the sign flips have p >= 2 / 2^n: the fewest with which every outcome can come."""
-        return math.ceil(math.log2(2 / min(self.support, self.refute)))
 
 
 def statements(study: Mapping[str, Any], runs: Runs) -> list[Statement]:
@@ -96,41 +90,29 @@ def statements(study: Mapping[str, Any], runs: Runs) -> list[Statement]:
     return found
 
 
-def levels(all_statements: list[Statement]) -> list[Levels]:
-    """The levels of each statement, so that the whole claim is wrongly supported or refuted in 5 % of cases at most.
-
-    All must hold (intersection-union), so each is shown at 0.05; but one refutes the claim, so that each is refuted at
-    0.05 / their number. Of m of which one is enough each is shown at 0.05 / m (Bonferroni).
-    """
-    chance = [statement for statement in all_statements if not statement.structural]
-    together = [(s.where, s.either) if s.either else id(s) for s in chance]
-    alternatives = {id(s): together.count((s.where, s.either)) if s.either else 1 for s in chance}
-    refute = ALPHA / max(1, len(set(together)))
-    return [Levels(ALPHA / alternatives.get(id(s), 1), refute) for s in all_statements]
-
-
 def plain_study(study: StudyConfig) -> dict[str, Any]:
-    """The configuration of a study as plain values."""
+    """The configuration of a study as plain values, with the direction of its metric."""
     plain = OmegaConf.to_container(OmegaConf.create(study), resolve=True, enum_to_str=True)  # type: ignore[call-overload]
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    known = direction(study.metric, study.higher_is_better)
+    return {**{str(key): value for key, value in plain.items()}, "higher_is_better": known}
 
 
 def check_decidable(study: Mapping[str, Any], runs: Runs) -> None:
-    """Raise ValueError where a statement can't come out in every way, with the seeds that it takes."""
-    found = statements(study, runs)
-    for statement, level in zip(found, levels(found), strict=True):
+    """Raise ValueError where a statement can't come out in every way, and where the looks don't fit the seeds."""
+    for statement in statements(study, runs):
         of_groups = [min(len(statement.cells[cell]) for cell in group) for group in statement.groups]
-        pairs = sum(of_groups)
-        if statement.structural or study["pilot"] or (pairs >= level.fewest_pairs and max(of_groups) > 1):
+        compared = f"study={study['name']}: {statement.method} and {statement.baseline}"
+        if study["looks"] and study["looks"][-1] != min(of_groups):
+            raise UserError(f"{compared} have {min(of_groups)} seeds, and study.looks={study['looks']} ends otherwise")
+        first = study["looks"][0] if study["looks"] else max(of_groups)
+        pairs = sum(min(seeds, first) for seeds in of_groups)
+        if statement.structural or study["pilot"] or (pairs >= FEWEST_PAIRS and first > 1):
             continue
-        seeds = max(2, math.ceil(level.fewest_pairs / len(of_groups)))  # one tells nothing of their spread
-        many, needed = f"{pairs} pair{'s' * (pairs != 1)}", f"{level.fewest_pairs}"
-        if pairs >= level.fewest_pairs:
-            many, needed = f"{many}, one of each cell,", "two seeds of a cell"
+        seeds = max(2, math.ceil(FEWEST_PAIRS / len(of_groups)))  # one tells nothing of their spread
         raise UserError(
-            f"study={study['name']}: {many} of {statement.method} and {statement.baseline} can't decide, it takes "
-            f"{needed}: 'seed=range({seeds})', or study.pilot=true to run it so"
+            f"{compared}: {pairs} pair{'s' * (pairs != 1)} can't decide; it takes {FEWEST_PAIRS}, and two seeds of a "
+            f"cell: 'seed=range({seeds})', or study.pilot=true to run it so"
         )
 
 
@@ -139,10 +121,12 @@ def _pairs(names: list[str], cell: Cell, runs: Runs) -> Pairs | None:
     if any((name, cell) not in runs for name in names):
         return None
     of_methods = [runs[name, cell] for name in names]
-    pairs = {
-        seed: tuple(of[seed] for of in of_methods) for seed in of_methods[0] if all(seed in of for of in of_methods)
-    }
-    for of_seed in pairs.values():
+    pairs: dict[int, tuple[Run, ...]] = {}
+    for seed in of_methods[0]:
+        if all(seed in of for of in of_methods):
+            of_seed = tuple(run for of in of_methods if (run := of[seed]) is not None)
+            pairs[seed] = of_seed if len(of_seed) == len(names) else ()
+    for of_seed in filter(None, pairs.values()):
         for a, b in ((0, 1), (2, 3))[: len(names) // 2]:
             if of_seed[a].folder == of_seed[b].folder:
                 raise UserError(
@@ -156,7 +140,6 @@ def _statement(
 ) -> Statement:
     own, general = comparison["metric"], study["metric"]
     effect = comparison["smallest_effect"] or study["smallest_effect"]
-    direction = comparison["higher_is_better"]
     metric = general if own is None else own
     if metric not in STRUCTURAL and effect is None:
         raise UserError(
@@ -168,11 +151,12 @@ def _statement(
         baseline=comparison["baseline"],
         beyond=tuple(comparison["beyond"]),
         expect=Expectation(comparison["expect"]),
+        role=Role(comparison["role"]),
         either=comparison["either"] or "",
         smallest=0.0 if metric in STRUCTURAL else effect["value"],
         reason="" if metric in STRUCTURAL else effect["reason"],
         metric=metric,
-        higher_is_better=study["higher_is_better"] if direction is None else direction,
+        higher_is_better=direction(metric, comparison["higher_is_better"], study["higher_is_better"]),
         where=where,
         cells=cells,
     )

@@ -1,7 +1,6 @@
 """The plots of a study: paired differences, accuracy over region scale and over parameters, and learning curves.
 
-A plot is made only where it has something to show. Each panel is a picture of its own, so that a page can put them
-below each other on a phone.
+Each is made where it has something to show; a panel is a picture of its own, which fits a phone.
 """
 
 import statistics
@@ -105,7 +104,7 @@ def _differences(measured: Measured) -> list[Difference]:
 
 def _difference(label: str, mean: Mean, bold: bool) -> Difference:
     seeds = [float(value) for cell in mean.cells for value in cell] if len(mean.cells) == 1 or not bold else []
-    return Difference(label, seeds, float(mean.value), mean.bounds, bold)
+    return Difference(label, seeds, float(mean.value), mean.bounds(), bold)
 
 
 def _plot(kind: Kind, title: str, caption: str, panels: Panels) -> Plot:
@@ -129,7 +128,7 @@ SCALES = ("srp", "srp.scale", "srp.scales", "srp.first", "srp.last")
 
 
 def over_scale(results: StudyResults) -> Panels:
-    """The metric over the mean region scale, a series for every choice of conf/srp; a panel has all else equal.
+    """The metric over the mean region scale: one series of fixed scales, and a method each; a panel has all else equal.
 
     A panel needs two scales; the baseline, if there is one, is the series GAP at scale 1.
     """
@@ -138,7 +137,8 @@ def over_scale(results: StudyResults) -> Panels:
         scale = mean_scale(run.config["srp"])
         others = {key: value for key, value in settings.items() if key not in SCALES and key.startswith("srp")}
         panel = {key: value for key, value in settings.items() if not key.startswith("srp")}
-        name = str(run.config["srp"]["name"])
+        name = str(run.config["srp"]["name"])  # one scale: a series goes through them; schedules are methods by name
+        name = name if name == GAP or "scale" in run.config["srp"] else entry.method or name
         series = GAP if name == GAP else ", ".join(filter(None, [name, _label(others)]))
         return None if scale is None else (_label(panel), series, _point(scale, entry))
 
@@ -235,7 +235,7 @@ def _point(x: float, entry: Entry, label: str = "") -> Point:
     values = summary(entry)
     assert values is not None
     mean = float(values.value)
-    return Point(x, mean, *(values.bounds or (mean, mean)), label)
+    return Point(x, mean, *(values.bounds() or (mean, mean)), label)
 
 
 def _with_two_places(panels: Panels, but_for: str | None = None) -> Panels:

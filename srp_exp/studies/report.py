@@ -1,63 +1,75 @@
-"""The report of a study, written in every format or printed on the terminal."""
+"""The report of a study, in every format."""
 
 import json
 import shlex
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.text import Text
-
-from srp_exp.config.identity import output_folder
 from srp_exp.config.visible import visible, visible_cell
 from srp_exp.files import write_together
-from srp_exp.runs.store import Run
-from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
-from srp_exp.studies.grid import Grid
+from srp_exp.runs.origins import counted, origins, training_time
+from srp_exp.runs.store import Run, State
+from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, spans
 from srp_exp.studies.measured import Measured, measure
 from srp_exp.studies.pairs import statements
 from srp_exp.studies.plots import Plot, plots
-from srp_exp.studies.results import StudyResults, collect, counted, origins
-from srp_exp.studies.tables import Table, cell_name, comparison_table, entries_table, results_table, shared_pairs
+from srp_exp.studies.results import StudyResults
+from srp_exp.studies.tables import Table, cell_name, comparison_table, results_table, shared_pairs
 from srp_exp.studies.values import comparison_values, csv, entry_values, run_values
-from srp_exp.studies.verdict import Outcome, Verdict, conclude, judge
-
-STYLES = {Outcome.supported: "green", Outcome.contradicted: "red"}
+from srp_exp.studies.verdict import Outcome, Verdict, conclude, judge, walk
 
 TEMPLATE = "page.html.jinja"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A study's results with its statements, their verdicts, and that on the claim."""
+    """A study's results with its statements, their verdicts, and that on the claim. look: "look 2 of 5", or empty."""
 
     results: StudyResults
     measured: list[Measured]
     verdicts: list[Verdict]
     verdict: Verdict
+    look: str = ""
 
     @property
     def tables(self) -> list[Table]:
         compared = comparison_table(self.measured, self.verdicts)
-        return [results_table(self.results), *([compared] if compared else []), entries_table(self.results)]
+        return [results_table(self.results), *([compared] if compared else [])]
+
+    @property
+    def failed(self) -> list[str]:
+        runs = [run for entry in self.results.entries for run in entry.runs.values()]
+        return sorted({run.folder.name for run in runs if run.state == State.failed})
+
+    @property
+    def marks(self) -> list[str]:
+        """What stands beside the verdict wherever it is said."""
+        results = self.results
+        marks = [name for name, on in (("quick form", results.study["quick"]), ("pilot", results.study["pilot"])) if on]
+        marks += [self.look] * bool(self.look)
+        marks += [f"changed: {' '.join(results.changed)}"] * bool(results.changed)
+        marks += [f"{results.left_out} finished runs of other seeds left out"] * bool(results.left_out)
+        marks += [f"{len(results.excluded)} excluded"] * bool(results.excluded)
+        return marks + ["preliminary"] * self.verdict.preliminary
 
     @property
     def outcome(self) -> str:
         """Such as "supported (quick form, preliminary)"."""
-        study = self.results.study
-        marks = [name for name, on in (("quick form", study["quick"]), ("pilot", study["pilot"])) if on]
-        marks += ["preliminary"] * self.verdict.preliminary
-        return self.verdict.outcome.label + (f" ({', '.join(marks)})" if marks else "")
+        return self.verdict.outcome.label + (f" ({', '.join(self.marks)})" if self.marks else "")
 
     @property
     def reason(self) -> str:
         """Why, in one line."""
         quick = self.results.study["quick"]
-        return f"{self.verdict.reason}{f' Quick form: {quick}.' if quick else ''}"
+        parts = [self.verdict.reason, *([f"Quick form: {quick}."] if quick else [])]
+        parts += [f"Excluded: {one}." for one in self.results.excluded]
+        if self.failed:
+            parts.append(
+                f"Failed: {', '.join(self.failed)}; the same command tries again, or study.exclude leaves it out."
+            )
+        return " ".join(parts)
 
     @property
     def runs(self) -> list[tuple[str, str, int, Run]]:
@@ -81,49 +93,52 @@ class Contents:
         return {name: counted(counts) for name, counts in origins(runs).items()} | training_time(runs)
 
 
-def training_time(runs: Iterable[Run]) -> dict[str, str]:
-    """What the finished runs took: GPU-hours, or hours of a processor's cores (processes times threads).
-
-    "at least" where one was interrupted: results.json has the seconds of its last start.
-    """
-    hours: dict[str, float] = defaultdict(float)
-    runs = list(runs)
-    for run in runs:
-        origin, on_gpu = run.provenance, run.provenance.get("cudnn") is not None
-        devices = origin["processes"] * (1 if on_gpu else origin["threads"])
-        hours["GPU-hours" if on_gpu else "core-hours"] += devices * run.results["training_seconds"] / 3600
-    took = ", ".join(f"{count:.2f} {unit}" for unit, count in hours.items())
-    interrupted = any(len(run.starts) > 1 for run in runs)
-    return {"training": f"at least {took}" if interrupted else took} if took else {}
-
-
 def contents(results: StudyResults) -> Contents:
-    measured = measure(statements(results.study, results.runs))
-    verdicts = [judge(statement) for statement in measured]
-    return Contents(results, measured, verdicts, conclude(measured, verdicts))
+    """Look after look, until the claim is decided; every statement as it was when it was decided, or as it is now."""
+    looks, lacking = results.study["looks"], ", ".join(results.lacking)
+    of_looks = measure(statements(results.study, results.runs), looks)
+    if not of_looks[0]:
+        return Contents(results, [], [], conclude([], []))
+    walked = walk(of_looks, max(1, len(looks)), bool(lacking))
+    measured = [of_looks[int(look)][place] for place, look in enumerate(walked.looks)]
+    verdicts = [
+        judge(of, Outcome(int(outcome)), f"look {int(look) + 1} of {len(looks)}" if looks else "")
+        for of, outcome, look in zip(measured, walked.outcomes, walked.looks, strict=True)
+    ]
+    verdict = conclude(measured, verdicts, Outcome(int(walked.claim)), lacking)
+    return Contents(
+        results, measured, verdicts, verdict, f"look {int(walked.look) + 1} of {len(looks)}" if looks else ""
+    )
 
 
-def show_report(grid: Grid, config: DictConfig, console: Console) -> None:
-    """Print the report of a study, and write it to <output_dir>/reports/<study and what the command line changed>."""
-    made = contents(collect(grid, config.study))
-    print_report(made, console)
-    reports = output_folder(config) / "reports"
-    for path in write_report(made, reports / f"{config.study.name}{grid.variant}"):
-        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+def due(results: StudyResults, look: int) -> set[str]:
+    """The methods whose runs up to this look (from 0) are needed: of statements that the looks before left open."""
+    found = statements(results.study, results.runs)
+    of_looks = measure(found, results.study["looks"])[:look]
+    if not of_looks or not found:
+        return {entry.method for entry in results.entries}
+    walked = walk(of_looks, len(results.study["looks"]), bool(results.lacking))
+    going = walked.claim == Outcome.undecided
+    is_open = [going and outcome == Outcome.undecided for outcome in walked.outcomes]
+    return {
+        name for s, wanted in zip(found, is_open, strict=True) if wanted for name in (s.method, s.baseline, *s.beyond)
+    }
 
 
-def write_report(made: Contents, folder: Path) -> list[Path]:
-    """Write the report to `folder`: a page, Markdown, LaTeX, CSV, JSON, and its figures; return the paths.
+def write_report(made: Contents, folder: Path, power: Table | None = None) -> list[Path]:
+    """Write the report to `folder`: a page (with its `power`), Markdown, LaTeX, CSV, JSON, figures; return the paths.
 
     The same runs give the same bytes. Everything is made before anything is written: a report that can't be made
     leaves the old one as it was, and where report.md exists the files are of one report.
     """
-    results, comparisons = made.results, comparison_values(made.measured, made.verdicts)
-    verdict = {"study": results.name, "claim": results.study["claim"], "verdict": made.outcome, "reason": made.reason}
-    decided = {**verdict, "seeds": made.verdict.seeds, "statements": comparisons}
+    results = made.results
+    comparisons = comparison_values(made.measured, made.verdicts, "; ".join(made.marks), "; ".join(results.warnings))
+    verdict = {"study": results.name, "claim": results.study["claim"], "verdict": made.verdict.outcome.label}
+    marks = {"marks": made.marks, "warnings": results.warnings, "excluded": results.excluded, "failed": made.failed}
+    decided = {**verdict, "reason": made.reason, **marks, "statements": comparisons}
     drawn = plots(results, made.measured)
     texts: Mapping[str, str | bytes] = {
-        "report.html": page(made, drawn),
+        "report.html": page(made, drawn, power),
         "report.md": report_markdown(made, drawn),
         "tables.tex": report_latex(made),
         "entries.csv": csv(entry_values(results)),
@@ -136,17 +151,6 @@ def write_report(made: Contents, folder: Path) -> list[Path]:
     files = {name: text.encode() if isinstance(text, str) else text for name, text in texts.items()}
     write_together(folder, dict(sorted(files.items(), key=lambda file: file[0] == "report.md")))  # which is the last
     return [folder / name for name in texts]
-
-
-def print_report(made: Contents, console: Console) -> None:
-    """Print question, warnings, results, comparisons and verdict."""
-    console.print(Text(str(made.results.study["question"]), "bold"))
-    for warning in made.results.warnings:
-        console.print(Text(f"warning: {warning}", "yellow"))
-    for table in made.tables[:-1]:
-        print_table(table, console)
-    console.print(Text(f"claim: {made.results.study['claim']}"))
-    console.print(Text(f"{made.outcome}: {made.reason}", STYLES.get(made.verdict.outcome, "yellow")))
 
 
 def report_markdown(made: Contents, drawn: list[Plot]) -> str:
@@ -184,7 +188,7 @@ def _shown(value: Any) -> Any:
     return visible(value) if type(value) is str else value
 
 
-def page(made: Contents, drawn: list[Plot]) -> str:
+def page(made: Contents, drawn: list[Plot], power: Table | None = None) -> str:
     """One HTML page: readable in light and dark, on a phone, without a network or a script."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -195,4 +199,4 @@ def page(made: Contents, drawn: list[Plot]) -> str:
     environment.filters["svg"] = Markup  # the pictures are our own and escape what they show
     environment.globals.update(spans=spans)
     values: dict[str, Any] = {"contents": made, "study": made.results.study}
-    return environment.get_template(TEMPLATE).render(**values, plots=drawn)
+    return environment.get_template(TEMPLATE).render(**values, plots=drawn, power=power)

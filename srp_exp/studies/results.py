@@ -1,37 +1,37 @@
 """What a study has measured so far: the entries of its table."""
 
-import hashlib
-import json
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from srp_exp.config.check_study import other_recipes
+from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.study import METHOD, StudyConfig
 from srp_exp.errors import UserError
 from srp_exp.runs.folder import differences
+from srp_exp.runs.origins import confounded, counted, origins, other_data, unmeasured
 from srp_exp.runs.store import Run, State
-from srp_exp.studies.grid import Cell, Grid
+from srp_exp.studies.grid import Cell, Grid, with_seed
 from srp_exp.studies.pairs import Runs, plain_study
-
-PACKAGES = ("torch", "timm", "torchvision")
-"""Packages whose versions a report names."""
-
-_SAME_DATA = frozenset({"root", "cache_dir", "download", "augmentation", "mean", "std"})
-"""Settings of a data set that don't say which data are meant."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A method in a cell, over its seeds. `values` has the study's metric of the finished runs, by seed."""
+    """A method in a cell, over its seeds. `values` has the study's metric of the finished runs, by seed.
+
+    seeds: all of them in order, with those whose run is excluded; () where none is.
+    """
 
     method: str
     cell: Cell
     runs: Mapping[int, Run]
     values: Mapping[int, float]
+    seeds: tuple[int, ...] = ()
 
     @property
     def place(self) -> dict[str, str]:
@@ -50,14 +50,18 @@ class Entry:
 class StudyResults:
     """A study and its entries, in the order of the grid.
 
-    `study` is the study's configuration (srp_exp.config.study) as plain values. `arguments` are those of the command
-    line. `warnings` say where entries may not be compared: other commits, packages, devices.
+    study: its configuration (srp_exp.config.study) as plain values. warnings: where entries may not be compared.
+    arguments, changed, lacking: as the grid has them. left_out: finished runs of other seeds. excluded: "run: reason".
     """
 
     study: Mapping[str, Any]
     entries: tuple[Entry, ...]
     arguments: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    changed: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
+    left_out: int = 0
+    excluded: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -65,7 +69,7 @@ class StudyResults:
 
     @property
     def runs(self) -> Runs:
-        return {(entry.method, entry.cell): entry.runs for entry in self.entries}
+        return {(e.method, e.cell): {seed: e.runs.get(seed) for seed in e.seeds or e.runs} for e in self.entries}
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -76,11 +80,6 @@ class StudyResults:
         """How many runs are in each state; a run that several entries share counts once."""
         runs = {run.folder: run.state for entry in self.entries for run in entry.runs.values()}
         return {state: list(runs.values()).count(state) for state in State if state in runs.values()}
-
-
-def counted(values: Counter[str]) -> str:
-    """The values with the number of their runs, the most frequent first: "2.15.0 (8 runs), 2.14.1 (1 run)"."""
-    return ", ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in values.most_common())
 
 
 @dataclass(frozen=True)
@@ -128,67 +127,49 @@ def value_of(run: Run, metric: str) -> Any:
 
 
 def collect(grid: Grid, study: StudyConfig) -> StudyResults:
-    """The entries of `grid` with the metric of `study` where a run is finished."""
+    """The entries of `grid` with the metric of `study` where a run is finished; of several looks those begun."""
     plain = plain_study(study)
+    excluded = {str(one["run"]): str(one["reason"]) for one in plain["exclude"]}
     entries = []
-    for (method, cell), runs in grid.entries.items():
+    for (method, cell), planned in grid.entries.items():
+        begun = sum(run.state != State.new for run in planned.values())
+        seeds = tuple(planned)[: next((look for look in plain["looks"] if look >= begun), None)]
+        runs = {seed: planned[seed] for seed in seeds if planned[seed].folder.name not in excluded}
         measured = {seed: value_of(run, study.metric) for seed, run in runs.items()}
         values = {seed: value for seed, value in measured.items() if value is not None}
-        entries.append(Entry(method, cell, runs, values))
-    finished = {run.folder: run for run in (p.run for p in grid.runs) if run.is_finished}
+        entries.append(Entry(method, cell, runs, values, seeds))
+    finished = {run.folder: run for entry in entries for run in entry.finished}
     same = {name: of for name, of in origins(finished.values()).items() if name != "data"}  # which a grid may vary
     warnings = [f"runs of different {name} in one table: {counted(of)}" for name, of in same.items() if len(of) > 1]
-    warnings += _other_data(list(finished.values()))
+    of = {name: [run for e in entries if e.method == name for run in e.finished] for name in plain["methods"]}
+    for one, other in ((c["method"], c["baseline"]) for c in plain["comparisons"]):
+        warnings += confounded(one, of[one], other, of[other])
+    warnings += other_data(list(finished.values()))
     for run in finished.values():
         warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
-    warnings += _unmeasured(finished.values(), metrics(plain))
-    return StudyResults(plain, tuple(entries), grid.arguments, tuple(warnings))
+    warnings += unmeasured(finished.values(), metrics(plain)) + other_recipes({p.method: p.config for p in grid.runs})
+    reasons = tuple(f"{run}: {reason}" for run, reason in excluded.items())
+    lines = tuple(dict.fromkeys(warnings))
+    return StudyResults(
+        plain, tuple(entries), grid.arguments, lines, grid.changed, grid.lacking, _left_out(grid), reasons
+    )
 
 
-def origins(runs: Iterable[Run]) -> dict[str, Counter[str]]:
-    """From what finished runs come: data, code, versions, device, each with the number of its runs."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for run in runs:
-        found["data"][str(run.config["dataset"]["name"])] += 1
-        found["commit"][run.commit.replace("+", " with uncommitted changes ")] += 1
-        for package in PACKAGES:
-            found[package][run.provenance["packages"].get(package, "unknown")] += 1
-        for name in ("python", "device", "driver", "processes", "threads"):
-            if run.provenance.get(name) is not None:  # a processor has no driver
-                found[name][str(run.provenance[name])] += 1
-    return dict(found)
-
-
-def _other_data(runs: Sequence[Run]) -> list[str]:
-    """Where runs of one data set, with one choice of its settings, have read other pictures or labels, or may have."""
-    unknown = [run.folder.name for run in runs if not run.data]
-    lines = []
-    if 0 < len(unknown) < len(runs):
-        lines = [f"{len(unknown)} of {len(runs)} finished runs don't say what data they read, as {min(unknown)}"]
-    digests: dict[str, Counter[str]] = {}
-    for run in runs:
-        if run.data:
-            dataset = {name: value for name, value in run.config["dataset"].items() if name not in _SAME_DATA}
-            found = hashlib.sha256(json.dumps(run.data, sort_keys=True).encode()).hexdigest()[:8]
-            digests.setdefault(json.dumps(dataset, sort_keys=True), Counter())[found] += 1
-    return lines + [
-        f"runs of different data in one table: {json.loads(dataset)['name']} with the digests {counted(counts)}"
-        for dataset, counts in digests.items()
-        if len(counts) > 1
-    ]
+def _left_out(grid: Grid) -> int:
+    """Finished runs of the same trainings with seeds that the grid leaves out."""
+    planned = {same_training(run.run.folder): run for run in grid.runs}
+    first = {(run.method, run.cell): run for run in grid.runs}.values()
+    seeds: dict[Path, int] = {}
+    for place in {run.run.folder.parent / f"{run.run.folder.name.partition('-')[0]}-*" for run in first}:
+        for folder in place.parent.glob(place.name):
+            told = folder / "config.yaml"
+            if same_training(folder) not in planned and (folder / "results.json").exists() and told.exists():
+                seed = re.search(r"^seed: (\d+)$", told.read_text(errors="replace"), re.MULTILINE)
+                seeds.update({folder: int(seed[1])} if seed else {})
+    wanted = {same_training(run_folder(with_seed(run.config, seed))) for run in first for seed in {*seeds.values()}}
+    return len({same_training(folder) for folder in seeds} & wanted)
 
 
 def metrics(study: Mapping[str, Any]) -> list[str]:
     """Those that a study asks for."""
     return list(dict.fromkeys([study["metric"], *(c["metric"] for c in study["comparisons"] if c["metric"])]))
-
-
-def _unmeasured(runs: Iterable[Run], wanted: list[str]) -> list[str]:
-    lines = []
-    for metric in wanted:
-        missing = sum(run.value(metric) is None for run in runs)
-        if missing:
-            evaluator, dot, _ = metric.rpartition(".")
-            remedy = f": evaluators=[{evaluator}] measures it" if dot else ""
-            lines.append(f"{missing} finished run{'s have' if missing > 1 else ' has'} no {metric}{remedy}")
-    return lines

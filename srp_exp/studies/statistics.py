@@ -1,4 +1,4 @@
-"""The statistics of a study: means and intervals, paired tests on seeds, and how many seeds they need.
+"""The statistics of a study: means, intervals, and paired tests on seeds.
 
 Everything here takes numbers and gives numbers; intervals and p-values are two-sided. The tests take differences
 (..., n) with any leading dimensions, so that a simulation goes through the same code as a study. docs/statistics.md
@@ -6,7 +6,6 @@ says why these tests.
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -16,16 +15,13 @@ import numpy.typing as npt
 from scipy import stats
 
 from srp_exp.errors import UserError
-from srp_exp.studies.pairs import ALPHA
+from srp_exp.studies.levels import ALPHA
 
 RESAMPLES = 99_999
-"""The sign-flip test enumerates all 2^n flips where they aren't more, else draws so many; a simulation a fiftieth."""
+"""The sign-flip test enumerates all 2^n flips where they aren't more, else draws so many."""
 
 TIE = 1e-9
 """Two sums of differences are equal if they differ by less than this part of the sum of the absolute differences."""
-
-MOST_SEEDS = 1_000_000
-"""More than these nobody trains."""
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -33,11 +29,10 @@ Array: TypeAlias = npt.NDArray[np.float64]
 class Mean:
     """The mean D over k cells of the means of their n_i values, each cell with the same weight, and its tests.
 
-    Error: sqrt(V), V = 1/k^2 * sum of s_i^2 / n_i, with the degrees of freedom of Welch and Satterthwaite,
-    V^2 / sum of V_i^2 / (n_i - 1), where V_i is the part of V that s_i^2 makes. A cell with one value has no s_i: it
-    takes the common variance of the other cells, sum of (n_j - 1) s_j^2 over sum of (n_j - 1). The values must be
-    independent, and spread like a normal distribution. With one cell all this is Student's.
-    Source: Student, Biometrika 1908; Welch, Biometrika 1947; Satterthwaite, Biometrics Bulletin 1946.
+    Error: sqrt(V), V = 1/k^2 * sum of s_i^2 / n_i, with V^2 / sum of V_i^2 / (n_i - 1) degrees of freedom, where V_i is
+    the part of V that s_i^2 makes (Welch, Biometrika 1947; Satterthwaite, Biometrics Bulletin 1946). A cell with one
+    value takes the common variance of the others, sum of (n_j - 1) s_j^2 over sum of (n_j - 1). The values must be
+    independent and spread like a normal distribution. With one cell all this is Student's (Biometrika 1908).
 
     Raises ValueError for no cell, a cell without a value, and a value that isn't finite.
     """
@@ -90,51 +85,36 @@ class Mean:
         half = stats.t.ppf(1 - alpha / 2, self.freedom) * self.error
         return self.value - half, self.value + half
 
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """The 95 % interval of one mean as numbers; None without a standard error."""
-        low, high = self.interval()
+    def bounds(self, alpha: float = ALPHA) -> tuple[float, float] | None:
+        """The interval of one mean as numbers; None without a standard error."""
+        low, high = self.interval(alpha)
         return None if self.error is None else (float(low), float(high))
 
     def p(self, about: float = 0.0) -> Array:
-        """The larger p-value of two tests that the mean is `about`: Student's t-test and the sign-flip test.
-
-        Each has a weakness with few values: t supposes a normal distribution, and is certain where two seeds agree by
-        chance; the sign flips suppose symmetry only, but can't go below 2 / 2^n. 1 without a standard error.
-        """
+        """Of Student's t-test that the mean is `about`; 1 without a standard error."""
         if self.error is None:
             return np.ones_like(self.value)
         away = np.abs(self.value - about)
         away = np.where(away <= TIE * max(abs(about), np.finfo(np.float64).tiny), 0, away)
         spread = self.error > 0
         t = away / np.where(spread, self.error, 1)
-        student = np.where(spread, 2 * stats.t.sf(t, self.freedom), np.where(away > 0, 0, 1))
-        return np.maximum(student, self._sign_flips(about))
+        return np.where(spread, 2 * stats.t.sf(t, self.freedom), np.where(away > 0, 0, 1))
 
-    def _sign_flips(self, about: float) -> Array:
-        """That they lie evenly `about` this value, a value of cell i weighing 1 / (k n_i).
+    def p_flips(self, about: float = 0.0) -> Array:
+        """Of the sign flips that they lie evenly `about` this value, a value of cell i weighing 1 / (k n_i).
 
-        A difference that is `about` but for rounding must not count as lying on one side of it. Where cells differ the
-        test is conservative.
+        It supposes symmetry only, and can't go below 2 / 2^n. A difference that is `about` but for rounding must not
+        count as lying on one side of it. Where cells differ the test is conservative.
         """
         moved = [np.where(np.isclose(cell, about, rtol=TIE, atol=0), 0, cell - about) for cell in self.cells]
         return sign_flip_p(np.concatenate([cell / cell.shape[-1] for cell in moved], axis=-1))
-
-    @property
-    def p_alike(self) -> float | None:
-        """p-value that all cells have the same mean (one-way analysis of variance); None where that can't be tested."""
-        if len(self._repeated) < 2 or not (self.sd is not None and self.sd > 0):
-            return None
-        return float(stats.f_oneway(*self._repeated).pvalue)
 
 
 def sign_flip_p(differences: npt.ArrayLike) -> Array:
     """Part of the 2^n sign flips of differences (..., n) whose sum is at least as far from 0: (...), in [2 / 2^n, 1].
 
-    The paired permutation test: were method and baseline the same, each difference could as well have had the other
-    sign. Exact where 2^n <= RESAMPLES; else (hits + 1) / (RESAMPLES + 1) of seeded draws, of each tail.
-    Source: Fisher, "The Design of Experiments", 1935, section 21; Pitman, JRSS Supplement 1937; for drawn flips
-    Phipson and Smyth, SAGMB 2010.
+    The paired permutation test (Fisher, "The Design of Experiments", 1935, section 21; Pitman, JRSS Supplement 1937).
+    Exact where 2^n <= RESAMPLES; else (hits + 1) / (RESAMPLES + 1) of seeded draws (Phipson and Smyth, SAGMB 2010).
     """
     x = _finite(differences)
     if x.shape[-1] == 1:  # which scipy refuses
@@ -146,35 +126,8 @@ def sign_flip_p(differences: npt.ArrayLike) -> Array:
     def statistic(flipped: Array, axis: int) -> Array:  # sums that tie but for rounding tie
         return np.asarray(np.round(flipped.sum(axis), digits))
 
-    resamples = RESAMPLES if x.ndim == 1 else RESAMPLES // 50
-    options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": resamples, "rng": 0}
-    batch = max(1, 20_000_000 // x.size)
-    return np.asarray(stats.permutation_test((shares,), statistic, **options, axis=-1, batch=batch).pvalue)
-
-
-def seeds_needed(difference: float, sd: float, cells: int, alpha: float, power: float) -> int | None:
-    """Seeds in each of k cells with which both tests find a true difference of this size, in [2, MOST_SEEDS].
-
-    The fewest n for which the two-sided t-test at the level alpha finds the sign with this power: P(T > t), T of the
-    noncentral t distribution with k (n - 1) degrees of freedom and the noncentrality difference / sd * sqrt(k n); and
-    not fewer than the sign flips need, 2 / 2^(k n) <= alpha. None where n would be beyond MOST_SEEDS.
-    Source: Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988, chapter 2.
-    """
-    if not (math.isfinite(difference) and difference > 0 and math.isfinite(sd) and sd >= 0):
-        raise UserError(f"difference={difference} must be above 0, sd={sd} not below 0, and both finite")
-    fewest = max(2, math.ceil(math.log2(2 / alpha) / cells))
-
-    def decides(n: int) -> bool:
-        if sd == 0:
-            return True
-        freedom = cells * (n - 1)
-        # At a noncentrality of 100 the power is near 1; beyond, scipy's nct loses its digits.
-        noncentrality = min(difference / sd * math.sqrt(cells * n), 100.0)
-        return float(stats.nct.sf(stats.t.ppf(1 - alpha / 2, freedom), freedom, noncentrality)) >= power
-
-    if not decides(MOST_SEEDS):
-        return None
-    return fewest + bisect_left(range(fewest, MOST_SEEDS), True, key=decides)
+    options: dict[str, Any] = {"permutation_type": "samples", "n_resamples": RESAMPLES, "rng": 0}
+    return np.asarray(stats.permutation_test((shares,), statistic, **options, axis=-1).pvalue)
 
 
 def _finite(values: npt.ArrayLike) -> Array:

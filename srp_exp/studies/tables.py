@@ -1,4 +1,4 @@
-"""The tables of a study, in one form that every format renders: its results and all its entries."""
+"""The tables of a study, in one form that every format renders: its results and comparisons."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import Any
 from srp_exp.config.study import METHOD
 from srp_exp.runs.store import State
 from srp_exp.studies.grid import Cell
-from srp_exp.studies.measured import Measured, describe
-from srp_exp.studies.pairs import ALPHA, Levels
+from srp_exp.studies.levels import ALPHA, Levels
+from srp_exp.studies.measured import Measured, describe, percent
 from srp_exp.studies.results import Entry, StudyResults, Unit, unit_of_study
 from srp_exp.studies.statistics import Mean
 from srp_exp.studies.verdict import Verdict
@@ -29,10 +29,9 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first `labels` columns name the row.
+    """A table whose first `labels` columns name the row, with footnotes.
 
     header: one row or more, each as wide as the table; in all but the last, equal neighbours are one heading.
-    notes: footnotes.
     """
 
     title: str
@@ -109,30 +108,6 @@ def results_table(results: StudyResults) -> Table:
     return Table("Results", _caption(results, unit, constant), tuple(header), len(rows), tuple(body), tuple(notes))
 
 
-def entries_table(results: StudyResults) -> Table:
-    """Every entry with its statistics, one a row; published numbers in a column of their own."""
-    unit, bests = unit_of_study(results), best(results)
-    varied = [axis for axis in axes(results) if len({dict(entry.cell)[axis] for entry in results.entries}) > 1]
-    names = (METHOD, *varied)  # the caption of the results says the others
-    any_published = any(published(results, entry) for entry in results.entries)
-    header = (*names, unit.name, "sd", "n", "95 % interval", "parameters", *(["published"] if any_published else []))
-    rows, notes = [], list[str]()
-    for entry in results.entries:
-        values = summary(entry)
-        mean = NOTHING if values is None else unit.show(float(values.value))
-        sd = "" if values is None or values.sd is None else unit.show(float(values.sd))
-        cells = [TableCell(label) for label in _key(entry, names)]
-        cells += [TableCell(mean, bold=(entry.method, entry.cell) in bests), TableCell(sd), TableCell(_count(entry))]
-        cells += [TableCell(unit.interval(values.bounds) if values else ""), TableCell(parameters(entry))]
-        if any_published:
-            numbers = published(results, entry)
-            shown = ", ".join(unit.show(number["value"]) for number in numbers)
-            cells.append(TableCell(shown, " ".join(_footnote(notes, unit, number) for number in numbers)))
-        rows.append(tuple(cells))
-    caption = f"Every entry: mean {unit.name}, standard deviation over n runs, 95 % t-interval of the mean."
-    return Table("Entries", caption, (header,), len(names), tuple(rows), tuple(notes))
-
-
 def parameters(entry: Entry) -> str:
     """Number of parameters of an entry's networks; empty where no run has finished."""
     counts = {run.results.get("parameters") for run in entry.finished}
@@ -188,9 +163,9 @@ def _caption(results: StudyResults, unit: Unit, constant: Mapping[str, str]) -> 
 
 
 CAPTION = (
-    "Method - baseline over pairs of runs with the same seed: mean difference (accuracies: in percentage points) with "
-    "its 95 % t-interval; p, the larger of the t-test and the sign-flip test, that the statement is only just false. "
-    "Effect: the smallest that matters. Shown at p <= {support}, refuted at p <= {refute}."
+    "Method - baseline over pairs of runs with the same seed: mean difference (accuracies: in points) with its "
+    "t-interval, of 95 % or at the level that decides; p of the t-test that the statement is only just false, the sign "
+    "flips beside it. Effect: the smallest that matters. Shown at p <= {support}, refuted at p <= {refute}."
 )
 
 
@@ -206,27 +181,35 @@ def comparison_table(measured: Sequence[Measured], verdicts: Sequence[Verdict]) 
     rows = []
     for of_statement, verdict in zip(measured, verdicts, strict=True):
         smallest = of_statement.unit.show(of_statement.statement.smallest) if of_statement.statement.smallest else ""
-        note = "(preliminary)" if verdict.preliminary else ""
+        notes = [*(["preliminary"] if verdict.preliminary else []), *filter(None, [verdict.why])]
+        note = f"({'; '.join(notes)})" if notes else ""
         reason = of_statement.statement.reason
         mark = f"[{reasons.index(reason) + 1}]" if reason else ""
-        outcome = [TableCell(smallest, mark), TableCell(verdict.outcome.label, note, bold=True)]
+        outcome = [TableCell(smallest, mark), TableCell(verdict.outcome.of_statement, note, bold=True)]
         known = (*shared, *of_statement.statement.where)
         places = {cell: cell_name(cell, without=known) for cell in of_statement.cells}
         together = TableCell("all" if of_statement.parts else next(iter(places.values())))
         numbers = _numbers(of_statement.mean, of_statement.unit, of_statement.unfinished)
-        p = TableCell(shown_p(of_statement.p))
+        if verdict.level != ALPHA and of_statement.mean:
+            bounds = of_statement.mean.bounds(verdict.level)
+            numbers[-1] = TableCell(of_statement.unit.interval(bounds, signed=True), f"({percent(verdict.level)})")
+        flips = f"(flips {shown_p(of_statement.p_flips)})" if of_statement.p_flips is not None else ""
+        p = TableCell(shown_p(of_statement.p, (of_statement.levels.support, of_statement.levels.refute)), flips)
         rows.append((TableCell(describe(of_statement)), together, *numbers, p, *outcome))
         for cell, alone in of_statement.parts.items():
             numbers = _numbers(alone, of_statement.unit)
             rows.append((TableCell(""), TableCell(places[cell]), *numbers, *[TableCell("")] * 3))
     chance = [m.levels for m in measured if not m.statement.structural] or [Levels(ALPHA, ALPHA)]
-    support = " or ".join(f"{level:.2g}" for level in sorted({of.support for of in chance}))
-    caption = CAPTION.format(support=support, refute=f"{chance[0].refute:.2g}")
+    support, refute = (
+        " or ".join(f"{level:.3g}" for level in sorted({getattr(of, name) for of in chance}))
+        for name in ("support", "refute")
+    )
+    caption = CAPTION.format(support=support, refute=refute)
     header = ("statement", "cell", "pairs", "difference", "95 % interval", "p", "effect", "verdict")
     first = 1 if any(row[1].text for row in rows) else 2
     body = tuple((row[0], *row[first:]) for row in rows)
-    notes = tuple(f"Smallest effect: {reason}" for reason in reasons)
-    return Table("Comparisons", caption, ((header[0], *header[first:]),), 3 - first, body, notes)
+    footnotes = tuple(f"Smallest effect: {reason}" for reason in reasons)
+    return Table("Comparisons", caption, ((header[0], *header[first:]),), 3 - first, body, footnotes)
 
 
 def shared_pairs(cells: Sequence[Cell]) -> Cell:
@@ -239,10 +222,15 @@ def cell_name(cell: Cell, without: Cell = ()) -> str:
     return ", ".join(f"{axis}={value}" for axis, value in cell if (axis, value) not in without)
 
 
-def shown_p(value: float | None) -> str:
+def shown_p(value: float | None, levels: Sequence[float] = ()) -> str:
+    """Three digits, and as many more as it takes not to lie on the other side of one of `levels`."""
     if value is None:
         return ""
-    return "<0.001" if value < 0.0005 else f"{value:.3f}"
+    if value < 0.0005:
+        return "<0.001"
+    shown = (f"{value:.{digits}f}" for digits in range(3, 16))
+    alike = (text for text in shown if all((float(text) <= level) == (value <= level) for level in levels))
+    return next(alike, repr(value))
 
 
 def _numbers(mean: Mean | None, unit: Unit, unfinished: int = 0) -> list[TableCell]:
@@ -250,5 +238,5 @@ def _numbers(mean: Mean | None, unit: Unit, unfinished: int = 0) -> list[TableCe
     pairs = TableCell(str(mean.n if mean else 0), missing)
     if mean is None:
         return [pairs, TableCell(NOTHING), TableCell("")]
-    shown = unit.show(float(mean.value), signed=True), unit.interval(mean.bounds, signed=True)
+    shown = unit.show(float(mean.value), signed=True), unit.interval(mean.bounds(), signed=True)
     return [pairs, *map(TableCell, shown)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from srp_exp.config.visible import visible_cell
 from srp_exp.runs.store import Run
+from srp_exp.studies.levels import ALPHA
 from srp_exp.studies.measured import Measured, describe
 from srp_exp.studies.results import StudyResults, metrics
 from srp_exp.studies.statistics import Mean
@@ -31,7 +32,7 @@ def entry_values(results: StudyResults) -> Values:
                 "sd": None if values is None or values.sd is None else float(values.sd),
                 "n": len(entry.values),
                 "planned": len(entry.runs),
-                **_interval(values),
+                **{name: value for name, value in _mean(values).items() if name in ("low", "high")},
                 "best": int((entry.method, entry.cell) in bests),
                 "parameters": parameters(entry).replace(",", ""),
                 "published": "; ".join(str(number["value"]) for number in numbers),
@@ -42,8 +43,13 @@ def entry_values(results: StudyResults) -> Values:
     return lines
 
 
-def comparison_values(measured: Sequence[Measured], verdicts: Sequence[Verdict]) -> Values:
-    """Every statement with its verdict, and every cell of it; "all" is the mean of the cells."""
+def comparison_values(
+    measured: Sequence[Measured], verdicts: Sequence[Verdict], marks: str = "", warnings: str = ""
+) -> Values:
+    """Every statement with its verdict, and every cell of it; "all" is the mean of the cells.
+
+    low, high: at `level`; of a cell alone 95 %.
+    """
     lines = []
     for of_statement, verdict in zip(measured, verdicts, strict=True):
         statement = of_statement.statement
@@ -54,11 +60,15 @@ def comparison_values(measured: Sequence[Measured], verdicts: Sequence[Verdict])
             "beyond": " - ".join(statement.beyond),
             "metric": statement.metric,
             "expect": statement.expect.value,
+            "role": statement.role.value,
             "smallest_effect": statement.smallest,
         }
-        decided = {"p": of_statement.p, "verdict": verdict.outcome.label, "seeds": verdict.seeds}
+        levels = {"shown_at": of_statement.levels.support, "refuted_at": of_statement.levels.refute}
+        tests = {"p": of_statement.p, "p_sign_flips": of_statement.p_flips, "level": verdict.level, **levels}
+        outcome = {"verdict": verdict.outcome.of_statement, "preliminary": verdict.preliminary, "why": verdict.why}
+        decided = {**tests, **outcome, "marks": marks, "warnings": warnings}
         together = "all" if of_statement.parts else cell_name(*of_statement.cells)
-        lines.append({**fixed, "cell": together, **_mean(of_statement.mean), **decided})
+        lines.append({**fixed, "cell": together, **_mean(of_statement.mean, verdict.level), **decided})
         for cell, alone in of_statement.parts.items():
             lines.append({**fixed, "cell": cell_name(cell), **_mean(alone), **dict.fromkeys(decided)})
     return lines
@@ -89,20 +99,16 @@ def csv(values: Values) -> str:
     import pandas as pd
 
     frame = pd.DataFrame([{visible_cell(name): _cell(value) for name, value in line.items()} for line in values])
-    return str(frame.astype({name: "Int64" for name in ("pairs", "seeds") if name in frame}).to_csv(index=False))
+    return str(frame.astype({name: "Int64" for name in ("pairs",) if name in frame}).to_csv(index=False))
 
 
 def _cell(value: Any) -> Any:
     return visible_cell(value) if isinstance(value, str) else value
 
 
-def _mean(mean: Mean | None) -> dict[str, Any]:
-    return {"pairs": mean.n if mean else 0, "difference": mean and float(mean.value), **_interval(mean)}
-
-
-def _interval(mean: Mean | None) -> dict[str, float | None]:
-    low, high = (mean and mean.bounds) or (None, None)
-    return {"low": low, "high": high}
+def _mean(mean: Mean | None, level: float = ALPHA) -> dict[str, Any]:
+    low, high = (mean and mean.bounds(level)) or (None, None)
+    return {"pairs": mean.n if mean else 0, "difference": mean and float(mean.value), "low": low, "high": high}
 
 
 def _origin(run: Run) -> dict[str, Any]:

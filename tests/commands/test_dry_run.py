@@ -51,3 +51,18 @@ def test_a_dry_grid_checks_the_data(command_line, monkeypatch, tmp_path) -> None
     assert outcome.code == 1
     assert len(re.findall("^would fail: .*nowhere", outcome.out, re.MULTILINE)) == 1  # seeds differ in nothing else
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_study_tells_the_chance_of_each_verdict_and_the_hours(command_line, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for planned in plan("seed=range(6)", output_dir=tmp_path / "outputs").runs:
+        if planned.seed < 5:
+            finish(planned, 0.5 + planned.seed**2 % 7 / (1000 if planned.method == "gap" else 2000))
+    arguments = (*THREE, *TINY, "seed=range(6)", "dry=true", "output_dir=outputs")
+    outcome = command_line(*arguments)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"0\.\d\d e of top1 \(measured\)", " ".join(outcome.out.split()))
+    rows = re.findall(r"^│ ([012]) e +│.*\b(\d+)%, 0\.\d h +│$", outcome.out, re.MULTILINE)
+    assert rows == [("0", "100"), ("1", "100"), ("2", "100")]
+    fresh = command_line(*THREE, *TINY, "seed=range(6)", "dry=true", "output_dir=elsewhere")
+    assert "1.25 e of top1 (assumed)" in " ".join(fresh.out.split())

@@ -9,7 +9,7 @@ from srp_exp.commands.report import plan_study
 from srp_exp.config import CONF_DIR
 from srp_exp.config.study import METHOD
 from srp_exp.runs.store import State
-from srp_exp.studies.pairs import check_decidable, levels, plain_study, statements
+from srp_exp.studies.pairs import FEWEST_PAIRS, check_decidable, plain_study, statements
 
 STUDIES = sorted(path.stem for path in (CONF_DIR / "study").glob("*.yaml"))
 
@@ -51,23 +51,16 @@ def test_a_study_is_planned_and_refers_to_what_it_has(name, plan_of) -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_can_decide_and_says_what_matters_and_why(name, plan_of) -> None:
+def test_a_study_can_decide_with_two_to_spare_and_says_what_matters_and_why(name, plan_of) -> None:
     config, grid = plan_of(name)
     study = plain_study(config.study)
     assert not study["pilot"]
     check_decidable(study, grid.entries)
-    found = statements(study, grid.entries)
-    for statement, level in zip(found, levels(found), strict=True):
+    for statement in statements(study, grid.entries):
         assert statement.structural or (statement.smallest > 0 and statement.reason.endswith("our choice"))
-        pairs = sum(min(len(statement.cells[cell]) for cell in group) for group in statement.groups)
-        assert statement.structural or 2 / 2**pairs <= min(level.support, level.refute)
-
-
-@pytest.mark.parametrize("name", sorted({"demo", *(n for n in STUDIES if n.endswith("_quick"))}))
-def test_a_quick_form_is_named_so(name, plan_of) -> None:
-    config, _ = plan_of(name)
-    assert config.study.quick
-    assert plan_of(name.removesuffix("_quick"))[0].study.quick is None or name == "demo"
+        seeds = [min(len(statement.cells[cell]) for cell in group) for group in statement.groups]
+        first = sum(min(of, study["looks"][0]) if study["looks"] else of for of in seeds)
+        assert statement.structural or first >= FEWEST_PAIRS + 2, "two runs may fail"
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -95,10 +88,8 @@ def test_the_documents_have_every_study(name, plan_of) -> None:
     docs = CONF_DIR.parent / "docs"
     _, grid = plan_of(name)
     row, cost = re.findall(rf"^\|.*`{name}` \|.*$", (docs / "studies.md").read_text(), re.MULTILINE)
-    assert re.search(rf"`{name}` \|[^`]*\b{len(grid.distinct())} \|", row)
+    assert row.endswith(f" {len(grid.distinct())} |")
     assert cost.startswith(f"| `{name}` | {len(grid.distinct())} |")
-    rows = re.findall(rf"^\| `{name}` \| (\w+) \|(.*)\|$", (docs / "statistics.md").read_text(), re.MULTILINE)
-    assert [truth for truth, _ in rows] == ["null", "effect"]
-    null, effect = ([float(part.strip(" %")) for part in shown.split("|")] for _, shown in rows)
-    assert null[0] + null[3] <= 5  # supported and contradicted, in percent
-    assert effect[2] + effect[3] <= 5
+    (shown,) = re.findall(rf"^\| `{name}` \|(.*)\|$", (docs / "statistics.md").read_text(), re.MULTILINE)
+    wrong, *_ = (float(part.strip(" %")) for part in shown.split("|"))
+    assert wrong <= 5

@@ -1,42 +1,60 @@
-"""Publishing a report: from the runs that were kept comes what is committed, and nothing published is lost."""
+"""Publishing a report: what is kept of its runs gives it again, and nothing published is lost."""
 
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-STUDY = ["study=mixup_quick", "dataset=parquet", "dataset.root=../shared/data/cifar10_jpeg", "speed=fast"]
+import pytest
+from planned_grids import THREE, fail, finish
+
+from scripts import publish_report
+from srp_exp.commands.report import main as report_command
+from srp_exp.commands.report import plan_study
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_what_is_committed_comes_out_again_and_no_run_is_dropped(tmp_path) -> None:
-    script = tmp_path / "scripts" / "publish_report.py"  # which publishes beside the folder that it lies in
-    script.parent.mkdir()
-    shutil.copyfile(ROOT / "scripts" / script.name, script)
-    committed, published = (root / "docs" / "results" / "mixup_quick" for root in (ROOT, tmp_path))
-    shutil.copytree(committed / "runs", tmp_path / "outputs" / "runs")
+def test_what_is_kept_gives_the_report_again_and_no_run_is_dropped(tmp_path, monkeypatch) -> None:
+    lines = [*THREE, "seed=range(4)", "study.looks=[2,4]", "output_dir=outputs"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(publish_report, "PUBLISHED", tmp_path / "results")
+    published = tmp_path / "results" / "three"
 
-    def publish(*overrides: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(script), *STUDY, *overrides]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    def publish(*overrides: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["publish_report", *lines, *overrides])
+        publish_report.main()
 
-    assert publish().returncode == 0
-    first, expected = contents(published), contents(committed)
-    assert first.keys() == expected.keys()
-    assert all(first[name] == expected[name] for name in expected if not name.endswith(".png"))
+    with pytest.raises(ValueError, match="none of its runs is finished"):
+        publish()
+    _, grid = plan_study(lines)
+    for number, planned in enumerate(grid.runs[:-1]):
+        finish(planned, 0.5 + (number * 7 % 11) / 97)
+    fail(grid.runs[-1], "no space left")
+    publish()
+    first = contents(published)
+    assert first.keys() == {"report.md", "differences-0.png", "runs.parquet"}
 
-    assert "is of another command" in publish("seed=range(3)").stderr
-    lost = max((tmp_path / "outputs" / "runs").iterdir())
-    shutil.rmtree(lost)
-    refused = publish()
-    assert refused.returncode == 1
-    assert f"1 of its runs aren't among the finished, such as {lost.name}" in refused.stderr
+    monkeypatch.setattr(sys, "argv", ["srp-report", str(published)])
+    report_command()
+    written = tmp_path / "outputs" / "reports" / "three"
+    assert all((written / name).read_bytes() == first[name] for name in ("report.md", "differences-0.png"))
+    assert grid.runs[-1].run.folder.name in (written / "verdict.json").read_text()  # it failed
+
+    with pytest.raises(ValueError, match="is of another command"):
+        publish("study.metric=top5")
+    lost = grid.runs[0].run.folder
+    lost.rename(tmp_path / "lost")
+    with pytest.raises(ValueError, match=f"1 of its runs aren't among the finished, such as {lost.name}"):
+        publish()
     assert contents(published) == first
-    shutil.rmtree(published / "runs")  # as reports that were published before runs were kept
-    runs = len(list((committed / "runs").iterdir()))
-    assert f"was made from {runs} runs, and {runs - 1} are finished" in publish().stderr
-    assert "none of its runs is finished" in publish("recipe.epochs=3").stderr
+    (published / "runs.parquet").unlink()
+    with pytest.raises(ValueError, match="was made from 11 runs, and 10 are finished"):
+        publish()
+
+
+def test_a_folder_that_holds_no_report_is_named(tmp_path, monkeypatch) -> None:
+    (tmp_path / "runs.parquet").write_bytes(b"PAR1")
+    monkeypatch.setattr(sys, "argv", ["srp-report", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"runs\.parquet: holds no runs of a study"):
+        report_command()

@@ -15,11 +15,11 @@ def test_operations_are_those_of_the_network_its_epochs_and_images() -> None:
     multiply_adds = 9 * 32**2 * (3 * 16 + 6 * 16 * 16) + 640
     for side, channels in ((16, 32), (8, 64)):
         multiply_adds += 9 * side**2 * channels * (channels // 2 + 5 * channels)
-    runs, operations = cost_of("main_cifar_quick")
-    assert runs == 21
-    assert operations == pytest.approx(21 * 6 * multiply_adds * 50_000 * 15, rel=0.01)
+    runs, operations = cost_of("low_data")
+    assert runs == 84
+    assert operations == pytest.approx(84 * 6 * multiply_adds * 5_000 * 60, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["demo", "main_cifar_quick", "small_vs_large_quick", "diversity"])
+@pytest.mark.parametrize("name", ["demo", "low_data_small_vs_large", "diversity"])
 def test_the_document_names_what_the_script_prints(name: str) -> None:
     assert line(name, 10.0) in DOCUMENT.read_text().splitlines()

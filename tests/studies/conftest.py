@@ -77,7 +77,8 @@ def make_results(tmp_path: Path) -> MakeResults:
             "name": "demo_study", "question": "Does SRP beat GAP?", "claim": "SRP improves accuracy",
             "methods": {name: [f"srp={name}"] for name in names}, "comparisons": [], "metric": "top1",
             "higher_is_better": True, "rows": ["method"], "columns": [], "published": [], "each": [], "quick": None,
-            "pilot": False, "smallest_effect": {"value": 0.005, "reason": "five of 1,000 images"},
+            "pilot": False, "looks": [], "exclude": [], "spread": 1.25,
+            "smallest_effect": {"value": 0.005, "reason": "five of 1,000 images"},
         }  # fmt: skip
         return StudyResults({**plain, **study}, tuple(entries), arguments, warnings)
 
@@ -96,7 +97,7 @@ def compared(
     names = {"method": method, "baseline": baseline, "beyond": [], "either": None}
     effect = {"value": smallest, "reason": "five of 1,000 images"}
     of_metric = {"metric": metric, "higher_is_better": None, "smallest_effect": effect}
-    return {**names, "expect": expect, **of_metric, **more}
+    return {**names, "expect": expect, "role": "claim", **of_metric, **more}
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from planned_grids import THREE, begin, fail, finish
 
 from srp_exp.commands.report import plan_study
 from srp_exp.runs.store import State
+from srp_exp.studies.report import contents
 from srp_exp.studies.results import StudyResults, collect
 
 TOP1 = {"gap": 0.5, "fixed": 0.625, "scheduled": 0.75}
@@ -78,7 +79,8 @@ def test_runs_of_one_commit_with_different_changes_or_drivers_are_told(tmp_path)
     for planned in grid.runs:
         finish(planned, 0.5, diff=f"+x = {planned.method}", driver="550" if planned.seed else "545")
     config, grid = plan_study(lines)
-    commits, drivers = collect(grid, config.study).warnings
+    commits, drivers, *confounded = collect(grid, config.study).warnings
+    assert [line.partition(":")[0] for line in confounded] == ["commit is confounded with the method in every pair"] * 3
     assert re.fullmatch(
         "runs of different commit in one table: "
         + ", ".join(["0123456789 with uncommitted changes [0-9a-f]{6} \\(2 runs\\)"] * 3),
@@ -147,14 +149,21 @@ def test_runs_over_other_data_are_told(tmp_path) -> None:
 
 
 def test_a_metric_that_was_not_measured_is_told_with_the_remedy(tmp_path) -> None:
-    results = collected(tmp_path, "study.metric=gates.region_gap")
+    results = collected(tmp_path, "study.metric=gates.region_gap", "study.higher_is_better=true")
     assert results.warnings == ("6 finished runs have no gates.region_gap: evaluators=[gates] measures it",)
     assert all(entry.values == {} for entry in results.entries)
     for path in tmp_path.glob("runs/*/results.json"):
         (path.parent / "evaluation" / "test").mkdir(parents=True)
         (path.parent / "evaluation" / "test" / "gates.json").write_text(json.dumps({"summary": {"region_gap": 2.0}}))
     config, grid = plan_study(
-        [*THREE, "dataset=synthetic", "seed=0,1", "study.metric=gates.region_gap", f"output_dir={tmp_path}"]
+        [
+            *THREE,
+            "dataset=synthetic",
+            "seed=0,1",
+            "study.metric=gates.region_gap",
+            "study.higher_is_better=true",
+            f"output_dir={tmp_path}",
+        ]
     )
     measured = collect(grid, config.study)
     assert measured.warnings == ()
@@ -175,3 +184,59 @@ def test_a_run_that_went_on_under_another_commit_is_a_warning(tmp_path) -> None:
         f"{resumed.name} went on with another origin: commit {'a' * 12} -> {commit}",
         f"{resumed.name} went on with another origin: torch {torch} -> 1",
     )
+
+
+def test_a_device_that_goes_with_the_method_is_named_in_every_pair(tmp_path) -> None:
+    """gap on one machine type and SRP on another; 6 runs and 6 runs could as well be half of each."""
+    lines = [*THREE, "dataset=synthetic", "seed=0,1", f"output_dir={tmp_path}"]
+    _, grid = plan_study(lines)
+    for planned in grid.runs:
+        crossed = "Xeon" if planned.seed else "EPYC"
+        finish(planned, 0.5, device="H200" if planned.method == "gap" else crossed)
+    config, grid = plan_study(lines)
+    confounded = [line for line in collect(grid, config.study).warnings if "confounded" in line]
+    assert confounded == [
+        f"device is confounded with the method in every pair: {name} EPYC (1 run), Xeon (1 run), gap H200 (2 runs)"
+        for name in ("fixed", "scheduled")
+    ]
+
+
+def test_finished_seeds_that_are_left_out_and_excluded_runs_are_told(tmp_path) -> None:
+    _, grid = plan_study([*THREE, "seed=range(4)", f"output_dir={tmp_path}"])
+    for planned in grid.runs:
+        finish(planned, 0.5)
+    broken = grid.runs[1].run.folder.name
+    lines = [*THREE, "seed=0,2", "recipe.lr=0.1", f"output_dir={tmp_path}"]
+    config, chosen = plan_study(lines)
+    assert collect(chosen, config.study).left_out == 6  # seeds 1 and 3 of three methods
+    config, chosen = plan_study([*THREE, "recipe.lr=0.05", f"output_dir={tmp_path}"])
+    assert collect(chosen, config.study).left_out == 0  # which are other trainings
+    without = f"study.exclude=[{{run: {broken}, reason: the disk broke}}]"
+    config, chosen = plan_study([*THREE, "seed=range(4)", without, f"output_dir={tmp_path}"])
+    results = collect(chosen, config.study)
+    assert results.excluded == (f"{broken}: the disk broke",)
+    assert sum(len(entry.runs) for entry in results.entries) == len(grid.runs) - 1
+    made = contents(results)
+    assert "1 excluded" in made.outcome and "preliminary" not in made.outcome
+    assert f"Excluded: {broken}: the disk broke." in made.reason
+    with pytest.raises(ValueError, match=r"study.exclude: nothing: no run of this grid"):
+        plan_study([*THREE, without.replace(broken, "nothing"), f"output_dir={tmp_path}"])
+
+
+def test_methods_that_train_longer_or_on_more_are_told(tmp_path) -> None:
+    longer = "+study.methods.long=['srp=fixed','recipe.epochs=3']"
+    config, grid = plan_study([*THREE, "seed=0", longer, f"output_dir={tmp_path}"])
+    (warning,) = collect(grid, config.study).warnings
+    assert warning == "methods differ in recipe.epochs: gap, fixed, scheduled 10; long 3"
+
+
+def test_of_several_looks_the_runs_of_those_begun_are_planned(tmp_path) -> None:
+    lines = [*THREE, "seed=range(8)", "study.looks=[2,4,8]", f"output_dir={tmp_path}"]
+    config, grid = plan_study(lines)
+    assert {len(entry.runs) for entry in collect(grid, config.study).entries} == {2}
+    for planned in grid.runs:
+        if planned.seed < (2 if planned.method == "fixed" else 3):
+            finish(planned, 0.5)
+    config, grid = plan_study(lines)
+    counts = {entry.method: len(entry.runs) for entry in collect(grid, config.study).entries}
+    assert counts == {"gap": 4, "fixed": 2, "scheduled": 4}

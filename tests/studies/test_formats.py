@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, print_table, spans
+from srp_exp.commands.listing import print_table
+from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, spans
 from srp_exp.studies.tables import Table, TableCell
 
 TABLE = Table(

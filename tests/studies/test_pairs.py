@@ -8,8 +8,9 @@ import pytest
 
 from srp_exp.runs.store import Run, State
 from srp_exp.studies.grid import Cell
+from srp_exp.studies.levels import levels
 from srp_exp.studies.measured import measure
-from srp_exp.studies.pairs import check_decidable, levels, statements
+from srp_exp.studies.pairs import check_decidable, statements
 
 A: Cell = (("dataset", "a"),)
 B: Cell = (("dataset", "b"),)
@@ -19,7 +20,7 @@ def study(*comparisons: dict[str, Any], **changes: Any) -> dict[str, Any]:
     effect = {"value": 0.005, "reason": "why"}
     return {
         "name": "s", "comparisons": list(comparisons), "each": [], "smallest_effect": effect, "metric": "top1",
-        "higher_is_better": True, "pilot": False, **changes,
+        "higher_is_better": True, "pilot": False, "looks": [], **changes,
     }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_a_claim_is_split_by_each(better: Any) -> None:
     assert [list(s.cells) for s in together] == [[A, B]]
     split = statements(study(better, each=["dataset"]), runs("srp", "gap", cells=(A, B)))
     assert [(s.where, list(s.cells)) for s in split] == [(A, [A]), (B, [B])]
-    assert [level.refute for level in levels(split)] == [0.025, 0.025]
+    assert [level.refute for level in levels(split, [6])[0]] == [0.025, 0.025]
 
 
 def test_a_folder_counts_once(better: Any) -> None:
@@ -63,7 +64,7 @@ def test_differences_that_share_a_run_are_averaged(make_results: Any, better: An
     values = {("srp", A): {0: 0.91, 1: 0.92}, ("srp", B): {0: 0.93, 1: 0.96}, ("gap", A): {0: 0.90, 1: 0.90}}
     results = make_results(values, comparisons=[better])
     shared = {**results.runs, ("gap", B): results.runs["gap", A]}
-    (found,) = measure(statements(results.study, shared))
+    ((found,),) = measure(statements(results.study, shared))
     assert [group.tolist() for group in found.groups] == [pytest.approx([0.02, 0.04])]
     assert found.mean is not None and found.mean.n == 2
     assert [cell.tolist() for cell in found.cells.values()] == [
@@ -75,7 +76,7 @@ def test_differences_that_share_a_run_are_averaged(make_results: Any, better: An
 def test_a_pair_needs_both_runs(make_results: Any, better: Any) -> None:
     values = {("srp", ()): {0: 0.91, 1: State.failed, 2: 0.95}, ("gap", ()): {0: 0.90, 1: 0.90, 3: 0.91, 2: State.new}}
     results = make_results(values, comparisons=[better])
-    (found,) = measure(statements(results.study, results.runs))
+    ((found,),) = measure(statements(results.study, results.runs))
     assert np.concatenate(found.groups).tolist() == pytest.approx([0.01])
     assert found.unfinished == 2
 
@@ -84,7 +85,7 @@ def test_an_interaction_is_a_difference_of_differences(make_results: Any, compar
     values = {"both": 0.95, "mixup": 0.93, "srp": 0.92, "gap": 0.91}
     crossed = comparison("both", "mixup", "not_worse", beyond=["srp", "gap"])
     results = make_results({(m, ()): {0: v, 1: v} for m, v in values.items()}, comparisons=[crossed])
-    (found,) = measure(statements(results.study, results.runs))
+    ((found,),) = measure(statements(results.study, results.runs))
     assert found.groups[0].tolist() == pytest.approx([0.01, 0.01])  # (0.95 - 0.93) - (0.92 - 0.91)
 
 
@@ -95,40 +96,33 @@ def test_a_value_that_is_not_finite_is_refused_with_its_folder(make_results: Any
 
 
 @pytest.mark.parametrize(
-    ("seeds", "each", "fewest"),
+    ("cells", "seeds", "looks", "refused"),
     [
-        (5, [], "5 pairs of srp and gap can't decide, it takes 6: 'seed=range(6)'"),
-        (6, [], None),
-        (6, ["dataset"], None),
+        ("a", 4, [], None),
+        ("a", 3, [], r"3 pairs can't decide; it takes 4, .* 'seed=range\(4\)'"),
+        ("ab", 2, [], None),
+        ("abcdef", 1, [], r"6 pairs can't decide; .* two seeds of a cell: 'seed=range\(2\)'"),
+        ("a", 9, [3, 9], "3 pairs can't decide"),  # not at the first look
+        ("ab", 9, [2, 9], None),
+        ("a", 9, [4, 8], r"have 9 seeds, and study.looks=\[4, 8\] ends otherwise"),
     ],
 )
 def test_a_study_that_can_not_decide_is_refused_with_the_seeds_that_it_takes(
-    better: Any, seeds: int, each: list[str], fewest: str | None
+    better: Any, cells: str, seeds: int, looks: list[int], refused: str | None
 ) -> None:
-    if fewest is None:
-        check_decidable(study(better, each=each), runs("srp", "gap", seeds=seeds))
+    planned = runs("srp", "gap", seeds=seeds, cells=tuple((("dataset", name),) for name in cells))
+    if refused is None:
+        check_decidable(study(better, looks=looks), planned)
         return
-    with pytest.raises(ValueError) as caught:
-        check_decidable(study(better, each=each), runs("srp", "gap", seeds=seeds))
-    assert fewest in str(caught.value) and len(str(caught.value)) < 300
-    check_decidable(study(better, pilot=True), runs("srp", "gap", seeds=seeds))
+    with pytest.raises(ValueError, match=refused) as caught:
+        check_decidable(study(better, looks=looks), planned)
+    assert "\n" not in str(caught.value)
+    if "looks" not in refused:
+        check_decidable(study(better, looks=looks, pilot=True), planned)
 
 
-def test_one_seed_of_many_cells_decides_nothing(better: Any) -> None:
-    cells = tuple((("dataset", name),) for name in "abcdef")
-    with pytest.raises(ValueError, match=r"6 pairs, one of each cell, .* takes two seeds of a cell: 'seed=range\(2\)'"):
-        check_decidable(study(better), runs("srp", "gap", seeds=1, cells=cells))
-    check_decidable(study(better), runs("srp", "gap", seeds=2, cells=cells))
-
-
-def test_more_statements_take_more_seeds(better: Any) -> None:
-    # Row 4: one of two is refuted at 0.025, which 2 / 2^6 = 0.031 doesn't reach.
-    with pytest.raises(ValueError, match=r"6 pairs .* takes 7: 'seed=range\(7\)'"):
-        check_decidable(study(better, each=["dataset"]), runs("srp", "gap", cells=(A, B)))
-    check_decidable(study(better, each=["dataset"]), runs("srp", "gap", seeds=7, cells=(A, B)))
-    with pytest.raises(ValueError, match=r"4 pairs .* takes 6: 'seed=range\(3\)'"):
-        check_decidable(study(better), runs("srp", "gap", seeds=2, cells=(A, B)))
-    with pytest.raises(ValueError, match=r"3 pairs .* takes 6: 'seed=range\(6\)'"):  # pairs that share runs are one
+def test_pairs_that_share_runs_are_one(better: Any) -> None:
+    with pytest.raises(ValueError, match="3 pairs can't decide"):
         check_decidable(study(better), runs("srp", "gap=shared", seeds=3, cells=(A, B)))
 
 

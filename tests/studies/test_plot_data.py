@@ -35,7 +35,7 @@ def test_the_mean_scale_of_others(compose: Any) -> None:
     assert mean_scale({"name": "mine", "_target_": "my.Schedule", "strength": 3}) is None
 
 
-def test_scales_have_a_series_for_each_schedule(make_results: Any) -> None:
+def test_schedules_are_methods_by_name_over_their_mean_scale(make_results: Any) -> None:
     def last(value: float) -> Mapping[str, Any]:
         return {"name": "scheduled", "first": 1.0, "last": value}
 
@@ -48,7 +48,7 @@ def test_scales_have_a_series_for_each_schedule(make_results: Any) -> None:
         },
     )  # fmt: skip
     assert places(over_scale(results)) == {
-        "": {"scheduled": [(0.6, 0.92), (0.8, 0.93)], "fixed": [(0.5, 0.95)], "gap": [(1.0, 0.9)]}
+        "": {"a": [(0.6, 0.92)], "b": [(0.8, 0.93)], "fixed": [(0.5, 0.95)], "gap": [(1.0, 0.9)]}
     }
 
 

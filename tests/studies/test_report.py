@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from srp_exp.commands.listing import print_report
+from srp_exp.runs.origins import training_time
 from srp_exp.runs.store import State
 from srp_exp.studies import report
 from srp_exp.studies.formats import latex
-from srp_exp.studies.report import contents, print_report, report_latex, training_time, write_report
+from srp_exp.studies.report import contents, report_latex, write_report
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.tables import Table, TableCell
 
@@ -105,9 +107,9 @@ def test_latex_compiles_and_fits_the_page(full_study: StudyResults, tmp_path: Pa
 
 def test_latex_has_a_table_of_each_kind(full_study: StudyResults, tmp_path: Path) -> None:
     text = (write_report(contents(full_study), tmp_path / "reports")[2]).read_text()
-    for label in ("tab:demo_study-results", "tab:demo_study-comparisons", "tab:demo_study-entries"):
+    for label in ("tab:demo_study-results", "tab:demo_study-comparisons"):
         assert text.count(rf"\label{{{label}}}") == 1
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 3
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
     assert r"\textbf{98.60 $\pm$ 0.26}" in text
 
 

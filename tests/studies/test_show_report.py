@@ -8,9 +8,8 @@ from pathlib import Path
 from planned_grids import THREE, TINY, fail, finish
 from rich.console import Console
 
-from srp_exp.commands.report import plan_study
-from srp_exp.studies.listing import print_grid
-from srp_exp.studies.report import show_report
+from srp_exp.commands.listing import print_grid
+from srp_exp.commands.report import plan_study, show_report
 
 REPORT = {
     "report.html", "report.md", "tables.tex", "entries.csv", "comparisons.csv", "verdict.json", "runs.csv",

@@ -2,15 +2,17 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.core.plugins import Plugins
 from planned_grids import THREE, TINY, contents, fail, finish, plan
 
+from srp_exp.commands.listing import print_grid, terminal
 from srp_exp.runs import slurm
-from srp_exp.studies.grid import Grid
-from srp_exp.studies.listing import print_grid, terminal
+from srp_exp.studies.grid import Grid, PlannedRun
 from srp_exp.training.reporter import Reporter
 
 GRID = (*THREE, *TINY, "progress=false")
@@ -217,3 +219,51 @@ def test_brackets_stand_in_the_table_as_they_were_written(in_folder, capsys) -> 
     printed = capsys.readouterr().out
     assert printed.count("[gates] [/]") == len(named)
     assert "all with evaluators=[gates]" in printed
+
+
+LOOKS = ("seed=range(9)", "study.looks=[5,7,9]", "study.smallest_effect.value=0.001")
+CLOSE = 0.0004
+"""Of scheduled over fixed: the first look, at a spread of 0.0016, leaves it open."""
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What the sweeper launches, each of which finishes at once: fixed 10 points above gap, scheduled just above it."""
+    runs: list[tuple[str, int]] = []
+
+    def launch(self: object, to_do: Sequence[PlannedRun], console: object) -> None:
+        for planned in to_do:
+            method, seed = planned.method, planned.seed
+            runs.append((method, seed))
+            if (method, seed) == ("scheduled", 1):
+                fail(planned, "no space left")
+                continue
+            spread = (-1) ** (seed // 2) * 0.0008 if method == "scheduled" else 0.0
+            level = {"gap": 0.5, "fixed": 0.6, "scheduled": 0.6 + CLOSE}[method]
+            finish(planned, level + seed / 1000 + spread + (0.002 if method == "scheduled" and seed > 4 else 0))
+
+    sweeper = Plugins.instance().class_name_to_class["hydra_plugins.srp_exp_sweeper.GridSweeper"]
+    monkeypatch.setattr(sweeper, "_launch", launch)
+    return runs
+
+
+def test_a_study_trains_up_to_the_look_that_decides_without_methods_that_are_decided(
+    command_line, in_folder, launched
+) -> None:
+    outcome = command_line(*GRID, *LOOKS)
+    assert outcome.code == 1  # as a run failed
+    first = {(method, seed) for method in ("gap", "fixed", "scheduled") for seed in range(5)}
+    assert set(launched[:15]) == first  # a run that failed isn't tried again by the same command
+    later = launched[15:]
+    assert later and {method for method, _ in later} == {"fixed", "scheduled"}  # both beat gap already
+    assert [seed for method, seed in later if method == "fixed"] == list(range(5, 5 + len(later) // 2))
+    assert "look " in outcome.out and "Failed: " in outcome.out
+    before = list(launched)
+    assert command_line(*GRID, *LOOKS).code == 1
+    assert launched[len(before) :] == [("scheduled", 1)]
+
+
+def test_looks_that_end_elsewhere_are_refused(command_line, in_folder, launched) -> None:
+    outcome = command_line(*GRID, "seed=range(8)", "study.looks=[4,6]")
+    assert (outcome.code, launched) == (1, [])
+    assert "study.looks=[4, 6]" in outcome.err and "8 seeds" in outcome.err

@@ -7,7 +7,7 @@ import pytest
 
 from srp_exp.runs.store import State
 from srp_exp.studies.results import StudyResults, unit_of
-from srp_exp.studies.tables import Table, best, entries_table, results_table
+from srp_exp.studies.tables import Table, best, results_table, shown_p
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -60,7 +60,6 @@ def test_unfinished_entries_are_marked(make_results: Any) -> None:
     assert texts(table) == [["gap", "60.00 ± 14.14 (n=2 of 3)"], ["fixed", "- (0 of 3)"]]
     assert "Partial: 2 of 6 runs have finished." in table.caption
     assert not any(map(any, bold(table)))
-    assert [row[3] for row in texts(entries_table(results))] == ["2 of 3", "0 of 3"]
 
 
 def grid(make_results: Any, **study: Any) -> StudyResults:
@@ -140,16 +139,15 @@ def test_published_numbers_stand_apart(make_results: Any) -> None:
         "Published, not ours: gap, dataset cifar10: 95.30 (Luo, Table 1)",
         "Published, not ours: gap, dataset dogs: 80.00 (Luo, Table 2)",
     )
-    entries = entries_table(results)
-    assert entries.header[0][-1] == "published"
-    assert [row[-1] for row in texts(entries)] == ["", "95.30 [1]"]
 
 
-def test_entries_have_all_statistics(full_study: StudyResults) -> None:
-    table = entries_table(full_study)
-    assert table.header[0][:8] == (
-        "method", "backbone", "top-1 (%)", "sd", "n", "95 % interval", "parameters", "published",
-    )  # fmt: skip
-    # t(0.975, 2) = 4.3027 (any table of Student's t); sd 0.1, n 3: half a width of 4.3027 * 0.1 / sqrt(3) = 0.2484
-    assert texts(table)[0] == ["gap", "resnet20", "97.20", "0.10", "3", "[96.95, 97.45]", "271,807", "95.00 [1]"]
-    assert texts(table)[5][4] == "2 of 3"
+@pytest.mark.parametrize(
+    ("value", "levels", "shown"),
+    [
+        (0.05049, (0.05,), "0.0505"), (0.0505, (0.05,), "0.051"), (0.0496, (0.05,), "0.050"), (0.05, (0.05,), "0.050"),
+        (0.05000001, (0.05,), "0.05000001"), (0.01666, (0.05, 0.05 / 3), "0.01666"), (0.0004, (0.05,), "<0.001"),
+        (0.25, (), "0.250"), (None, (), ""),
+    ],
+)  # fmt: skip
+def test_p_is_not_rounded_over_a_level(value: float | None, levels: tuple[float, ...], shown: str) -> None:
+    assert shown_p(value, levels) == shown
