@@ -168,6 +168,7 @@ def test_a_truncated_file_is_named(kind, part) -> None:
 DAMAGE = """
 import sys, numpy as np
 from srp_exp.datasets.files.decode import decode
+from srp_exp.errors import CorruptImageError
 whole, ended = sys.stdin.buffer.read(), []
 random = np.random.default_rng(0)
 for number in range(60):
