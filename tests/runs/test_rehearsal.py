@@ -11,7 +11,7 @@ from srp_exp.runs import rehearsal
 from srp_exp.training.learner import Learner
 
 SETTINGS = (
-    "dataset=synthetic", "dataset.train_size=768", "dataset.test_size=16", "dataset.image_size=[8,8]",
+    "dataset=synthetic", "dataset.train_size=768", "dataset.test_size=16", "dataset.image_size=[16,16]",
     "backbone.depth=8", "recipe.batch_size=64", "recipe.epochs=2", "recipe.warmup_epochs=0", "device=cpu",
 )  # fmt: skip
 
