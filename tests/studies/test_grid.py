@@ -134,4 +134,4 @@ def test_a_grid_that_can_not_be_is_refused_in_one_line(override, tmp_path) -> No
 
 
 def test_the_metric_of_an_own_evaluator_is_taken(tmp_path) -> None:
-    assert plan("study.metric=my_package.spread.mean", output_dir=tmp_path).runs
+    assert plan("study.metric=my_package.spread.mean", "study.higher_is_better=true", output_dir=tmp_path).runs
