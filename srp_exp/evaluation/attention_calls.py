@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 from srp_exp.errors import UserError
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import find_attention, remove_srp
-from srp_exp.srp.calls import NamedCalls, Site, pick
+from srp_exp.srp.calls import NamedCalls, pick
 from srp_exp.srp.finding.findings import Gate
 
 Pool = Callable[[Tensor], Tensor]
@@ -127,8 +127,8 @@ class _Reading(NamedCalls):
     """Reads the pooled map and the gate of a forward, which may be given a `pool` of its own."""
 
     def __init__(self, gate: Gate, pool: Pool | None = None) -> None:
-        functions = (gate.call.function, gate.place.map_call.function, gate.place.mean_call.function)
-        super().__init__(_Reading.read.__code__, functions)
+        calls = (gate.place.map_call, gate.call, gate.place.mean_call)
+        super().__init__(_Reading.read.__code__, calls, tuple(call.function for call in calls))
         self.feature_map, self.gate = torch.empty(0), torch.empty(0)
         self._gate, self._pool = gate, pool
 
@@ -137,13 +137,13 @@ class _Reading(NamedCalls):
         with self:
             return forward(*args, **kwargs)
 
-    def on_call(self, func: Any, site: Site, args: Any, kwargs: Any) -> Tensor | None:
-        place, product = self._gate.place, self._gate.call
-        if self.is_now(place.map_call, func, site):
+    def on_call(self, index: int, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        place = self._gate.place
+        if index == 0:
             self.feature_map = pick(args, kwargs, place.path).detach().clone()
-        if self.is_now(product, func, site):
+        elif index == 1:
             self.gate = self._values(pick(args, kwargs, self._gate.path).detach())
-        if self.is_now(place.mean_call, func, site) and self._pool is not None:
+        elif self._pool is not None:
             return self._pool(self.feature_map).reshape(self.feature_map.shape[0], *place.shape)
         return None
 

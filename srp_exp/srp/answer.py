@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from srp_exp.srp.calls import NamedCalls, Place, Site, pick
+from srp_exp.srp.calls import NamedCalls, Place, pick
 from srp_exp.srp.pool import RegionPool, Regions
 
+_C: Any = torch._C  # whose stubs lack what is used here
 _REMEDY = "call remove_srp and apply_srp again"
 
 
@@ -35,83 +36,77 @@ class Answer(NamedCalls):
     """Answers the calls at the places of a module with SRP, of the class `name`."""
 
     def __init__(self, srp: Srp, name: str, forward: Any) -> None:
-        super().__init__(forward, srp.functions)
+        super().__init__(forward, srp.calls, srp.functions)
         self._srp, self._name = srp, name
         self._maps: list[Tensor | None] = [None] * len(srp.places)
         self._drawn: list[tuple[Tensor, Regions | None]] = []
-        self._disabled: Any = None
 
-    def on_call(self, func: Any, site: Site, args: Any, kwargs: Any) -> Tensor | None:
-        for index, place in enumerate(self._srp.places):
-            if self.is_now(place.map_call, func, site):
-                self._maps[index] = pick(args, kwargs, place.path)
-        for index, place in enumerate(self._srp.places):
-            if self.is_now(place.mean_call, func, site):
-                if self.checkpointed:
-                    raise RuntimeError(
-                        f"{self._name}: pools inside of a checkpoint(...) of its own forward, which would compute it "
-                        f"again without its regions: checkpoint the whole module instead"
-                    )
-                mean = self._mean(place, self._maps[index], func, args, kwargs)
-                if len(self._drawn) == len(self._srp.places):
-                    self._look_away()
-                return mean
-        return None
+    def on_call(self, index: int, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        place = self._srp.places[index // 2]
+        if index % 2 == 0:
+            self._maps[index // 2] = pick(args, kwargs, place.path)
+            return None
+        if self.checkpointed:
+            raise RuntimeError(
+                f"{self._name}: pools inside of a checkpoint(...) of its own forward, which would compute it again "
+                f"without its regions: checkpoint the whole module instead"
+            )
+        mean = self._mean(place, self._maps[index // 2], func, args, kwargs)
+        if len(self._drawn) == len(self._srp.places):
+            self._look_away()
+        return mean
 
     def check(self) -> None:
         """Raise RuntimeError where the forward hasn't made the calls for which SRP was put in."""
-        for call in self._srp.calls if self._is_compiled else ():
-            count = self.counts[call.function, ()]
-            if count not in (0, call.total):
-                raise RuntimeError(
-                    f"{self._name}: SRP was put in for {call.total} calls of {call.function.__name__}, and compiled "
-                    f"code makes {count}: {_REMEDY}, or don't compile this module"
-                )
-        for map_, place in zip(self._maps, self._srp.places, strict=True):
-            if map_ is None and not place.may_skip:
-                raise RuntimeError(
-                    f"{self._name}: the forward didn't make the call of {place.mean_call.function.__name__} for which "
-                    f"SRP was put in: a hook, a flag or a branch has changed since; {_REMEDY}"
-                )
+        if self._is_compiled:
+            for call, count in zip(self._srp.calls, self._seen, strict=True):
+                if count not in (0, call.total):
+                    raise RuntimeError(
+                        f"{self._name}: SRP was put in for {call.total} calls of {call.function.__name__}, and "
+                        f"compiled code makes {count}: {_REMEDY}, or don't compile this module"
+                    )
+        if len(self._drawn) < len(self._srp.places):
+            for map_, place in zip(self._maps, self._srp.places, strict=True):
+                if map_ is None and not place.may_skip:
+                    raise RuntimeError(
+                        f"{self._name}: the forward didn't make the call of {place.mean_call.function.__name__} for "
+                        f"which SRP was put in: a hook, a flag or a branch has changed since; {_REMEDY}"
+                    )
 
     def _mean(self, place: Place, map_: Tensor | None, func: Any, args: Any, kwargs: Any) -> Tensor | None:
-        if map_ is None or map_.dim() < 4 or map_.shape[1:-2].numel() != torch.Size(place.shape).numel():
+        if map_ is None or map_.dim() < 4 or map_.shape[1:-2].numel() != place.channels:
             raise RuntimeError(
                 f"{self._name}: {place.mean_call.function.__name__} gives the mean of a different map than that for "
                 f"which SRP was put in; {_REMEDY}"
             )
-        with torch._C.DisableTorchFunction():
-            known = [regions for drawn_for, regions in self._drawn if drawn_for is map_]
-            regions = known[0] if known else self._srp.pool.draw(map_)  # the same wherever the forward pools it
-            self._drawn.append((map_, regions))
-            if regions is None:
-                return None
-            kind = self._type(map_, func, args, kwargs)
-            if kind.itemsize > map_.dtype.itemsize:
-                map_ = map_.to(kind)
-            pooled = self._srp.pool.pool(map_, regions).reshape(map_.shape[0], *place.shape)
-            return pooled.to(kind)
+        known = [regions for drawn_for, regions in self._drawn if drawn_for is map_]
+        regions = known[0] if known else self._srp.pool.draw(map_)  # the same wherever the forward pools it
+        self._drawn.append((map_, regions))
+        if regions is None:
+            return None
+        kind = self._type(map_, func, args, kwargs)
+        if kind.itemsize > map_.dtype.itemsize:
+            map_ = map_.to(kind)
+        pooled = self._srp.pool.pool(map_, regions)
+        if pooled.shape[1:] != place.shape:
+            pooled = pooled.reshape(map_.shape[0], *place.shape)
+        return pooled if pooled.dtype == kind else pooled.to(kind)
 
     def _look_away(self) -> None:
         """Leave torch alone until the forward ends: each of its calls would take a microsecond or two longer."""
         is_alone = torch._C._len_torch_function_stack() == 0 and all(type(map_) is Tensor for map_ in self._maps)
         if is_alone and not self._is_compiled:
-            self._disabled = torch._C.DisableTorchFunction()
-            self._disabled.__enter__()
-
-    def end(self) -> None:
-        """The forward has ended."""
-        if self._disabled is not None:
-            self._disabled.__exit__(None, None, None)
+            _C._set_torch_function_state(_C._TorchFunctionState.ALL_DISABLED)
 
     def _type(self, map_: Tensor, func: Any, args: Any, kwargs: Any) -> torch.dtype:
         """The type that the plain call gives: autocast or an argument may change it. It is called once to see."""
-        if torch.compiler.is_compiling():
+        if self._is_compiled:
             return func(*args, **kwargs).dtype  # type: ignore[no-any-return]  # the compiler drops what nobody uses
-        device, autocast = map_.device.type, None
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            autocast = torch.get_autocast_dtype(device)
-        key = (func, map_.dtype, autocast, kwargs.get("dtype"))
+        device, dtype = map_.device.type, kwargs.get("dtype")
+        is_autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if dtype is None and not is_autocast:
+            return map_.dtype
+        key = (func, map_.dtype, dtype, torch.get_autocast_dtype(device) if is_autocast else None)
         if key not in self._srp.types:
             with torch.no_grad():
                 self._srp.types[key] = func(*args, **kwargs).dtype

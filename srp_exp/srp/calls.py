@@ -6,8 +6,10 @@ too never shifts it. A compiler can't ask for that stack: in compiled code the c
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path as FilePath
 from types import CodeType, FrameType
 from typing import Any, TypeAlias
@@ -54,6 +56,11 @@ class Place:
     shape: tuple[int, ...]
     may_skip: bool = False
 
+    @property
+    def channels(self) -> int:
+        """How many means there are of a map of the batch."""
+        return prod(self.shape)
+
 
 def pick(args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> Any:
     """What lies at `path` in the arguments of a call."""
@@ -75,32 +82,31 @@ def instruction(frame: FrameType) -> tuple[str, int, int]:
 
 
 class NamedCalls(TorchFunctionMode):
-    """Lets `on_call` answer the calls of some `functions`, below the frame of `forward`."""
+    """Lets `on_call` answer some `calls` of their `functions`, below the frame of `forward`."""
 
-    def __init__(self, forward: CodeType, functions: tuple[Any, ...]) -> None:
+    def __init__(self, forward: CodeType, calls: Sequence[Call], functions: tuple[Any, ...]) -> None:
         super().__init__()
-        self._forward, self._functions = forward, functions
+        self._forward, self._calls, self._functions = forward, calls, functions
         self._is_compiled = torch.compiler.is_compiling()  # and so is what follows a graph break
-        self.counts: dict[tuple[Any, Site], int] = {}
+        self._seen = [0] * len(calls)  # how often each was made at its site; by its function, in compiled code
         self.checkpointed = False
         """Whether the last call was made inside of a checkpoint(...) of the forward."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in self._functions:
-            return func(*args, **kwargs) if kwargs else func(*args)
-        site = () if self._is_compiled else self._site(sys._getframe(1))
-        self.counts[func, site] = self.counts.get((func, site), 0) + 1
-        answer = self.on_call(func, site, args, kwargs or {})
-        return answer if answer is not None else func(*args, **(kwargs or {}))
+        if func in self._functions:
+            site = () if self._is_compiled else self._site(sys._getframe(1))
+            answer = None
+            for index, call in enumerate(self._calls):
+                if call.function is func and (self._is_compiled or call.site == site):
+                    self._seen[index] += 1
+                    if self._seen[index] == (call.count if self._is_compiled else call.number):
+                        answer = self.on_call(index, func, args, kwargs or {})
+            if answer is not None:
+                return answer
+        return func(*args, **kwargs) if kwargs else func(*args)
 
-    def is_now(self, call: Call, func: Any, site: Site) -> bool:
-        """Whether the present call is `call`."""
-        if self._is_compiled:
-            return func is call.function and self.counts[func, site] == call.count
-        return func is call.function and site == call.site and self.counts[func, site] == call.number
-
-    def on_call(self, func: Any, site: Site, args: Any, kwargs: Any) -> Tensor | None:
-        """The answer to a call; None to let it be made."""
+    def on_call(self, index: int, func: Any, args: Any, kwargs: Any) -> Tensor | None:
+        """The answer to the call of this index; None to let it be made."""
         raise NotImplementedError
 
     def _site(self, frame: FrameType | None) -> Site:

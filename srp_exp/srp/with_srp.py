@@ -15,6 +15,8 @@ from srp_exp.srp.answer import Answer, Srp
 from srp_exp.srp.calls import Place
 from srp_exp.srp.pool import RegionPool
 
+_C: Any = torch._C  # whose stubs lack what is used here
+
 
 class WithSrp:
     """Base of the classes that `put_into` makes; the other is the module's own class."""
@@ -51,11 +53,17 @@ class WithSrp:
 def _run(srp: Srp, name: str, own_forward: Any, args: Any, kwargs: Any) -> Any:
     """The own forward of a module of class `name`, with its calls answered."""
     answer = Answer(srp, name, _run.__code__)
-    try:
+    if torch.compiler.is_compiling():
         with answer:
             result = own_forward(*args, **kwargs)
-    finally:
-        answer.end()
+    else:
+        state = _C._get_torch_function_state()
+        _C._set_torch_function_state(_C._TorchFunctionState.ENABLED)  # a module around this one may look away already
+        try:
+            with answer:
+                result = own_forward(*args, **kwargs)
+        finally:
+            _C._set_torch_function_state(state)
     answer.check()
     return result
 

@@ -89,6 +89,27 @@ def test_attention_behind_its_children_that_are_attention_pools_over_its_own_reg
         assert not pooled_all(module)
 
 
+class Gated(Around):
+    """Attention of its own in front of attention."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(Excited.forward(self, x))  # type: ignore[no-any-return]
+
+
+def test_attention_in_front_of_its_children_leaves_them_theirs() -> None:
+    net = Gated(Excited(), Gated(Excited()))
+    with_srp(net)
+    for _ in range(2):
+        net(images()).sum().backward()
+        regions = read_regions(net)
+        assert list(regions) == ["", "body.0", "body.1", "body.1.body.0"]
+        for name, own in regions.items():
+            module = net.get_submodule(name)
+            torch.testing.assert_close(module.descriptor, region_means(module, own))
+    assert torch._C._len_torch_function_stack() == 0
+    assert torch._C._get_torch_function_state() == torch._C._TorchFunctionState.ENABLED
+
+
 class Checkpointed(Excited):
     """Calls the forward of its class by `call`, which may be a checkpoint."""
 
