@@ -7,6 +7,7 @@ evaluation mode.
 
 import copy
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,12 +129,13 @@ class _Reading(NamedCalls):
 
     def __init__(self, gate: Gate, pool: Pool | None = None) -> None:
         calls = (gate.place.map_call, gate.call, gate.place.mean_call)
-        super().__init__(_Reading.read.__code__, calls, tuple(call.function for call in calls))
+        super().__init__(0, calls, tuple(call.function for call in calls))
         self.feature_map, self.gate = torch.empty(0), torch.empty(0)
         self._gate, self._pool = gate, pool
 
     def read(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run the forward."""
+        self._around = id(sys._getframe())
         with self:
             return forward(*args, **kwargs)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path as FilePath
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, TypeAlias
 
 import torch
@@ -82,25 +82,28 @@ def instruction(frame: FrameType) -> tuple[str, int, int]:
 
 
 class NamedCalls(TorchFunctionMode):
-    """Lets `on_call` answer some `calls` of their `functions`, below the frame of `forward`."""
+    """Lets `on_call` answer some `calls` of their `functions`, below the frame of Python that has the id `around`."""
 
-    def __init__(self, forward: CodeType, calls: Sequence[Call], functions: tuple[Any, ...]) -> None:
+    def __init__(self, around: int, calls: Sequence[Call], functions: tuple[Any, ...]) -> None:
         super().__init__()
-        self._forward, self._calls, self._functions = forward, calls, functions
+        self._around, self._calls, self._functions = around, calls, functions
         self._is_compiled = torch.compiler.is_compiling()  # and so is what follows a graph break
         self._seen = [0] * len(calls)  # how often each was made at its site; by its function, in compiled code
+        self.is_done = False
+        """Whether no call is waited for any more."""
         self.checkpointed = False
         """Whether the last call was made inside of a checkpoint(...) of the forward."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in self._functions:
+        if func in self._functions and not (self.is_done and not self._is_compiled):
             site = () if self._is_compiled else self._site(sys._getframe(1))
             answer = None
             for index, call in enumerate(self._calls):
                 if call.function is func and (self._is_compiled or call.site == site):
                     self._seen[index] += 1
                     if self._seen[index] == (call.count if self._is_compiled else call.number):
-                        answer = self.on_call(index, func, args, kwargs or {})
+                        own = self.on_call(index, func, args, kwargs or {})
+                        answer = own if answer is None else answer
             if answer is not None:
                 return answer
         return func(*args, **kwargs) if kwargs else func(*args)
@@ -111,7 +114,7 @@ class NamedCalls(TorchFunctionMode):
 
     def _site(self, frame: FrameType | None) -> Site:
         site, self.checkpointed = [], False
-        while frame is not None and frame.f_code is not self._forward:
+        while frame is not None and id(frame) != self._around:
             file = frame.f_code.co_filename
             if is_users(file):
                 site.append(instruction(frame))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import groupby
 from numbers import Real
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -104,18 +105,32 @@ def apply_srp(
         )
     records = []
     for depth, pool, (name, poolings) in zip(depths, pools, by_module.items(), strict=True):
-        pool.map_size, pool.rows_per_image = poolings[0].map_size, poolings[0].rows_per_image
+        pool.map_size, pool.is_folded = poolings[0].map_size, all(pooling.is_folded for pooling in poolings)
         pool.pools_several = any(pooling.pools_several for pooling in poolings)
         records.append(SrpRecord(name, poolings[0].kind, depth, pool.scale, poolings[0].map_size))
         try:
             put_into(model.get_submodule(name), pool, tuple(pooling.place for pooling in poolings))
-        except TypeError as error:
+        except Exception as error:  # of a metaclass, say
             remove_srp(model)
             raise UserError(
                 f"{name or 'the model'} is a {poolings[0].kind}, a class from which none with SRP can be derived "
                 f"({error}): let nn.Module come first among its bases, or choose others with where=..."
             ) from error
+    folded = [pool for pool in pools if pool.is_folded]
+    if folded:
+        model.register_forward_pre_hook(_CountImages(folded))
     return SrpRecords(records, left_out)
+
+
+class _CountImages:
+    """A hook of the model that tells its `pools` how many images it is given."""
+
+    def __init__(self, pools: list[RegionPool]) -> None:
+        self._pools = pools
+
+    def __call__(self, _: nn.Module, args: Any) -> None:
+        for pool in self._pools:
+            pool.images = args[0].shape[0] if args and isinstance(args[0], Tensor) else 0
 
 
 def remove_srp(model: nn.Module) -> None:
@@ -133,6 +148,9 @@ def remove_srp(model: nn.Module) -> None:
     for module in list(model.modules()):
         if isinstance(module, WithSrp):
             take_out_of(module)
+        for number, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, _CountImages):
+                del module._forward_pre_hooks[number]
 
 
 def _schedule(schedule: Schedule | float | None) -> Schedule:

@@ -60,8 +60,10 @@ class RegionPool:
             raise UserError(f"regions={regions} is below 1: at least one region is pooled")
         self.scale = self.final_scale = check_scale(scale)
         self.share, self.regions, self.placement = share, operator.index(regions), placement
-        self.rows_per_image = 1
-        """How many maps (C, H, W) of each image follow one another in the batch, as groups do: they share a region."""
+        self.is_folded = False
+        """Whether maps (C, H, W) of an image follow one another in the batch, as groups do: they share its region."""
+        self.images = 0
+        """How many images the model was given; 0 where that isn't known, and every map has a region of its own."""
         self.map_size: Size = (1, 1)
         """(H, W) of the map in the example run."""
         self.pools_several = False
@@ -133,8 +135,8 @@ class RegionPool:
 
     def _images(self, x: Tensor) -> int:
         """Of how many images the map x (N, ..., H, W) is."""
-        rows, each = x.shape[0], self.rows_per_image
-        return rows // each if rows % each == 0 else rows
+        rows = x.shape[0]
+        return self.images if self.is_folded and self.images and rows % self.images == 0 else rows
 
     def _fixed_numbers(self, x: Tensor, images: int, sides: tuple[Any, Any], map_size: Size) -> Tensor:
         assert self.fixed is not None

@@ -4,6 +4,7 @@ Its class is exchanged for a subclass that says where the forward pools. Evaluat
 class's own forward. Object, children, parameters, keys and attributes stay as they are.
 """
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -15,8 +16,6 @@ from srp_exp.srp.answer import Answer, Srp
 from srp_exp.srp.calls import Place
 from srp_exp.srp.pool import RegionPool
 
-_C: Any = torch._C  # whose stubs lack what is used here
-
 
 class WithSrp:
     """Base of the classes that `put_into` makes; the other is the module's own class."""
@@ -25,10 +24,10 @@ class WithSrp:
     training: bool
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        srp = self._srp
+        srp: Srp | None = self.__dict__.get("_srp")
         if srp is None:
             raise RuntimeError(
-                f"{type(self).__name__}: a custom __deepcopy__ dropped SRP: copy the plain module, then apply_srp"
+                f"{type(self).__name__}: a custom __deepcopy__ dropped SRP, or remove_srp came between: apply_srp again"
             )
         own_forward: Any = super().forward if srp.own_forward is None else srp.own_forward  # type: ignore[misc]
         scale = srp.pool.scale
@@ -52,18 +51,9 @@ class WithSrp:
 
 def _run(srp: Srp, name: str, own_forward: Any, args: Any, kwargs: Any) -> Any:
     """The own forward of a module of class `name`, with its calls answered."""
-    answer = Answer(srp, name, _run.__code__)
-    if torch.compiler.is_compiling():
-        with answer:
-            result = own_forward(*args, **kwargs)
-    else:
-        state = _C._get_torch_function_state()
-        _C._set_torch_function_state(_C._TorchFunctionState.ENABLED)  # a module around this one may look away already
-        try:
-            with answer:
-                result = own_forward(*args, **kwargs)
-        finally:
-            _C._set_torch_function_state(state)
+    answer = Answer(srp, name, 0 if torch.compiler.is_compiling() else id(sys._getframe()))
+    with answer:
+        result = own_forward(*args, **kwargs)
     answer.check()
     return result
 

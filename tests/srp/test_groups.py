@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from srp_exp.errors import UserError
-from srp_exp.srp import apply_srp, fix_regions, read_regions
+from srp_exp.srp import apply_srp, fix_regions, read_regions, remove_srp
 
 
 def images(batch: int = 4) -> Tensor:
@@ -78,8 +78,28 @@ def test_groups_in_the_batch_share_the_region_of_their_image() -> None:
         net(images(4))
     fix_regions(net, None)
     torch.manual_seed(1)
-    module(images())  # a part alone knows them too
-    assert len(read_regions(net)["0.gate"]) == 4
+    remove_srp(net)
+    assert not net._forward_pre_hooks
+
+
+class Windows(nn.Module):
+    """Windows of 4 x 2 positions folded into the batch: how many an image has depends on its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 4)).movedim((2, 4), (1, 2))
+        return self.gate(windows.flatten(0, 2)).view_as(windows)
+
+
+def test_windows_of_an_image_of_a_different_size_share_its_region() -> None:
+    module = Windows()
+    net = with_srp(module)
+    net(torch.randn(3, 8, 24, 12))
+    assert len(read_regions(net)["0.gate"]) == 3
+    check(module.gate, [i // 36 for i in range(3 * 36)])
 
 
 def test_maps_of_one_image_that_do_not_follow_one_another_have_regions_of_their_own() -> None:

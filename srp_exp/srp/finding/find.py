@@ -7,10 +7,12 @@ multiplies nothing, so it is never found.
 """
 
 import copy
+import functools
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +53,7 @@ def find_attention(model: nn.Module, example_input: Tensor | None = None, traini
             return Findings()
         for dtype in (torch.float64, torch.float32):  # some code of a network's own takes float32 alone
             try:
-                with _random_states(), _default_dtype(dtype):
+                with torch.inference_mode(False), _uncompiled(), _as_it_was(model), _default_dtype(dtype):
                     return Search(model, example, dtype, training).findings()
             except UserError:
                 raise
@@ -92,6 +94,38 @@ def _multiplies_nothing(model: nn.Module, example: Tensor) -> bool:
     return not any(len(product.map.shape) >= 3 and len(product.factor.shape) >= 3 for product in products)
 
 
+def _uncompiled() -> AbstractContextManager[Any]:
+    """What the user has compiled runs as it is written."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextmanager
+def _caches(model: nn.Module) -> Iterator[None]:
+    """What the classes of the model and functions beside them remember of a run is afterwards as it was, or gone.
+
+    It would be of the run's type: a table of coordinates, say.
+    """
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+    kinds = {kind for kind in kinds if not kind.__module__.startswith(("torch.", "builtins"))}
+    spaces: list[Any] = [*kinds, *(sys.modules[kind.__module__] for kind in kinds if kind.__module__ in sys.modules)]
+    values = [value for space in spaces for value in list(vars(space).values())]
+    caches = [(one, one.cache_info().currsize) for one in values if isinstance(one, functools._lru_cache_wrapper)]
+    held = [(value, value.copy()) for kind in kinds for value in vars(kind).values() if isinstance(value, dict)]
+    try:
+        yield
+    finally:
+        for cache, size in caches:
+            if cache.cache_info().currsize != size:
+                cache.cache_clear()
+        for value, before in held:
+            if value.keys() != before.keys():
+                value.clear()
+                value.update(before)
+
+
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
@@ -103,12 +137,12 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextmanager
-def _random_states() -> Iterator[None]:
-    """The random states of Python, numpy and torch are afterwards what they were."""
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """The random states of Python, numpy and torch, and what the model's classes remember, stay as they are."""
     state, numpy = random.getstate(), sys.modules.get("numpy")
     of_numpy = numpy and numpy.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _caches(model):
             yield
     finally:
         random.setstate(state)

@@ -112,7 +112,10 @@ def edge_of(tensor: Tensor) -> Edge | None:
     """None of a value that doesn't depend on the images."""
     if not tensor.requires_grad:
         return None
-    edge: GradientEdge = get_gradient_edge(tensor)
+    try:
+        edge: GradientEdge = get_gradient_edge(tensor)
+    except AssertionError:  # what a backward hook is about to wrap
+        return None
     return Edge(edge.node, edge.output_nr)
 
 

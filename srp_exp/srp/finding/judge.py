@@ -45,6 +45,8 @@ class Judge:
         """The calls that multiply a map by something else that is smaller."""
         self.maps: dict[str, set[Map]] = {}
         """What a module pools."""
+        self.repeated: list[FunctionCall | None] = []
+        """The calls that return a mean again."""
         self.squared: set[str] = set()
         """Modules that pool the square of a map. All of them stays out: a variance needs both means of one region."""
         for mean in self._first_means():
@@ -61,15 +63,24 @@ class Judge:
         """Without the same mean again, after something was added and taken away."""
         for number, mean in enumerate(self._run.means):
             earlier = [one for one in self._run.means[:number] if one.maps[0] in mean.maps]
-            if not any(self._graph.comes_from(mean.edge, one.edge) for one in earlier):
+            if any(self._graph.comes_from(mean.edge, one.edge) for one in earlier):
+                self.repeated.append(mean.call)
+            else:
                 yield mean
 
     def _judge(self, mean: Mean) -> None:
         """Take a mean for a pooling, or leave it out."""
         owner = mean.frame.of_user()
-        map_ = next((m for m in mean.maps if m.kind is PLANE and owner in mean.calls[m]), None)
-        special = [m for m in mean.maps if m.kind is not PLANE] if mean.call is not None else []
-        pooled = map_ or (special + mean.maps)[0]
+        given = [edge for _, edge, _ in mean.call.given] if mean.call else []
+        # A map and what averages neighbours in it have one mean: it has to come from the map, straight if it can.
+        maps = [m for m in mean.maps if self._graph.comes_from(mean.edge, m.edge)]
+        planes = [m for m in maps if m.kind is PLANE and owner in mean.calls[m]]
+        planes.sort(key=lambda m: m.edge not in given)
+        map_ = planes[0] if planes else None
+        special = [m for m in maps if m.kind is not PLANE] if mean.call is not None else []
+        if not maps:
+            return
+        pooled = map_ or (special + maps)[0]
         product = next((p for p in self._graph.products if self._gates(mean, pooled, owner, p)), None)
         if product is None:
             if map_ is not None and mean.call is not None and self._comes_back(mean, map_):
@@ -197,7 +208,10 @@ class Judge:
         factor, edge = values[1], torch.autograd.graph.GradientEdge(*pooled.edge, None)
         with torch.enable_grad():
             weighted = (factor * torch.rand(factor.shape, dtype=factor.dtype, device=factor.device)).sum()
-            (gradient,) = torch.autograd.grad(weighted, [edge], retain_graph=True, allow_unused=True)
+            try:
+                (gradient,) = torch.autograd.grad(weighted, [edge], retain_graph=True, allow_unused=True)
+            except RuntimeError:  # what it needs was written to in place
+                return False
         if gradient is None:
             return False
         by_channel = gradient.sum(pooled.kind.axes)
@@ -227,4 +241,4 @@ def with_total(call: Call, frame: Frame) -> Call:
 
 def _place(mean: Mean, call: FunctionCall, map_: Map, frame: Frame) -> Place:
     map_call, path = mean.calls[map_][frame]
-    return Place(with_total(map_call, frame), path, _named(call, frame), mean.shape, frame.is_random)
+    return Place(with_total(map_call, frame), path, _named(call, frame), mean.shape, frame.chain()[-1].is_random)

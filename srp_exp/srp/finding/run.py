@@ -24,6 +24,7 @@ from srp_exp.srp.finding.maps import Map, maps_of
 from srp_exp.srp.finding.twin import is_of_torch
 
 _DETACHING = {Tensor.detach, torch.detach, Tensor.data.__get__}  # type: ignore[attr-defined]
+_LEAVING: set[Any] = {Tensor.numpy, Tensor.__array__}
 _CASTS = {Tensor.float: Tensor.double, Tensor.half: Tensor.double, Tensor.bfloat16: Tensor.double}
 _LOWER = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -146,6 +147,8 @@ class Run(TorchFunctionMode):
             return None
         if func in _DETACHING:
             return torch.ops.aten.alias(args[0])
+        if func in _LEAVING:
+            return func(args[0].detach(), *args[1:], **kwargs)
         if self._frame is None or func.__name__ == "__get__":  # a property has no identity
             return func(*args, **kwargs)
         if self._is_exact:

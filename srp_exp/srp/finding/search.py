@@ -17,7 +17,7 @@ from srp_exp.srp.finding.twin import is_of_torch, twin_of
 
 NOT_IMAGES = "the first axis of its map isn't that of the images, so that they can't have regions of their own"
 SILENT = "never ran: evaluation doesn't call it, and training takes more than images; apply_srp to it alone"
-CHANGING = "pools by a call that gives something else from run to run"
+CHANGING = "pools by a call that does something else from run to run"
 
 _SEEDS = 4
 """Looks at a model that draws random numbers; two where they make the same calls."""
@@ -46,7 +46,8 @@ class Search:
         self._squared: set[str] = set()
         self._rows: dict[Key, Tensor] = {}
         """Of poolings whose first axis may have more than the images: the means, a row for each."""
-        self._is_mean: dict[tuple[str, Call], set[bool]] = {}
+        self._pools: dict[tuple[str, Call], set[bool]] = {}
+        """The calls of each module, and whether they pool a map that they gate."""
 
     def findings(self) -> Findings:
         run = self._first_run()
@@ -89,6 +90,8 @@ class Search:
         images = images[[2, 1] if other_first else [0, 1]].to("cpu" if device.type == "meta" else device)
         if not example.is_floating_point():
             images = example[:2].clone()
+            if bool((images == images.flatten()[0]).all()):
+                images = torch.randint(2, 100, (2, *example.shape[1:]), dtype=example.dtype, generator=generator)
         for mode in dict.fromkeys((self._training, False)):
             _seed_all(seed)
             run = Run(twin_of(self._model, self._dtype, mode), self._dtype)
@@ -123,7 +126,7 @@ class Search:
         self._gated |= {(name, _without_count(call)) for name, call in judge.gated}
         for (name, call), left_out in judge.others.items():
             self._others.setdefault((name, _without_count(call)), left_out)
-        self._note_means(run)
+        self._note_calls(run, judge)
         run.forget()
         self._looks += 1
 
@@ -133,15 +136,15 @@ class Search:
             module = module.rpartition(".")[0]
         return self._entered[module]
 
-    def _note_means(self, run: Run) -> None:
-        """Note which calls of the functions that return means do so."""
-        returned = [mean.call for mean in run.means if mean.call is not None]
-        functions = {name.function for call in returned for name in call.names.values()}
+    def _note_calls(self, run: Run, judge: Judge) -> None:
+        """Note which calls of the functions that pool do so in this look."""
+        taken = {(module, _without_count(place.mean_call)) for module, place in judge.poolings}
+        functions = {call.function for _, call in taken} | {call.function for _, call in self._pools}
         for call in run.calls:
             for frame, name in call.names.items():
-                if name.function in functions:
+                if name.function in functions and not any(call is one for one in judge.repeated):
                     key = (frame.name, _without_count(name))
-                    self._is_mean.setdefault(key, set()).add(any(call is one for one in returned))
+                    self._pools.setdefault(key, set()).add(key in taken)
 
     def _pooling(self, key: Key, rows: Tensor | None) -> Iterator[Pooling]:
         """The pooling at `key`, unless it is to be left out."""
@@ -149,22 +152,21 @@ class Search:
         pooling = self._found[key]
         if module in self._squared:
             return
-        if len(self._is_mean[module, place.mean_call]) > 1:
+        if len(self._pools[module, place.mean_call]) > 1:
             self._leave_out(pooling, CHANGING)
             return
-        each = 1
+        is_folded = False
         if rows is not None:
             if 2 * int(rows.sum()) > len(rows):
                 self._leave_out(pooling, NOT_IMAGES)
                 return
-            half = len(rows) // 2
-            each = half if 2 < len(rows) == 2 * int(rows[:half].sum()) else 1
+            is_folded = 2 < len(rows) == 2 * int(rows[: len(rows) // 2].sum())
         counted = self._counted[key]
         if len({replace(one, may_skip=False) for one in counted}) == 1:
             place = next(iter(counted))
         size = self._sizes.get((module, _without_count(place.map_call), place.path), pooling.map_size)
         place = replace(place, may_skip=any(one.may_skip for one in counted))
-        yield replace(pooling, place=place, map_size=size, rows_per_image=each)
+        yield replace(pooling, place=place, map_size=size, is_folded=is_folded)
 
     def _rows_of_first_image(self) -> dict[Key, Tensor]:
         """Which rows of the first axis of a map depend on the first of the two images."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.parametrize import type_before_parametrizations
 from torch.utils._pytree import tree_leaves
 
@@ -17,13 +19,14 @@ def twin_of(model: nn.Module, dtype: torch.dtype, training: bool) -> nn.Module:
 
     A parameter of equal numbers, not finite, or on the meta device gets random values: a zero hides what follows it; a
     gain of 1, or weights of 1 / (H * W), leave or make a mean only until they are trained. What is on the meta device
-    comes to the CPU. Torch's own modules are in evaluation mode, the user's in training mode where `training`.
+    comes to the CPU. Torch's own modules, but for dropout, are in evaluation mode, the user's in training mode where
+    `training`.
 
     Raises:
         UserError: the model can't be copied.
     """
     memo: dict[int, Any] = {}
-    closures: list[tuple[types.FunctionType, types.FunctionType]] = []
+    functions: list[types.FunctionType] = []
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
@@ -34,21 +37,26 @@ def twin_of(model: nn.Module, dtype: torch.dtype, training: bool) -> nn.Module:
             if isinstance(leaf, Tensor):
                 value = _stand_in(leaf.detach(), dtype, id(leaf) in parameters)
                 memo[id(leaf)] = nn.Parameter(value, False) if isinstance(leaf, nn.Parameter) else value
-            elif isinstance(leaf, types.FunctionType) and leaf.__closure__:
-                memo[id(leaf)] = _unbound(leaf)
-                closures.append((leaf, memo[id(leaf)]))
+            elif isinstance(leaf, types.FunctionType):
+                functions.append(leaf)
+    for function in functions:  # a forward or a hook that refers to the model is to refer to the copy
+        if id(function) not in memo and (function.__closure__ or function.__defaults__ or function.__kwdefaults__):
+            memo[id(function)] = _unbound(function)
+            held = [cell.cell_contents for cell in function.__closure__ or ()]
+            functions += [one for one in held if isinstance(one, types.FunctionType)]
     try:
         twin = copy.deepcopy(model, memo)
-        for function, new in closures:  # a forward or a hook that refers to the model is to refer to the copy
-            for old_cell, cell in zip(function.__closure__ or (), new.__closure__ or (), strict=True):
-                cell.cell_contents = copy.deepcopy(old_cell.cell_contents, memo)
+        for function in functions:
+            if id(function) in memo:
+                _bind(memo[id(function)], function, memo)
     except Exception as error:  # of whatever a foreign object does when it is copied
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(
             f"{type(model).__name__} can't be deep-copied, to be looked at ({reason}): mend that"
         ) from error
     for module in twin.modules():
-        module.training = training and not is_of_torch(module)
+        module.training = training and (isinstance(module, _DropoutNd) or not is_of_torch(module))
+        module.training &= not isinstance(module, _BatchNorm)  # which would mix the images
     return twin
 
 
@@ -59,10 +67,16 @@ def is_of_torch(module: nn.Module) -> bool:
 
 def _unbound(function: types.FunctionType) -> types.FunctionType:
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
-    new = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
-    new.__kwdefaults__ = function.__kwdefaults__
+    new = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
     new.__dict__.update(function.__dict__)
     return new
+
+
+def _bind(new: types.FunctionType, function: types.FunctionType, memo: dict[int, Any]) -> None:
+    for old_cell, cell in zip(function.__closure__ or (), new.__closure__ or (), strict=True):
+        cell.cell_contents = copy.deepcopy(old_cell.cell_contents, memo)
+    new.__defaults__ = copy.deepcopy(function.__defaults__, memo)
+    new.__kwdefaults__ = copy.deepcopy(function.__kwdefaults__, memo)
 
 
 def _stand_in(value: Tensor, dtype: torch.dtype, is_parameter: bool) -> Tensor:
