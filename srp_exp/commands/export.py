@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from srp_exp.backbones import timm_models
 from srp_exp.config.visible import visible
 from srp_exp.datasets import DataSet
+from srp_exp.datasets.known import facts_of
 from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
 from srp_exp.runs.evaluate import restore
@@ -65,6 +66,7 @@ def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torc
             "width": width,
             "mean": list(dataset.mean),  # the network takes (pixel / 255 - mean) / std
             "std": list(dataset.std),
+            **facts_of(dataset).get("reading", {}),  # of pictures in files: background and value_range of `Reading`
             **resized,  # of pictures in files: how they become height x width pixels, as of FileAugmentation
         },
     }

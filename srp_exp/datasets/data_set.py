@@ -108,15 +108,14 @@ class EvalLoader:
 
 
 def digests_of(dataset: DataSet, without: str | None = None) -> dict[str, str]:
-    """A digest of each part of the data, by a name for messages, such as "training labels".
+    """A digest of each part of the data, by a name for messages, such as "training labels"; none of an empty part.
 
     without: the path of a file in the set's folder that may change.
     """
     found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode(errors="surrogateescape")).hexdigest()}
     for name, split in (("training", dataset.train), ("validation", dataset.val), ("test", dataset.test)):
-        found |= {
-            f"{name} {part}": value for part, value in (split.digests(without) if split is not None else {}).items()
-        }
+        if split is not None and len(split):
+            found |= {f"{name} {part}": value for part, value in split.digests(without).items()}
     return found
 
 

@@ -20,6 +20,7 @@ from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_ou
 from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.known import without_pictures
 from srp_exp.datasets.other_test import other_test
+from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.subset import with_subset
 from srp_exp.errors import UserError
 from srp_exp.runs.data import remember_digests
@@ -68,44 +69,45 @@ class Data:
 def digests_of_data(config: DictConfig, dataset: DataSet) -> dict[str, str]:
     """The digests of what the set of `config` has read; kept, so that a finished run is skipped without opening it."""
     digests = digests_of(dataset)
-    remember_digests(config.dataset, digests, dataset.read_from)
+    if len(dataset.train):  # else it is known by its test part alone
+        remember_digests(config.dataset, digests, dataset.read_from)
     return digests
 
 
-def build_dataset(config: DictConfig) -> DataSet:
+def build_dataset(config: DictConfig, facts: Mapping[str, Any] | None = None) -> DataSet:
+    """The data set. facts: what a checkpoint keeps of it, with which a set in files opens its test pictures only."""
     arguments = _arguments(config.dataset, without=OF_EVERY_SET)
     own = config.dataset
-    dataset: DataSet = with_statistics(instantiate(arguments), own.mean, own.std)
+    if facts and facts["in_files"]:
+        make = instantiate({**arguments, "_partial_": True})
+        only_test = isinstance(make.func, type) and issubclass(make.func, PictureSet)
+        made = make(known=facts) if only_test else make()
+    else:
+        made = instantiate(arguments)
+    dataset: DataSet = with_statistics(made, own.mean, own.std)
     return with_subset(dataset, own.train_per_class, own.test_on_unused, own.subset_seed)
 
 
 def build_data(
-    config: DictConfig, device: torch.device, processes: Processes = SINGLE, known: DataSet | None = None
+    config: DictConfig, device: torch.device, processes: Processes = SINGLE, facts: Mapping[str, Any] | None = None
 ) -> Data:
     """The data set, as rank 0 finds or makes it first, and where its batches go.
 
-    workers: of a machine, divided over its processes. known: the set without its pictures, which isn't opened then:
-    config.test_root has those of the test split.
+    workers: of a machine, divided over its processes. facts: what a checkpoint keeps of the set, where only the test
+    split is needed; with config.test_root, which has its pictures, the set isn't opened then.
     """
-    if known is not None:
-        dataset, train, val = known, known.train, None
+    if facts and config.test_root is not None:
+        augmentation = instantiate(_arguments(config.dataset.augmentation, without=()))
+        dataset = without_pictures(facts, augmentation)
     else:
         with processes.in_turns():
-            dataset = build_dataset(config)
-        train, val = _divided(config, dataset)
+            dataset = build_dataset(config, facts)
+    train, val = (dataset.train, None) if facts else _divided(config, dataset)
     test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
     splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, _MOST_WORKERS)
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
     return Data(dataset, splits, placement)
-
-
-def known_dataset(config: DictConfig, facts: Mapping[str, Any]) -> DataSet | None:
-    """The set of `config` by the facts that its checkpoint keeps, without pictures; None where it keeps too few."""
-    augmentation = config.dataset.get("augmentation")
-    if not facts or augmentation is None:
-        return None
-    return without_pictures(facts, instantiate(_arguments(augmentation, without=())))
 
 
 def _divided(config: DictConfig, dataset: DataSet) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from srp_exp.datasets.other_test import name_of
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.runs.build import Data, build_data, build_model, digests_of_data, known_dataset
+from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
 from srp_exp.runs.data import refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder import EVALUATION
@@ -34,7 +34,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
     choose_kernels(config)
     device = build_device(config.device)
     with connected(device) as processes:
-        data = data_of(config, checkpoint, device, processes)
+        data = data_of(config, checkpoint, config.split, device, processes)
         model, _ = build_model(config, data.dataset, device)
         load_weights(model, checkpoint)
         evaluation = evaluate_on(config, model, data, config.split, processes)
@@ -64,7 +64,7 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
     choose_kernels(config)
     device = build_device(config.device)
-    data = data_of(config, checkpoint, device)
+    data = data_of(config, checkpoint, split, device)
     plain = config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, data.dataset, device)
@@ -81,22 +81,27 @@ def part_name(config: DictConfig) -> str:
     return str(config.split if config.test_root is None else name_of(Path(config.test_root).expanduser()))
 
 
-def data_of(config: DictConfig, checkpoint: Path, device: torch.device, processes: Processes = SINGLE) -> Data:
-    """The data of the run of a checkpoint, or with config.test_root those pictures, and no other is opened.
+def data_of(
+    config: DictConfig, checkpoint: Path, split: str, device: torch.device, processes: Processes = SINGLE
+) -> Data:
+    """The data of the run of a checkpoint, of which the test split opens no other pictures.
+
+    With config.test_root its pictures are the test split, and no other is opened.
 
     Raises UserError where the data aren't those that the run has read, or aren't where they were.
     """
-    if config.test_root is not None:
-        known = known_dataset(config, load_of_run(checkpoint).get("data") or {})
-        if known is not None:
-            return build_data(config, device, processes, known)
+    needs_training = split != "test" or config.dataset.test_on_unused or config.dataset.get("augmentation") is None
+    facts = {} if needs_training else load_of_run(checkpoint).get("data") or {}
+    if facts and config.test_root is not None:
+        return build_data(config, device, processes, facts)
     try:
-        data = build_data(config, device, processes)
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, FileNotFoundError) or "root" not in config.dataset:
+        data = build_data(config, device, processes, facts)
+    except (InstantiationException, FileNotFoundError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, FileNotFoundError) or "root" not in config.dataset:
             raise
         raise MissingFileError(
-            f"the data of the run aren't there ({error.__cause__}); dataset.root=FOLDER says where they are now, "
+            f"the data of the run aren't there ({cause}); dataset.root=FOLDER says where they are now, "
             "test_root=FOLDER takes other test pictures"
         ) from error
     refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))

@@ -188,5 +188,6 @@ def test_an_export_tells_how_pictures_are_prepared(command_line, trained_on_file
     assert outcome.code == 0, outcome.err
     assert json.loads((run / "export" / "model.safetensors.json").read_text())["images"] == {
         "channels": 3, "height": 32, "width": 32, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+        "background": [255, 255, 255], "value_range": None,
         "resize": 40, "eval_crop": "center", "interpolation": "bilinear",
     }  # fmt: skip

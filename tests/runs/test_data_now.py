@@ -96,6 +96,21 @@ def test_other_test_pictures_need_none_of_the_runs(command_line, home, mode) -> 
         assert after["loss"] == pytest.approx(before["loss"], abs=1e-6)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_test_part_needs_no_training_picture(command_line, home, mode) -> None:
+    before = metrics(runs(home)[0])
+    for picture in (home / "new" / "pics" / "train").glob("*/*"):
+        picture.write_bytes(b"")
+    outcome = look(command_line, home, mode, f"dataset.root={home / 'new' / 'pics'}")
+    assert outcome.code == 0, outcome.err
+    if "export" in mode:
+        (file,) = (runs(home)[0] / "export").glob("*.json")
+        facts = json.loads(file.read_text())
+        assert (facts["images"]["background"], facts["images"]["value_range"]) == ([255, 255, 255], None)
+    else:
+        assert metrics(runs(home)[0]) == before
+
+
 def test_data_that_did_not_move_are_found_from_everywhere(command_line, original, tmp_path, monkeypatch) -> None:
     """The data_root of the training counts, not the default of the command that looks at it."""
     run = shutil.copytree(runs(original)[0], tmp_path / "runs" / runs(original)[0].name)

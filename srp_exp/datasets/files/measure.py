@@ -39,7 +39,7 @@ def channel_statistics(split: FileSplit | Split) -> NDArray[np.float64]:
 
 def hold_in_memory(splits: Mapping[str, FileSplit], most_mb: float) -> dict[str, Split] | None:
     """The splits with their pictures in memory; None where these have boxes, several sizes, or more than `most_mb`."""
-    first, *_ = splits.values()
+    first = next(split for split in splits.values() if len(split))
     if not most_mb or first.boxes is not None:
         return None
     size = first.picture(0).shape

@@ -93,6 +93,10 @@ class Catalogue:
         parts = {name: getattr(self, name) for name in PARTS}
         return {name: part for name, part in parts.items() if part is not None}
 
+    def test_only(self) -> "Catalogue":
+        """The set with an empty training part and no validation part."""
+        return replace(self, train=self.train.rows(np.arange(0)), val=None)
+
     def to_arrays(self) -> Arrays:
         """The catalogue as arrays, for an index file."""
         arrays: dict[str, NDArray[Any]] = {}

@@ -22,6 +22,7 @@ from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
 from srp_exp.datasets.sets.search import find_home
 from srp_exp.datasets.sets.vetted import open_split, vetted
 from srp_exp.remembered import Arrays, index_file, remembered
+from srp_exp.remembered import known as remembered_as
 
 LOG = logging.getLogger("srp_exp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as of most pretrained weights
@@ -39,7 +40,8 @@ class PictureSet(FileSet):
     shorter side in pixels that the copy at `root` was reduced to; None: nothing was reduced. crop_to_box: cut every
     picture to its bounding box before all else. memory_mb: pictures that all have one size and take no more than that
     together are held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by
-    default. own, settings: what `read` gets besides, under their names.
+    default. own, settings: what `read` gets besides, under their names. known: facts of the set, as of `facts_of`, with
+    which only test pictures are looked at, and the training part stays empty.
 
     What was found out counts until the set or the file of the class changes. `index` of a split counts the samples of
     the official list, so that it stays the same in subsets and copies. mean and std are ImageNet's for a published set,
@@ -71,6 +73,7 @@ class PictureSet(FileSet):
         background: Sequence[int] = Reading().background,
         value_range: Sequence[float] | None = None,
         own: Mapping[str, Any] | None = None,
+        known: Mapping[str, Any] | None = None,
         **settings: Any,
     ):
         folder = Path(root).expanduser()
@@ -85,11 +88,15 @@ class PictureSet(FileSet):
         code, digest = _code(type(self))
         key = f"{verify} {on_corrupt} {vet} {crop_to_box} {sorted(texts.items())} {digest}"
         cache = index.with_suffix("").absolute()
+        if known is not None:
+            reading = Reading(**known["reading"])
+            if remembered_as(index, key) is None:
+                index, key = index.with_name(f"{index.stem}-test.zip"), f"{key} test"
 
         def read() -> Arrays:
             told = {name: value for name, value in (("boxes", crop_to_box), ("cache", cache)) if name in self.asks}
             found = read_copy(home, copy) if copy else self.read(home, **told, **settings)
-            found = self._checked(found, home, verify == "strict")
+            found = self._checked(found, home, verify == "strict", known is None)
             if on_corrupt == "skip" or vet != "none":
                 how = {"everything": vet == "all", "skips": on_corrupt == "skip"}
                 found = vetted(found, home, crop_to_box=crop_to_box, reading=reading, **how)
@@ -97,12 +104,17 @@ class PictureSet(FileSet):
             return replace(found, read_from=(*found.read_from, *probes)).to_arrays()
 
         catalogue = Catalogue.from_arrays(remembered(index, key, read))
+        if known is not None:
+            catalogue = catalogue.test_only()
         for note in catalogue.notes:
             LOG.warning("%s", note)
         reading = replace(reading, value_range=reading.value_range or catalogue.value_range)
         splits = {name: open_split(home, part, crop_to_box, reading) for name, part in catalogue.parts.items()}
-        held = hold_in_memory(splits, memory_mb if augmentation.leaves_size else 0)
-        if self.facts:
+        holds = augmentation.leaves_size and (known is None or known["held"])
+        held = hold_in_memory(splits, memory_mb if holds else 0)
+        if known is not None:
+            mean, std = known["mean"], known["std"]
+        elif self.facts:
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         elif held:
             mean, std = channel_statistics(held["train"]).tolist()
@@ -153,10 +165,16 @@ class PictureSet(FileSet):
         return False
 
     @classmethod
-    def _checked(cls, catalogue: Catalogue, home: Path, strict: bool) -> Catalogue:
-        """The set in `home`, with the facts that it lacks as notes, or as an error where `strict`."""
+    def _checked(cls, catalogue: Catalogue, home: Path, strict: bool, whole: bool) -> Catalogue:
+        """The set in `home`, with the facts that it lacks as notes, or as an error where `strict`.
+
+        Not `whole`: its test part only.
+        """
         remedy = f"{cls.remedy}, or accept a subset with dataset.verify=warn" if cls.facts else cls.remedy
+        catalogue = catalogue if whole else catalogue.test_only()
         catalogue = look_up_files(catalogue, home, remedy if cls.facts else "restore or remove them", strict)
+        if not whole:  # digests of the test part say more
+            return catalogue
         counts = check_counts(catalogue, cls.facts, home, remedy, strict)
         labels = {name: part.labels for name, part in catalogue.parts.items()}
         notes = check_classes(

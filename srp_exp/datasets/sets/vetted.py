@@ -36,8 +36,10 @@ def vetted(
     a picture and not `skips`, and UserError where too few are left.
     """
     splits = {name: open_split(home, part, crop_to_box, reading) for name, part in catalogue.parts.items()}
-    found = {name: vet(split, f"{home.name}, {name}", everything or skips) for name, split in splits.items()}
-    bad = {name: sorted(outcome.bad) for name, outcome in found.items()}
+    found = {
+        name: vet(split, f"{home.name}, {name}", everything or skips) for name, split in splits.items() if len(split)
+    }
+    bad = {name: sorted(found[name].bad) if name in found else [] for name in splits}
     reasons = [found[name].bad[position] for name, positions in bad.items() for position in positions]
     if reasons and not skips:
         others = f"; {len(reasons) - 1:,} more can't be read" if len(reasons) > 1 else ""
@@ -52,9 +54,9 @@ def vetted(
         places += [Path(place) for place in names]  # a file that is mended is read again
         if names:
             notes.append(f"{home}: {len(names):,} pictures of {name} can't be read: left out ({first_few(names)})")
-        if not len(parts[name]):
+        if names and not len(parts[name]):
             raise UserError(f"{home}: no picture of {name} can be read, the first because: {reasons[0]}")
-    if reasons:
+    if reasons and len(catalogue.train):
         labels = {name: part.labels for name, part in parts.items()}
         notes += check_classes(catalogue.class_names, labels, home)
     value_range = None if reading.value_range else _value_range(found)

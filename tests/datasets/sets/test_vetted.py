@@ -12,6 +12,7 @@ from PIL import Image
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.files import measure, vet
+from srp_exp.datasets.known import facts_of
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.errors import UserError
 
@@ -171,3 +172,24 @@ def test_the_range_of_a_large_set_is_that_of_all_its_pictures(tmp_path, monkeypa
         save(tmp_path, np.arange(144).reshape(12, 12).astype(np.uint16) + 10 * number * (number < 9), f"{number}.png")
     open_folder(tmp_path)
     assert "values from 0 to 223" in caplog.text
+
+
+@pytest.mark.parametrize("memory_mb", [0, 1000])
+def test_what_is_known_of_training_pictures_reads_the_test_part(tmp_path, memory_mb):
+    """Their mean and range of values are those of the training, whatever lies there now."""
+    for number, part in enumerate(("train", "test")):
+        save(tmp_path, np.arange(144, dtype=np.uint16).reshape(12, 12) + 300 * number, parts=(part,))
+    whole = open_folder(tmp_path, memory_mb=memory_mb)
+    save(tmp_path, b"", parts=("train",))
+    found = open_folder(tmp_path, memory_mb=memory_mb, known=facts_of(whole))
+    assert (len(found.train), found.mean, found.std, found.reading.value_range) == (0, whole.mean, whole.std, (0, 443))
+    assert (found.image_size, found.augmentation) == (whole.image_size, whole.augmentation)
+    of_test = {part: value for part, value in digests_of(whole).items() if "training" not in part}
+    assert digests_of(found) == of_test
+    if memory_mb:
+        assert torch.equal(found.test.images, whole.test.images)
+    else:
+        assert torch.equal(found.test.picture(1), whole.test.picture(1))
+    save(tmp_path, np.ones((12, 12), np.uint16), parts=("test",), classes="a")
+    changed = digests_of(open_folder(tmp_path, memory_mb=memory_mb, known=facts_of(whole)))
+    assert {part for part in of_test if changed[part] != of_test[part]} == {"test pictures"}
