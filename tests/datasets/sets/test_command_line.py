@@ -20,6 +20,9 @@ from official_copies import (
 )
 
 from srp_exp.config.identity import sha256_of_file
+from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.prepare.copy import CopySettings, write_copy
+from srp_exp.datasets.sets.folder import Folder
 
 TINY = (
     "dataset.verify=warn", "dataset.augmentation.resize=40", "dataset.augmentation.crop_size=32", "backbone.depth=8",
@@ -160,3 +163,35 @@ def test_weights_of_a_file_are_what_training_begins_from(command_line, tmp_path,
     outcome = command_line(*arguments, "output_dir=other")
     assert outcome.code == 1
     assert outcome.err.endswith("srp-exp: backbone.weights=weights.pth: there is no such file\n")
+
+
+@pytest.mark.parametrize("kind", ["table", "copy"])
+def test_a_validation_part_of_the_set_selects_the_epoch(command_line, tmp_path, kind) -> None:
+    """Six training, two test and four validation pictures."""
+    root, lines = tmp_path / "pics", ["image,label,split"]
+    for part, count in (("train", 3), ("test", 1), ("val", 2)):
+        for number, label in enumerate("ab" * count):
+            file = root / part / label / f"{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encoded("rgb", len(lines)))
+            lines.append(f"{file},{label},{part}")
+    choice = ["dataset=folder", f"dataset.root={root}", "dataset.memory_mb=0"]
+    if kind == "table":
+        (tmp_path / "labels.csv").write_text("\n".join(lines))
+        choice = ["dataset=csv", f"dataset.root={tmp_path / 'labels.csv'}", "dataset.memory_mb=0"]
+    else:
+        made = Folder(str(root), None, "stop", None, FileAugmentation(), test_fraction=0.0, split_seed=0)
+        parts = {"train": made.train, "test": made.test, "val": made.val}
+        (tmp_path / "copy").mkdir()
+        settings = CopySettings("folder", made.class_names, 32, original={"settings": made.settings})
+        write_copy(parts, tmp_path / "copy", settings, lambda done: None)
+        choice[1:2] = [f"dataset.root={tmp_path / 'copy'}", "dataset.copy_side=32"]
+    tiny = [setting for setting in TINY if "verify" not in setting]
+    outcome = command_line(*choice, *tiny, "recipe.selection=best", f"output_dir={tmp_path / 'out'}")
+    assert outcome.code == 0, outcome.err
+    run = the_run(tmp_path / "out")
+    for split, size in (("test", 2), ("val", 4)):
+        outcome = command_line("mode=eval", f"run={run}", f"split={split}", "device=cpu", "workers=0")
+        assert outcome.code == 0, outcome.err
+        assert json.loads((run / "evaluation" / split / "metrics.json").read_text())["samples"] == size
+    assert list((run / "checkpoints").glob("best*"))
