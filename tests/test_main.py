@@ -367,8 +367,8 @@ def test_a_run_that_was_taken_away_stops_in_one_line(command_line, tmp_path, mon
     """Its folder is deleted, or its lock, after which another process begins there."""
     report = Reporter.step
 
-    def step(self: Reporter, learner: Learner, totals: dict[str, float], lr: float, waited: float) -> None:
-        report(self, learner, totals, lr, waited)
+    def step(self: Reporter, learner: Learner, seen: Any) -> None:
+        report(self, learner, seen)
         if learner.step != 6:
             return
         folder = the_run(tmp_path)
@@ -399,8 +399,8 @@ from srp_exp.__main__ import main
 from srp_exp.training.learner import Learner
 from srp_exp.training.reporter import Reporter
 report = Reporter.step
-def step(self, learner, totals, lr, waited):
-    report(self, learner, totals, lr, waited)
+def step(self, learner, seen):
+    report(self, learner, seen)
     if learner.step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 Reporter.step = step

@@ -49,18 +49,19 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from srp_exp.__main__ import main
-from srp_exp.srp.draws import Draws
+from srp_exp.srp import RegionPool
 from srp_exp.training.learner import Learner
 
 torch.set_num_threads(1)
 rank, folder = int(os.environ["RANK"]), Path(os.environ["OBSERVATIONS"])
-step, draw = Learner.train_step, Draws._draw
+step, draw = Learner.train_step, RegionPool.draw
 drawn = []
 
 def observed_draw(self, *args):
-    numbers = draw(self, *args)
-    drawn.append(numbers.flatten().tolist())
-    return numbers
+    regions = draw(self, *args)
+    if regions is not None:
+        drawn.append(regions.numbers.flatten().tolist())
+    return regions
 
 def observed_step(self, batch, *args, **kwargs):
     drawn.clear()
@@ -72,7 +73,7 @@ def observed_step(self, batch, *args, **kwargs):
         file.write(json.dumps(line) + "\\n")
     exec(os.environ.get("ACT", ""), {"step": number, "rank": rank, "os": os, "signal": signal})
 
-Draws._draw, Learner.train_step = observed_draw, observed_step
+RegionPool.draw, Learner.train_step = observed_draw, observed_step
 exec(os.environ.get("BEFORE", ""), {"rank": rank})
 main()
 """

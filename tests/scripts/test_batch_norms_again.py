@@ -9,7 +9,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "batch_norms_again.py"
 
 
 def test_a_run_is_evaluated_as_trained_and_with_other_statistics(command_line, tmp_path) -> None:
-    sizes = ["dataset.train_size=256", "dataset.test_size=200", "dataset.num_classes=4"]
+    sizes = ["dataset.train_size=256", "dataset.test_size=900", "dataset.num_classes=4"]
     short = ["recipe.epochs=1", "recipe.batch_size=32", "recipe.lr=0.02", "device=cpu", f"output_dir={tmp_path}"]
     outcome = command_line("dataset=synthetic", "srp=fixed", "srp.scale=0.3", *sizes, *short)
     assert outcome.code == 0, outcome.err
