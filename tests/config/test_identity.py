@@ -26,12 +26,13 @@ NOT_IDENTITY = {
     "dataset.name", "attention.name", "backbone.name", "srp.name", "recipe.name", "optimizer.name", "lr_schedule.name",
     "mixing.name",
     "mode", "rerun", "run", "test_root", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets",
-    "device", "activation_checkpointing", "log_every_steps", "profile", "progress", "data_root", "output_dir",
+    "device", "activation_checkpointing", "checkpoint_every_block", "ddp.bucket_mb", "ddp.static_graph",
+    "log_every_steps", "profile", "progress", "data_root", "output_dir",
     "dataset.root",
     "dataset.download", "study", "dry", "wait", "other", "format", "evaluators", "cams",
     "cost.rounds", "cost.srp",
 }  # fmt: skip
-NOT_IDENTITY_OF_FILES = {"workers", "dataset.cache_dir"}  # of sets of image files
+NOT_IDENTITY_OF_FILES = {"workers", "dataset.cache_dir", "dataset.vet"}  # of sets of image files
 DEPENDS = {  # each has a test
     "recipe.evaluate_every_epochs", "recipe.lr", "recipe.weight_decay", "recipe.warmup_epochs", "recipe.pretrained",
     "backbone.pretrained", "dataset.test_on_unused", "dataset.subset_seed",
@@ -43,7 +44,7 @@ BASES = {  # together they hold every schema
               "lr_schedule=step", "mixing=mixup", "recipe=cifar"),
     "synthetic": ("dataset=synthetic", "backbone=resnext29_8x64d", "attention=splat", "srp=stages",
                   "lr_schedule=one_cycle", "mixing=mixup_cutmix"),
-    "timm": ("backbone=resnet50", "attention=sk", "srp=cosine"),
+    "timm": ("dataset=imagenet", "backbone=resnet50", "attention=sk", "srp=cosine"),  # and image files
     "native": ("backbone=seresnet50", "srp=ramped"),
     "densenet": ("backbone=densenet_bc_100_12", "attention=ge"),
     "gc": ("attention=gc", "srp=gap"),
