@@ -170,6 +170,8 @@ def _of_value(cause: BaseException, override: str) -> str:
             return f"{override}: {_first_line(cause)}; give the whole list, as [a,b]"
         case InterpolationKeyError():
             name = _first_line(cause).split("'")[1]
+            if name in {field.name for field in dataclasses.fields(Config)}:  # every run has them
+                return f"{name} was deleted, and {cause.full_key} refers to it: give {name} a value, as {name}=..."
             return f"{cause.full_key}: there is no {name} to refer to{nearest(name, _all_settings(), listed=False)}"
         case ConfigTypeError(full_key=str(key)) if key:
             return f"{key}: {_first_line(cause)}"
