@@ -5,6 +5,7 @@ import sys
 import sysconfig
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 def defines_own_class(module: str, name: str) -> bool:
@@ -24,12 +25,17 @@ def _source(module: str) -> Path | None:
     path, spec, parts = None, None, module.split(".")
     for length in range(1, len(parts) + 1):
         name = ".".join(parts[:length])
-        found = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        found = (finder.find_spec(name, path) for finder in sys.meta_path if _only_looks(finder))
         spec = next((spec for spec in found if spec is not None), None)
         if spec is None or (length < len(parts) and spec.submodule_search_locations is None):
             return None
         path = spec.submodule_search_locations
     return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
+def _only_looks(finder: Any) -> bool:
+    """Whether it finds without importing: setuptools' hook replaces distutils when it is asked for pip or distutils."""
+    return hasattr(finder, "find_spec") and type(finder).__module__ != "_distutils_hack"
 
 
 def _is_users(source: Path) -> bool:

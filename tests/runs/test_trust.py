@@ -108,6 +108,17 @@ def test_an_attack_is_refused_in_one_line_and_nothing_is_imported(config, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_hook_that_imports_when_it_is_asked_is_not_asked(config, monkeypatch, tmp_path) -> None:
+    """setuptools' hook swaps distutils, with a warning, for whoever looks for pip."""
+    hook = pytest.importorskip("_distutils_hack").DistutilsMetaFinder
+    asked: list[str] = []
+    monkeypatch.setattr(hook, "find_spec", lambda self, name, *_: asked.append(name))
+    monkeypatch.setattr(sys, "meta_path", [hook(), *sys.meta_path])
+    with pytest.raises(UserError):
+        read(attacked(config, "an installed module with a main program", tmp_path / "mark"))
+    assert asked == []
+
+
 TEXTS = {
     "a tag": ("dataset: !!python/object/apply:os.mkdir [MARK]", "tag"),
     "another tag": ("!!python/name:os.system", "tag"),
