@@ -30,6 +30,7 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
+from srp_exp.errors import UserError
 from srp_exp.runs import build
 from srp_exp.runs.build import build_data, build_learner, build_model
 from srp_exp.runs.device import build_device
@@ -137,6 +138,8 @@ def tiny(compose, file: str) -> DictConfig:
         overrides.append("backbone.depth=8")
     if not probe.attention.average_pooling:
         overrides.append("srp=gap")
+    if probe.dataset.train_per_class is not None:
+        overrides.append("dataset.train_per_class=2")
     if "pretrained" in probe.recipe:
         overrides.append("recipe.pretrained=false")  # nothing is downloaded
     if group != "recipe":
@@ -358,9 +361,17 @@ def test_the_seed_decides_the_initial_weights_and_srp_does_not(compose) -> None:
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
-    for name in ("gpu", "cpuu", "cuda:99"):
-        with pytest.raises(ValueError, match=f"device={name} can't be used here .*try device=auto"):
+    no_number = "can't be used here" if torch.cuda.is_available() else "there is no CUDA device here"
+    for name, why in (("gpu", "can't be used here"), ("cpuu", "can't be used here"), ("cuda:99", no_number)):
+        with pytest.raises(UserError, match=f"device={name}:? {why} .*try device=auto"):
             build_device(name)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_without_cuda_its_devices_are_one_line(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"device={name}: there is no CUDA device here .*try device=auto"):
+        build_device(name)
 
 
 def test_channels_last_gives_the_same_numbers(compose) -> None:

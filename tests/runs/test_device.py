@@ -81,10 +81,12 @@ def test_the_group_of_processes_is_told_its_device(
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     told: dict[str, Any] = {}
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: told.update(backend=backend, **options))
+    monkeypatch.setattr(dist, "new_group", lambda backend, **options: backend)
     monkeypatch.setattr(dist, "is_initialized", lambda: False)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     with connected(torch.device(device)) as processes:
         assert (processes.rank, processes.size) == (3, 4)
+        assert processes.group == "gloo"  # what isn't a gradient goes by the CPU, whatever the device
     backend, own = expected
     assert (told["backend"], told["device_id"]) == (backend, own and torch.device(own))
 

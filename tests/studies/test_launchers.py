@@ -69,10 +69,11 @@ def test_a_process_keeps_its_device(monkeypatch, tmp_path) -> None:
             self.uuid = f"fake-{os.getpid()}-{number}"
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", Properties)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(torch, "empty", lambda size, device: None)
+    monkeypatch.setattr(torch, "zeros", lambda size, device: torch.ones(1) - 1)
     free_cuda.cache_clear()
     assert build_device("free_cuda") == build_device("free_cuda") == torch.device("cuda:0")
     free_cuda.cache_clear()
