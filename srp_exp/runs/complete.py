@@ -139,7 +139,7 @@ def _hold(folder: Path, afresh: bool, processes: Processes) -> Iterator[Callable
         processes.gather(None)  # nobody reads the folder before that
         stack.enter_context(log_to(folder, processes.writes))
         if held is not None and held.died:
-            LOG.info("taking over from %s, which ended without a word", held.died)
+            LOG.info("previous process (%s) died; taking over its lock", held.died)
         yield (lambda: None) if held is None else held.confirm
 
 

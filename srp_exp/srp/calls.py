@@ -71,7 +71,7 @@ def pick(args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> Any:
 
 
 @cache
-def is_users(file: str) -> bool:
+def is_code_of_user(file: str) -> bool:
     """Whether the code of a file is neither torch's nor of this package."""
     return not file.startswith(_HIDDEN)
 
@@ -116,7 +116,7 @@ class NamedCalls(TorchFunctionMode):
         site, self.checkpointed = [], False
         while frame is not None and id(frame) != self._around:
             file = frame.f_code.co_filename
-            if is_users(file):
+            if is_code_of_user(file):
                 site.append(instruction(frame))
             elif file == CHECKPOINT:
                 self.checkpointed = True

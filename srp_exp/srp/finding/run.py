@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint as torch_checkpoint
 
-from srp_exp.srp.calls import CHECKPOINT, Call, Path, instruction, is_users
+from srp_exp.srp.calls import CHECKPOINT, Call, Path, instruction, is_code_of_user
 from srp_exp.srp.finding.graph import FACTORS, Edge, edge_of
 from srp_exp.srp.finding.maps import Map, maps_of
 from srp_exp.srp.finding.twin import is_of_torch
@@ -229,7 +229,7 @@ class Run(TorchFunctionMode):
                 call.names[frame] = Call(func, site, frame.counts[func, site], frame.counts[func], None)
                 if is_checkpointed:
                     call.checkpointed.add(frame)
-            elif is_users(python.f_code.co_filename):
+            elif is_code_of_user(python.f_code.co_filename):
                 site += (instruction(python),)
             elif python.f_code.co_filename == CHECKPOINT:
                 is_checkpointed = True
