@@ -9,8 +9,10 @@ import copy
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -89,31 +91,36 @@ def _watch(model: nn.Module, example: Tensor, observe: Callable[[str, AttentionC
     if not poolings or unseen:
         what = f"{unseen[0]}: its product isn't a call of a torch function" if unseen else type(model).__name__
         raise UserError(f"{what} has no channel attention with average pooling that could be measured")
-    names, seen = [], Counter[str]()
+    seen = Counter[str]()
+    gates: dict[str, dict[str, Gate]] = {}  # of each module that gates, by name
+    names = []
     for pooling in poolings:
         seen[pooling.module] += 1
         number = seen[pooling.module]
         names.append(pooling.module if number == 1 else f"{pooling.module}#{number}")
         assert pooling.gate is not None
-        _watch_gate(model.get_submodule(pooling.gate.home), pooling.gate, names[-1], observe)
+        gates.setdefault(pooling.gate.home, {})[names[-1]] = pooling.gate
+    for home, of_home in gates.items():
+        _watch_gates(model.get_submodule(home), of_home, observe)
     return names
 
 
-def _watch_gate(module: nn.Module, gate: Gate, name: str, observe: Callable[[str, AttentionCall], None]) -> None:
+def _watch_gates(module: nn.Module, gates: dict[str, Gate], observe: Callable[[str, AttentionCall], None]) -> None:
     own_forward = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         inputs = _copies((args, kwargs))  # modules may work in place
 
-        def gate_with(pool: Pool) -> Tensor:
+        def gate_with(gate: Gate, pool: Pool) -> Tensor:
             again = _Reading(gate, pool)
             again_args, again_kwargs = _copies(inputs)
-            again.read(own_forward, again_args, again_kwargs)
+            _read([again], own_forward, again_args, again_kwargs)
             return again.gate
 
-        reading = _Reading(gate)
-        output = reading.read(own_forward, args, kwargs)
-        observe(name, AttentionCall(reading.feature_map, reading.gate, gate_with))
+        readings = {name: _Reading(gate) for name, gate in gates.items()}
+        output = _read(readings.values(), own_forward, args, kwargs)
+        for name, reading in readings.items():
+            observe(name, AttentionCall(reading.feature_map, reading.gate, partial(gate_with, gates[name])))
         return output
 
     module.forward = forward
@@ -133,12 +140,6 @@ class _Reading(NamedCalls):
         self.feature_map, self.gate = torch.empty(0), torch.empty(0)
         self._gate, self._pool = gate, pool
 
-    def read(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run the forward."""
-        self._around = id(sys._getframe())
-        with self:
-            return forward(*args, **kwargs)
-
     def on_call(self, index: int, func: Any, args: Any, kwargs: Any) -> Tensor | None:
         place = self._gate.place
         if index == 0:
@@ -154,3 +155,12 @@ class _Reading(NamedCalls):
         batch, channels = self.feature_map.shape[0], self.feature_map.shape[1:-2].numel()
         gate = factor.mean((-2, -1)) if factor.numel() > batch * channels else factor.clone()
         return (1 / gate if self._gate.divides else gate).flatten(1)
+
+
+def _read(readings: Collection[_Reading], forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run the forward once, read by all of them."""
+    with ExitStack() as modes:
+        for reading in readings:
+            reading.around = id(sys._getframe())
+            modes.enter_context(reading)
+        return forward(*args, **kwargs)

@@ -86,7 +86,7 @@ class NamedCalls(TorchFunctionMode):
 
     def __init__(self, around: int, calls: Sequence[Call], functions: tuple[Any, ...]) -> None:
         super().__init__()
-        self._around, self._calls, self._functions = around, calls, functions
+        self.around, self._calls, self._functions = around, calls, functions
         self._is_compiled = torch.compiler.is_compiling()  # and so is what follows a graph break
         self._seen = [0] * len(calls)  # how often each was made at its site; by its function, in compiled code
         self.is_done = False
@@ -114,7 +114,7 @@ class NamedCalls(TorchFunctionMode):
 
     def _site(self, frame: FrameType | None) -> Site:
         site, self.checkpointed = [], False
-        while frame is not None and id(frame) != self._around:
+        while frame is not None and id(frame) != self.around:
             file = frame.f_code.co_filename
             if is_code_of_user(file):
                 site.append(instruction(frame))
