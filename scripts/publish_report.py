@@ -18,6 +18,7 @@ from srp_exp.commands.report import plan_study
 from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import output_folder
 from srp_exp.errors import UserError
+from srp_exp.studies.grid import Grid
 from srp_exp.studies.report import Contents, contents, write_report
 from srp_exp.studies.results import StudyResults, collect
 
@@ -48,7 +49,7 @@ def refuse_to_lose(published: Path, made: Contents) -> None:
         raise UserError(f"{report}: was made from {before} runs, and {len(now)} are finished; finish the others")
 
 
-def publish(published: Path, made: Contents) -> None:
+def publish(published: Path, made: Contents, grid: Grid) -> None:
     """Put the report and what its runs say into the folder `published`."""
     with TemporaryDirectory() as written:
         write_report(made, Path(written))
@@ -57,7 +58,7 @@ def publish(published: Path, made: Contents) -> None:
         published.mkdir(parents=True)
         for name in ("report.md", *re.findall(r"^!\[.*\]\((.*)\)$", report, re.MULTILINE)):
             shutil.copyfile(Path(written, name), published / name)
-    keep(made.results, published / KEPT)
+    keep(made.results, grid, published / KEPT)
 
 
 def main() -> None:
@@ -67,7 +68,7 @@ def main() -> None:
         raise UserError(f"study={config.study.name}: none of its runs is finished in {output_folder(config)}")
     published = PUBLISHED / config.study.name
     refuse_to_lose(published, made)
-    publish(published, made)
+    publish(published, made, grid)
     print(f"wrote {published}: {len(finished(made.results))} runs, {made.outcome}")
 
 

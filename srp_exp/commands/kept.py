@@ -6,30 +6,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
+from srp_exp.config.identity import identity_of
 from srp_exp.config.study import METHOD
 from srp_exp.errors import UserError
 from srp_exp.runs.origins import PACKAGES
 from srp_exp.runs.store import Run, State
+from srp_exp.studies.grid import Grid
 from srp_exp.studies.results import Entry, StudyResults, metrics
 
 KEPT = "runs.parquet"
 
-_ORIGIN = ("python", "device", "driver", "processes", "threads", "cudnn")
+_ORIGIN = ("commit", "diff", "python", "device", "driver", "processes", "threads", "cudnn")
+_OF_RESULTS = ("parameters", "training_seconds")
 
 
 @dataclass(frozen=True)
 class KeptRun(Run):
-    """A run of which `kept` has all that a report reads."""
+    """A run of which `kept` has all that a report reads, and what it takes to put the run back (scripts/adopt_runs)."""
 
     kept: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        values = {name: self.kept[name] for name in ("config", "results", "provenance")}
-        vars(self).update(values, starts=[{}] * self.kept["starts"], history=[], data={})  # which Run would read
-
-    @property
-    def commit(self) -> str:
-        return str(self.kept["commit"])
+        starts = self.kept["starts"]
+        values = {name: self.kept[name] for name in ("config", "results", "data")}
+        vars(self).update(values, starts=starts, provenance=starts[-1] if starts else {}, history=[])  # Run reads files
 
     @property
     def failure(self) -> str:
@@ -39,15 +41,18 @@ class KeptRun(Run):
         return self.kept["values"].get(metric)
 
 
-def keep(results: StudyResults, file: Path) -> None:
+def keep(results: StudyResults, grid: Grid, file: Path) -> None:
     """Write the runs of a study, one a row, with the study itself as metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    configs = {planned.run.folder: planned.config for planned in grid.runs}
     rows = []
     for entry in results.entries:
         for seed, run in ((seed, entry.runs.get(seed)) for seed in entry.seeds or entry.runs):
-            kept = json.dumps(_kept(results, run)) if run else None  # an excluded one has its seed alone
+            kept = (
+                json.dumps(_kept(results, run, configs[run.folder])) if run else None
+            )  # an excluded one has its seed alone
             found = (
                 {"state": run.state.value, "folder": run.folder.name} if run else {"state": "excluded", "folder": ""}
             )
@@ -57,34 +62,28 @@ def keep(results: StudyResults, file: Path) -> None:
     pq.write_table(table, file, compression="zstd")
 
 
-def _kept(results: StudyResults, run: Run) -> dict[str, Any]:
+def _kept(results: StudyResults, run: Run, config: DictConfig) -> dict[str, Any]:
+    """What a report reads of a run: no place, since the configuration is that part which the run's hash covers."""
     if not run.is_finished:
-        return {
-            "config": {},
-            "results": {},
-            "provenance": {},
-            "starts": 0,
-            "commit": "",
-            "failure": run.failure,
-            "values": {},
-        }
-    origin = {name: run.provenance.get(name) for name in _ORIGIN}
-    packages = {name: run.provenance["packages"].get(name, "unknown") for name in PACKAGES}
-    config = {
-        "dataset": {"name": run.config["dataset"]["name"]},
-        "srp": run.config["srp"],
-        "backbone": {"name": run.config["backbone"]["name"]},
+        return {"config": {}, "results": {}, "data": {}, "starts": [], "failure": run.failure, "values": {}}
+    names = {name: {"name": run.config[name]["name"]} for name in ("dataset", "backbone", "srp")}
+    identity = {
+        key: {**value, **names.get(key, {})} if isinstance(value, dict) else value
+        for key, value in identity_of(config).items()
     }
-    names = [*metrics(results.study), *run.results["test"]]
     return {
-        "config": config,
-        "results": {name: run.results.get(name) for name in ("test", "parameters", "training_seconds")},
-        "provenance": {**origin, "packages": packages},
-        "starts": len(run.starts),
-        "commit": run.commit,
+        "config": identity,
+        "results": run.results,
+        "data": run.data,
+        "starts": [_origin(start) for start in run.starts],
         "failure": "",
-        "values": {name: run.value(name) for name in [*names, "parameters", "training_seconds"]},
+        "values": {name: run.value(name) for name in [*metrics(results.study), *run.results["test"], *_OF_RESULTS]},
     }
+
+
+def _origin(start: Mapping[str, Any]) -> dict[str, Any]:
+    packages = {name: start["packages"].get(name, "unknown") for name in PACKAGES}
+    return {**{name: start.get(name) for name in _ORIGIN}, "packages": packages}
 
 
 def read_kept(file: Path) -> StudyResults:

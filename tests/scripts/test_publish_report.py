@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from planned_grids import THREE, fail, finish
 
-from scripts import publish_report
+from scripts import adopt_runs, publish_report
 from srp_exp.commands.report import main as report_command
 from srp_exp.commands.report import plan_study
 
@@ -15,7 +15,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def test_what_is_kept_gives_the_report_again_and_no_run_is_dropped(tmp_path, monkeypatch) -> None:
+def test_what_is_kept_gives_the_report_again_and_no_run_is_dropped(tmp_path, monkeypatch, capsys) -> None:
     lines = [*THREE, "seed=range(4)", "study.looks=[2,4]", "output_dir=outputs"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(publish_report, "PUBLISHED", tmp_path / "results")
@@ -41,13 +41,28 @@ def test_what_is_kept_gives_the_report_again_and_no_run_is_dropped(tmp_path, mon
     assert all((written / name).read_bytes() == first[name] for name in ("report.md", "differences-0.png"))
     assert grid.runs[-1].run.folder.name in (written / "verdict.json").read_text()  # it failed
 
+    (tmp_path / "outputs").rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(adopt_runs, "PUBLISHED", tmp_path / "results")
+    monkeypatch.setattr(sys, "argv", ["adopt_runs", *lines, "recipe.epochs=77"])
+    with pytest.raises(ValueError, match=r"was trained with recipe.epochs=.*, and gap .*seed=0 has recipe.epochs=77"):
+        adopt_runs.main()
+    assert not (tmp_path / "outputs").exists()
+    monkeypatch.setattr(sys, "argv", ["adopt_runs", *lines])
+    for finished in (11, 0):
+        adopt_runs.main()
+        assert f"adopted {finished} of 12 runs" in capsys.readouterr().out
+    fail(grid.runs[-1], "no space left")
+    publish()
+    again = contents(published)
+    assert all(again[name] == first[name] for name in ("report.md", "differences-0.png"))
+
     with pytest.raises(ValueError, match="is of another command"):
         publish("study.metric=top5")
     lost = grid.runs[0].run.folder
     lost.rename(tmp_path / "lost")
     with pytest.raises(ValueError, match=f"1 of its runs aren't among the finished, such as {lost.name}"):
         publish()
-    assert contents(published) == first
+    assert contents(published) == again
     (published / "runs.parquet").unlink()
     with pytest.raises(ValueError, match="was made from 11 runs, and 10 are finished"):
         publish()
