@@ -89,4 +89,4 @@ def _in_memory(split: FileSplit, dataset: DataSet) -> Split:
         if dataset.channels == 1 and not torch.equal(image, image[:1].expand_as(image)):
             raise UserError(f"test_root: {name} has colours, and the pictures of the run are grey; convert it")
         images.append(image[: dataset.channels])
-    return Split(torch.stack(images), split.labels, split.index)
+    return Split(torch.stack(images), split.labels, split.index, source=split.source, rows=split.rows)

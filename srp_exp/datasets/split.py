@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from srp_exp.datasets.files.source import ImageSource
 from srp_exp.errors import UserError
 from srp_exp.seeding import generator
 
@@ -43,13 +44,16 @@ class Split:
 
     images: (N, C, H, W) uint8. labels: (N,) int64. index: (N,) int64, which sample of the original set each
     one is; it stays with the sample when the split is divided. skipped: how many samples were left out as corrupt; None
-    where that can't be. Raises UserError where the lengths or the types differ.
+    where that can't be. source, rows: where the images were read from, as of FileSplit; None: not from files of their
+    own. Raises UserError where the lengths or the types differ.
     """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     skipped: int | None = None
+    source: ImageSource | None = None
+    rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -72,6 +76,12 @@ class Split:
     def take(self, positions: Tensor) -> "Split":
         """The samples at `positions`, (M,) int64, in that order."""
         return replace(self, **parts_at(self, positions))
+
+
+def file_names(split: Any) -> list[str] | None:
+    """Where each sample of a split was read from, in its order; None where they aren't pictures in files."""
+    source, rows = (getattr(split, name, None) for name in ("source", "rows"))
+    return None if source is None or rows is None else [source.name(row) for row in rows.tolist()]
 
 
 def hold_out(

@@ -6,7 +6,7 @@ Few training pictures make a network over-fit, so that a regularizer can help; m
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -59,16 +59,19 @@ def joined(test: AnySplit, unused: AnySplit) -> AnySplit:
     first = int(test.index.max()) + 1 if len(test) else 0
     labels = torch.cat([test.labels, unused.labels])
     index = torch.cat([test.index, unused.index + first])
+    files: dict[str, Any] = {}
+    if test.source is not None and unused.source is not None:
+        assert test.rows is not None and unused.rows is not None
+        files["source"] = JoinedSource(test.source, unused.source)
+        files["rows"] = torch.cat([test.rows, unused.rows + len(test.source)])
     if isinstance(test, Split) and isinstance(unused, Split):
-        return replace(test, images=torch.cat([test.images, unused.images]), labels=labels, index=index)
-    assert isinstance(test, FileSplit)
-    assert isinstance(unused, FileSplit)
-    source = JoinedSource(test.source, unused.source)
-    rows = torch.cat([test.rows, unused.rows + len(test.source)])
+        images = torch.cat([test.images, unused.images])
+        return replace(test, images=images, labels=labels, index=index, **files)
+    assert isinstance(test, FileSplit) and isinstance(unused, FileSplit)
     boxes = None
     if test.boxes is not None and unused.boxes is not None:
         boxes = torch.cat([test.boxes, unused.boxes])
-    return replace(test, source=source, rows=rows, labels=labels, index=index, boxes=boxes)
+    return replace(test, labels=labels, index=index, boxes=boxes, **files)
 
 
 class JoinedSource:

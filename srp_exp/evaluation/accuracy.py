@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srp_exp.config.visible import visible
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.files import write_together
@@ -51,10 +52,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation(Scores):
-    """The scores, and what the model answered. labels: (N,) int64. probabilities: (N, classes) float32."""
+    """The scores, and what the model answered.
+
+    labels: (N,) int64. probabilities: (N, classes) float32. paths: where each of the N pictures was read from; None
+    where they aren't files.
+    """
 
     labels: Tensor
     probabilities: Tensor
+    paths: Sequence[str] | None = None
 
     @property
     def predictions(self) -> Tensor:
@@ -79,11 +85,16 @@ class Evaluation(Scores):
         }
 
     def save(self, folder: Path, facts: dict[str, Any] | None = None) -> None:
-        """Write metrics.json, with `facts`, and predictions.parquet: index, label, prediction, probability_<class>."""
+        """Write metrics.json, with `facts`, and predictions.parquet.
+
+        Its columns are index, path (of pictures in files), label, prediction and probability_<class>.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        columns = {"index": self.index, "label": self.labels, "prediction": self.predictions}
-        columns |= {f"probability_{name}": self.probabilities[:, i] for i, name in enumerate(self.class_names)}
-        table = pa.table({name: column.numpy() for name, column in columns.items()})
+        columns: dict[str, Any] = {"index": self.index.numpy()}
+        columns |= {} if self.paths is None else {"path": [visible(path) for path in self.paths]}
+        columns |= {"label": self.labels.numpy(), "prediction": self.predictions.numpy()}
+        columns |= {f"probability_{name}": self.probabilities[:, i].numpy() for i, name in enumerate(self.class_names)}
+        table = pa.table(columns)
         metrics = json.dumps(self.details() | (facts or {}), indent=1).encode()
         write_together(
             folder, {"predictions.parquet": lambda file: pq.write_table(table, file), "metrics.json": metrics}

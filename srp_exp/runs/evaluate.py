@@ -1,6 +1,7 @@
 """What a checkpoint holds, evaluated and measured."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 
 from srp_exp.datasets import Batch, DataSet
 from srp_exp.datasets.other_test import name_of
+from srp_exp.datasets.split import file_names
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
@@ -124,7 +126,8 @@ def evaluate_on(
     config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes
 ) -> Evaluation | None:
     """Evaluate `model`, in evaluation mode, on a split of `data`; rank 0 gets the evaluation of all, others None."""
-    return evaluate(model, *_on(config, model, data, split, processes))
+    evaluation = evaluate(model, *_on(config, model, data, split, processes))
+    return None if evaluation is None else replace(evaluation, paths=file_names(data.splits[split]))
 
 
 def score_on(config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes) -> Scores:

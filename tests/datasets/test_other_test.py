@@ -66,8 +66,11 @@ def test_a_runs_own_pictures_as_files_give_its_own_result(command_line, trained)
     assert other["samples"] == 20
     assert other.pop("loss") == pytest.approx(own.pop("loss"), abs=1e-6)
     assert own == other
-    labels = pq.read_table(folder / "predictions.parquet")["label"].to_pylist()
+    answers = pq.read_table(folder / "predictions.parquet")
+    labels = answers["label"].to_pylist()
     assert labels == sorted(labels)
+    assert answers["path"].to_pylist() == [str(path) for path in sorted(root.rglob("*.png"))]
+    assert "path" not in pq.read_table(run / "evaluation" / "test" / "predictions.parquet").column_names
 
 
 def test_evaluators_measure_the_other_pictures(command_line, trained) -> None:

@@ -1,8 +1,11 @@
 """A training part of a few pictures per class: balanced, by its seed, and the unused pictures are tested on."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from official_copies import make_imagenet
+from PIL import Image
 from test_split import numbered_split
 
 from srp_exp.config.identity import run_folder
@@ -11,6 +14,7 @@ from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
 from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.sets.folder import Folder
+from srp_exp.datasets.split import Split, file_names
 from srp_exp.datasets.subset import with_subset
 
 
@@ -61,6 +65,31 @@ def test_pictures_in_files_are_joined_from_their_two_places(tmp_path) -> None:
     assert {name for name, _ in tested} == every.keys() - taken
     assert all(every[name] == read for name, read in tested)
     assert len(part.test.labels) == len(part.test.index.unique()) == len(tested)
+
+
+def test_pictures_held_in_memory_name_their_files(tmp_path) -> None:
+    every = []
+    for part, label, shade in (
+        ("train", "a", 0),
+        ("train", "b", 1),
+        ("train", "a", 2),
+        ("train", "b", 3),
+        ("test", "b", 4),
+    ):
+        every.append(tmp_path / part / label / f"{shade}.png")
+        every[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (shade,) * 3).save(every[-1])
+    whole = Folder(
+        str(tmp_path), augmentation=FileAugmentation(), cache_dir=None, on_corrupt="stop", copy_side=None, memory_mb=1
+    )
+    part = with_subset(whole, 1, True, seed=0)
+    for split in (whole.train, part.train, part.test):
+        assert isinstance(split, Split)
+        names = file_names(split)
+        assert names is not None
+        assert [f"{shade}.png" for shade in split.images[:, 0, 0, 0].tolist()] == [Path(name).name for name in names]
+        assert set(names) <= {str(path) for path in every}
+    assert len(part.test) == 3
 
 
 def test_the_subset_is_part_of_a_runs_identity_where_there_is_one(compose) -> None:

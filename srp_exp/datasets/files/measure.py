@@ -52,7 +52,7 @@ def hold_in_memory(splits: Mapping[str, FileSplit], most_mb: float) -> dict[str,
             for_all(range(len(split)), lambda position: _put(images, split, position))  # noqa: B023
         except _OtherSizeError:
             return None
-        held[name] = Split(images, split.labels, split.index, split.skipped)
+        held[name] = Split(images, split.labels, split.index, split.skipped, split.source, split.rows)
     return held
 
 

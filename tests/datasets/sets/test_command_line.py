@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -123,6 +124,8 @@ def test_a_corrupt_image_stops_the_run_or_is_left_out(command_line, tmp_path, wa
         4,
         5,
     ]  # the first stays the first of the official list, though it isn't there
+    assert len(set(predictions["path"])) == 5 and str(broken[0]) not in predictions["path"]
+    assert all(Path(path).is_file() for path in predictions["path"])
 
 
 def test_the_crop_to_the_box_changes_what_is_evaluated(command_line, tmp_path) -> None:
