@@ -3,29 +3,33 @@
 import statistics
 import sys
 from collections import defaultdict
+from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from srp_exp.commands.listing import print_grid, print_table
 from srp_exp.config.faults import describe, is_one_line
-from srp_exp.config.identity import identity_of, plain_values
+from srp_exp.config.identity import plain_values
 from srp_exp.config.study import StudyConfig
-from srp_exp.studies.grid import Grid, PlannedRun
+from srp_exp.errors import first_few
+from srp_exp.studies.grid import SEED, Cell, Grid, PlannedRun
 
 
 def dry_run(grid: Grid, console: Console, study: StudyConfig | None = None) -> None:
     """Print the runs, the methods, the time that is left, the power of the study, and what would fail.
 
-    Exits with code 1 if something would.
+    Of runs that differ in their seed alone the first is checked. Exits with code 1 if something would fail.
     """
     print_grid(grid, console)
     for method, run in {planned.method: planned for planned in grid.runs if planned.method}.items():
         console.print(f"{method}: {' '.join(run.config.study.methods[method])}")
-    alike: dict[str, list[PlannedRun]] = defaultdict(list)
+    alike: dict[tuple[str, Cell], list[PlannedRun]] = defaultdict(list)
     for planned in grid.distinct():
-        alike[repr({**identity_of(planned.config), "seed": None})].append(planned)
-    total, everything, failed = 0.0, 0.0, False
+        alike[planned.method, planned.cell].append(planned)
+    total, everything = 0.0, 0.0
+    failures: dict[str, list[PlannedRun]] = defaultdict(list)
+    opened: dict[str, Any] = {}
     for runs in alike.values():
         left = [planned for planned in runs if planned.is_left and not planned.run.is_finished]
         whole = [p.run for p in runs if p.run.is_finished and len(p.run.starts) <= 1]  # not the end of one
@@ -33,23 +37,28 @@ def dry_run(grid: Grid, console: Console, study: StudyConfig | None = None) -> N
         if not left:
             everything += sum(finished)
             continue
+        console.print(f"checking a batch of {left[0].label}", style="dim", highlight=False)
         try:
-            step_time = _check(left[0])
+            step_time = _check(left[0], opened)
         except Exception as error:
             if not is_one_line(error):
                 raise
-            console.print(f"would fail: {left[0].label}: {describe(error)}", style="red", soft_wrap=True)
-            failed = True
+            failures[describe(error)] += left
             continue
         seconds = statistics.median(finished) if finished else step_time
         total += seconds * len(left)
         everything += seconds * len(runs)
     if total:
         console.print(f"about {_duration(total)} on one device, judging by finished runs, or by a batch measured here")
-    if study is not None and not failed:
-        say_power(grid, study, everything / 3600, console)
-    if failed:
+    for cause, runs in failures.items():
+        count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+        of = dict.fromkeys(planned.label.rpartition(f"{SEED}=")[0].strip() for planned in runs)
+        console.print(f"{count} would fail: {cause}", style="red", soft_wrap=True)
+        console.print(f"  {first_few(list(filter(None, of)))}".rstrip(), highlight=False)
+    if failures:
         sys.exit(1)
+    if study is not None:
+        say_power(grid, study, everything / 3600, console)
 
 
 def say_power(grid: Grid, study: StudyConfig, hours: float, console: Console) -> None:
@@ -63,11 +72,11 @@ def say_power(grid: Grid, study: StudyConfig, hours: float, console: Console) ->
         print_table(power_table(made.results.study, grid.entries, measured_spreads(made), hours), console)
 
 
-def _check(planned: PlannedRun) -> float:
+def _check(planned: PlannedRun, opened: dict[str, Any]) -> float:
     """Take one batch through the data, the network and its gradient; return the seconds of the whole training."""
     from srp_exp.runs.rehearsal import rehearse  # torch and timm take seconds to import
 
-    return rehearse(OmegaConf.create(plain_values(planned.config)))
+    return rehearse(OmegaConf.create(plain_values(planned.config)), opened)
 
 
 def _duration(seconds: float) -> str:

@@ -3,19 +3,23 @@
 import time
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.build import Data, build_data, build_learner, build_model
 from srp_exp.runs.device import build_device, choose_kernels
 
 _IMAGES = 16  # of the first batch
 _TIMED = 3  # steps
 _PATIENCE = 30.0  # seconds for the steps of a whole batch
+_OF_NETWORK = ("backbone", "attention", "srp", "optimizer", "lr_schedule", "mixing", "study")
+"""What the data don't depend on."""
 
 
-def rehearse(config: DictConfig) -> float:
+def rehearse(config: DictConfig, opened: dict[str, Data] | None = None) -> float:
     """Take a batch of the run of `config` through a step of training; return the seconds of all its steps.
+
+    opened: the data of the rehearsal before, which are taken where the run has the same, and replaced elsewhere.
 
     They are estimated from the fastest step after the first of a whole batch. Where that would take minutes, as on a
     CPU, a small batch stands for it, the images of a step counting alike. Nothing is written. Raises what the run would
@@ -25,7 +29,12 @@ def rehearse(config: DictConfig) -> float:
         load_evaluator(name)
     choose_kernels(config)
     device = build_device(config.device)
-    data = build_data(config, device)
+    opened = {} if opened is None else opened
+    of_data = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(key) for key in config if key not in _OF_NETWORK]))
+    if of_data not in opened:
+        opened.clear()  # before the next takes its memory
+        opened[of_data] = build_data(config, device)
+    data = opened[of_data]
     model, _ = build_model(config, data.dataset, device)
     whole = config.recipe.batch_size
     steps_per_epoch = data.training_batches(whole, config.seed).steps_per_epoch
