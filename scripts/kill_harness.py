@@ -155,6 +155,9 @@ def fork(command: Change, arguments: list[str], printed: Path, before: Change = 
         before()
         command()
         code = 0
+    except SystemExit as end:
+        print(end, file=sys.stderr)
+        code = end.code if isinstance(end.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:

@@ -89,9 +89,9 @@ class Processes:
         if values.is_cuda:
             numbers = numbers.pin_memory().to(values.device, non_blocking=True)
         row = torch.cat([numbers, values])
-        rows = row.new_empty(self.size * len(row))
-        dist.all_gather_into_tensor(rows, row)
-        return rows.view(self.size, -1)
+        rows = row.new_empty(self.size, len(row))
+        dist.all_gather(list(rows), row)
+        return rows
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Give `tensors` of all processes the values of rank 0's, in place."""
