@@ -16,6 +16,7 @@ from srp_exp.commands.search import objective
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_command_line
 from srp_exp.config.faults import describe, is_one_line, is_users
+from srp_exp.config.help import help_text
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
 from srp_exp.config.validate import not_read, validate
@@ -94,7 +95,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would else print over several lines
     try:
         sys.argv[1:] = check_command_line(sys.argv[1:])
-        execute()
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(help_text(sys.argv[1:]))
+        else:
+            execute()
     except KeyboardInterrupt:
         again = "the same command" + " without rerun=true" * ("rerun=true" in sys.argv)
         print(f"srp-exp: interrupted; run {again} to resume", file=sys.stderr)

@@ -27,6 +27,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
+from srp_exp.config.documented import in_brackets
 from srp_exp.config.imports import import_failure, own_place
 from srp_exp.config.register import SCHEMAS
 from srp_exp.config.schema import Config
@@ -165,7 +166,8 @@ def _of_value(cause: BaseException, override: str) -> str:
                 return f"{override}: {key} is a single value, and has no settings"
             if "is not a ListConfig" in str(cause):
                 return f"{override or f'{key}={cause.value}'}: a list is written in brackets, as {key}=[{cause.value}]"
-            return f"{override or f'{key}={cause.value}'}: {_first_line(cause)}"
+            meaning = in_brackets(cause.object_type, str(cause.key))
+            return f"{override or f'{key}={cause.value}'}: {_first_line(cause)}{meaning}"
         case ConfigIndexError() if override:
             return f"{override}: {_first_line(cause)}; give the whole list, as [a,b]"
         case InterpolationKeyError():

@@ -11,7 +11,7 @@ from srp_exp.config.fields import not_identity, within
 
 @dataclass
 class AttentionConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of the choice, in that of the run's folder
     _target_: str | None = None  # called with the channels of the map
     _partial_: bool = True
     replaces_conv: bool = False  # true: stands in for a convolution, and is called as one
@@ -26,13 +26,13 @@ class ReductionConfig(AttentionConfig):
 
 @dataclass
 class CbamConfig(ReductionConfig):
-    spatial_kernel_size: int = within("[1, inf)", 7)
+    spatial_kernel_size: int = within("[1, inf)", 7)  # of the convolution of its spatial part
 
 
 @dataclass
 class GlobalContextConfig(ReductionConfig):
-    fuse_add: bool = True
-    fuse_scale: bool = False
+    fuse_add: bool = True  # the context is added to the map
+    fuse_scale: bool = False  # the context multiplies the map
 
 
 @dataclass
@@ -44,25 +44,25 @@ class SelectiveKernelConfig(ReductionConfig):
 
 @dataclass
 class SplitAttnConfig(ReductionConfig):
-    radix: int = within("[1, inf)", 2)
-    norm_layer: Any = None
+    radix: int = within("[1, inf)", 2)  # branches that share the attention
+    norm_layer: Any = None  # the class of normalisation layers; null: none
 
 
 @dataclass
 class EffectiveSeConfig(AttentionConfig):
-    gate_layer: str = "hard_sigmoid"
+    gate_layer: str = "hard_sigmoid"  # timm's name of the gate function
 
 
 @dataclass
 class EcaConfig(AttentionConfig):
     gamma: int = within("[1, inf)", 2)  # kernel size |log2(C)/gamma + beta/gamma|, the next odd number
-    beta: int = within("[0, inf)", 1)
+    beta: int = within("[0, inf)", 1)  # see gamma
 
 
 @dataclass
 class GatherExciteConfig(AttentionConfig):
     extent: int = within("[0, inf)", 0)  # 0: the whole map
-    extra_params: bool = False
+    extra_params: bool = False  # true: depthwise convolutions gather instead of pooling
     use_mlp: bool = False  # true fails in timm 1.0.31, which passes device and dtype to its ConvMlp by position
 
 
@@ -73,35 +73,36 @@ class Shortcut(Enum):
 
 @dataclass
 class BackboneConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of the choice, in that of the run's folder
     _target_: str = MISSING
 
 
 @dataclass
 class ResNetConfig(BackboneConfig):
-    depth: int = within("[1, inf)")  # 6n+2; 9n+2 with bottleneck
-    width: int = within("[1, inf)", 1)  # times 16, 32, 64 channels, four times that with bottleneck
-    bottleneck: bool = False
+    depth: int = within("[1, inf)")  # layers: 6n+2; 9n+2 with bottleneck
+    # Factor of the 16, 32 and 64 channels of the stages, four times that with bottleneck.
+    width: int = within("[1, inf)", 1)
+    bottleneck: bool = False  # true: blocks of 1x1, 3x3 and 1x1 convolutions
     shortcut: Shortcut = Shortcut.pad  # pad: zeros in the added channels (option A); project: 1x1 convolution (B)
 
 
 @dataclass
 class WideResNetConfig(BackboneConfig):
-    depth: int = within("[1, inf)")  # 6n+4
-    width: int = within("[1, inf)")  # times 16, 32, 64 channels
+    depth: int = within("[1, inf)")  # layers: 6n+4
+    width: int = within("[1, inf)")  # factor of the 16, 32 and 64 channels of the stages
     dropout: float = within("[0, 1)", 0.0)  # 0.3 in the publication's table 6
 
 
 @dataclass
 class ResNeXtConfig(BackboneConfig):
-    depth: int = within("[1, inf)")  # 9n+2
+    depth: int = within("[1, inf)")  # layers: 9n+2
     cardinality: int = within("[1, inf)")  # groups of the 3x3 convolution
     group_width: int = within("[1, inf)")  # channels of a group in stage 1; doubles with each stage
 
 
 @dataclass
 class DenseNetConfig(BackboneConfig):
-    depth: int = within("[1, inf)")  # 6n+4
+    depth: int = within("[1, inf)")  # layers: 6n+4
     growth_rate: int = within("[1, inf)")  # new channels of a dense layer
     compression: float = within("(0, 1]", 0.5)  # share of the channels that a transition keeps
     dropout: float = within("[0, 1)", 0.0)  # 0.2 in the publication where no augmentation is used

@@ -59,13 +59,13 @@ class ShareName(Enum):
 class GapConfig:
     """Global average pooling: no SRP."""
 
-    name: str = MISSING
+    name: str = MISSING  # the name of the choice, in that of the run's folder
     _target_: str | None = None
 
 
 @dataclass
 class SrpConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of the choice, in that of the run's folder
     _target_: str = MISSING
     share: ShareName = ShareName.sample  # a region for every image, or one for the batch
     regions: int = within("[1, inf)", 1)  # squares pooled together
@@ -76,7 +76,7 @@ class SrpConfig:
 @dataclass
 class FixedConfig(SrpConfig):
     _target_: str = "srp_exp.srp.Fixed"
-    scale: float = within("(0, 1]", 0.5)
+    scale: float = within("(0, 1]", 0.5)  # side of the region over the side of the map
 
 
 @dataclass
@@ -99,15 +99,15 @@ class StagesConfig(SrpConfig):
 
 @dataclass
 class CheckpointConfig:
-    every_steps: int | None = within("[1, inf)", None)
-    every_minutes: float | None = within("(0, inf)", 5.0)
+    every_steps: int | None = within("[1, inf)", None)  # save after this many steps; null: not by steps
+    every_minutes: float | None = within("(0, inf)", 5.0)  # save after this many minutes; null: not by time
 
 
 @dataclass
 class DdpConfig:
     """How several processes exchange gradients: DistributedDataParallel."""
 
-    bucket_mb: float = within("(0, inf)", 25.0)  # gradients that are sent together
+    bucket_mb: float = within("(0, inf)", 25.0)  # megabytes of gradients that are sent together
     static_graph: bool = False  # true: torch is told that every step uses the same parameters
 
 
@@ -115,58 +115,64 @@ class DdpConfig:
 class CostConfig:
     """What mode=cost measures beside the configured network with global average pooling."""
 
-    rounds: int = within("[2, inf)", 40)  # in each of which every network makes a training step
-    srp: list[str] = field(default_factory=lambda: ["fixed", "scheduled"])  # choices of conf/srp, besides the own
+    rounds: int = within("[2, inf)", 40)  # rounds, in each of which every network makes a training step
+    # Choices of conf/srp to measure besides the run's own.
+    srp: list[str] = field(default_factory=lambda: ["fixed", "scheduled"])
 
 
 @dataclass
 class Config:
     """A run. The parts are typed by the schemas that their files name."""
 
-    dataset: Any = MISSING
-    attention: Any = MISSING
-    backbone: Any = MISSING
-    srp: Any = MISSING
-    optimizer: Any = MISSING
-    lr_schedule: Any = MISSING
-    mixing: Any = MISSING
+    dataset: Any = MISSING  # the pictures, and what training does to them
+    attention: Any = MISSING  # the channel attention that is put into the backbone
+    backbone: Any = MISSING  # the network
+    srp: Any = MISSING  # Stochastic Region Pooling, or gap: global average pooling
+    optimizer: Any = MISSING  # a class of torch.optim, or your own
+    lr_schedule: Any = MISSING  # the learning rate over the training
+    mixing: Any = MISSING  # of pictures and labels within a batch
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
 
-    seed: int = within("[0, inf)", 0)
+    seed: int = within("[0, inf)", 0)  # all random numbers of the run follow from it
+
     # conf/speed/ sets the five that follow
-    precision: Precision = Precision.fp32  # autocast for bf16 and fp16
-    channels_last: bool = False
+    precision: Precision = Precision.fp32  # bf16, fp16: under torch.autocast
+    channels_last: bool = False  # memory format of maps and kernels
     compile: bool = False  # torch.compile of the training step
+    # torch.compile's mode; those with CUDA graphs are for runs without SRP.
     compile_mode: CompileMode = within(None, CompileMode.default, counts_unless=("compile_mode", "default"))
     tf32: bool = False  # fp32 products and convolutions in TensorFloat-32, where a GPU has it
     cudnn_benchmark: bool = False  # cuDNN tries its kernels for each shape and takes the fastest
     deterministic: bool = False  # kernels that give the same bits every time, slower on a GPU; a CPU needs no asking
-    sync_batch_norm: bool = False  # statistics over the batch of all processes; CUDA devices only
-    bf16_gradients: bool = within(None, False, counts_unless=("bf16_gradients", False))  # of several processes, sent so
+    sync_batch_norm: bool = False  # batch norm over the batch of all processes; CUDA devices only
+    # Several processes exchange gradients as bf16.
+    bf16_gradients: bool = within(None, False, counts_unless=("bf16_gradients", False))
 
     study: StudyConfig | None = not_identity(None)  # what the runs of a grid are compared for
     dry: bool = not_identity(False)  # true: show the runs, their states and their time, and check one batch of each
     wait: bool = not_identity(True)  # false: return as soon as a cluster has taken the runs
 
-    mode: Mode = not_identity(Mode.train)
+    mode: Mode = not_identity(Mode.train)  # what the command does
     rerun: bool = not_identity(False)  # true: train afresh even if the run is finished
     run: str | None = not_identity(None)  # mode=eval, export, compare: folder of a finished run
     other: str | None = not_identity(None)  # mode=compare: folder of the run that `run` is compared with
     checkpoint: Any = not_identity(CheckpointConfig)  # when to save besides epochs' ends; mode=eval: checkpoint=FILE
-    split: SplitName = not_identity(SplitName.test)  # mode=eval: what to evaluate on
+    split: SplitName = not_identity(SplitName.test)  # mode=eval: the part to evaluate on
     test_root: str | None = not_identity(None)  # other test pictures for a run, in a folder for each of its classes
-    format: ExportFormat = not_identity(ExportFormat.timm)  # mode=export: what to write
+    format: ExportFormat = not_identity(ExportFormat.timm)  # mode=export: the format to write
     cost: CostConfig = not_identity(CostConfig)  # mode=cost: how it is measured
     evaluators: list[str] = not_identity([])  # measured after the training, or in mode=eval: descriptors, gates...
     cams: int = not_identity(0, within="[0, inf)")  # mode=compare: how many images to show class activation maps of
     trust_targets: bool = not_identity(False)  # true: a config read back may build whatever it names
     device: str = not_identity("auto")  # cuda where there is one, else cpu; or cpu, cuda, cuda:1, free_cuda, mps
     activation_checkpointing: bool = not_identity(False)  # less memory, about a third more time, the same bits
-    checkpoint_every_block: int = not_identity(1, within="[1, inf)")  # 2: of every second block, and so on
-    ddp: DdpConfig = not_identity(DdpConfig)  # of several processes
-    workers: int | None = not_identity(None, within="[0, inf)")  # of a machine, that read image files
-    log_every_steps: int = not_identity(10, within="[1, inf)")
+    # 2: checkpoint the activations of every second block, and so on.
+    checkpoint_every_block: int = not_identity(1, within="[1, inf)")
+    ddp: DdpConfig = not_identity(DdpConfig)  # how several processes exchange gradients
+    # Processes of a machine that read image files; null: by its CPUs.
+    workers: int | None = not_identity(None, within="[0, inf)")
+    log_every_steps: int = not_identity(10, within="[1, inf)")  # curves have a point for each so many steps
     profile: bool = not_identity(False)  # true: a trace of three steps, in the run's folder profile/
     progress: bool = not_identity(True)  # a progress bar where the output is a terminal
-    data_root: str = not_identity("data")
-    output_dir: str = not_identity("outputs")
+    data_root: str = not_identity("data")  # folder that holds the folders of the data sets
+    output_dir: str = not_identity("outputs")  # folder of runs/ and reports/

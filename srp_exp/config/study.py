@@ -32,7 +32,7 @@ class SmallestEffectConfig:
     """The smallest difference that would matter: one shown to be nearer to 0 is no relevant difference."""
 
     value: float = within("(0, inf)")  # in the unit of the metric: 0.002 of top1 is 0.2 points; at most 0.05 of it
-    reason: str = MISSING
+    reason: str = MISSING  # why a smaller one would not matter
 
 
 @dataclass
@@ -42,22 +42,22 @@ class ComparisonConfig:
     Where a precondition or a control isn't shown the claim is "not testable here", whatever its own comparisons say.
     """
 
-    method: str = MISSING
-    baseline: str = MISSING
+    method: str = MISSING  # name of one of the methods
+    baseline: str = MISSING  # name of the method that it is compared with
     beyond: list[str] = field(default_factory=list)  # [A, B]: method - baseline is compared with A - B, an interaction
-    expect: Expectation = Expectation.better
-    role: Role = Role.claim
+    expect: Expectation = Expectation.better  # not_worse: behind by less than the smallest effect; equal: within it
+    role: Role = Role.claim  # precondition, control: without it the claim can't be tested here
     either: str | None = None  # of the comparisons with the same name here it is enough that one holds
-    smallest_effect: SmallestEffectConfig | None = None  # None: the study's
-    metric: str | None = None  # of this comparison alone, such as descriptors.effective_rank; None: the study's
-    higher_is_better: bool | None = None  # of that metric; None: as it is known, or as the study's
+    smallest_effect: SmallestEffectConfig | None = None  # null: the study's
+    metric: str | None = None  # of this comparison alone, such as descriptors.effective_rank; null: the study's
+    higher_is_better: bool | None = None  # of that metric; null: as it is known, or as the study's
 
 
 @dataclass
 class PublishedConfig:
     """A number of a publication, shown beside ours."""
 
-    method: str = MISSING
+    method: str = MISSING  # name of one of the methods
     cell: dict[str, str] = field(default_factory=dict)  # which entry of the table: axis -> value
     value: float = MISSING  # in the unit of results.json: 0.953 for 95.3 %
     source: str = MISSING  # publication and table
@@ -68,26 +68,26 @@ class ExcludedConfig:
     """A run that the report leaves out, and says so: a machine that broke, never a value that displeases."""
 
     run: str = MISSING  # the name of its folder
-    reason: str = MISSING
+    reason: str = MISSING  # printed in the report
 
 
 @dataclass
 class StudyConfig:
-    name: str = MISSING
-    question: str = MISSING
-    claim: str = MISSING
+    name: str = MISSING  # of the folder of its report
+    question: str = MISSING  # in words, at the top of the report
+    claim: str = MISSING  # of the publication, which the comparisons test
     quick: str | None = None  # in what this is a smaller form of the study that the claim needs; said with the verdict
     methods: dict[str, list[str]] = field(default_factory=dict)  # name -> the overrides that make it
-    comparisons: list[ComparisonConfig] = field(default_factory=list)
+    comparisons: list[ComparisonConfig] = field(default_factory=list)  # the statements that decide the claim
     each: list[str] = field(default_factory=list)  # axes: the claim must hold for each value, not on the average
     smallest_effect: SmallestEffectConfig | None = None  # of the comparisons that have none of their own
     # Numbers of seeds after which to look, the last being all: a sweep trains up to the next, and stops when decided.
     looks: list[int] = within("[2, inf)", [])  # []: one look, at all seeds
     spread: float = within("(0, inf)", 1.25)  # sd of a paired difference over the smallest effect, as assumed for power
-    exclude: list[ExcludedConfig] = field(default_factory=list)
+    exclude: list[ExcludedConfig] = field(default_factory=list)  # runs that the report leaves out
     pilot: bool = False  # run it with seeds that are too few for a verdict
     metric: str = "top1"  # of the test split, or <evaluator>.<measure>
-    higher_is_better: bool | None = None  # None: as it is known of the metric (config/check_study.py)
+    higher_is_better: bool | None = None  # null: as it is known of the metric (config/check_study.py)
     rows: list[str] = field(default_factory=lambda: ["method"])  # "method", or axes of hydra.sweeper.params
-    columns: list[str] = field(default_factory=list)
-    published: list[PublishedConfig] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)  # as rows
+    published: list[PublishedConfig] = field(default_factory=list)  # numbers of a publication, shown beside ours

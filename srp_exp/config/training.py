@@ -17,29 +17,32 @@ class Selection(Enum):
 class RecipeConfig:
     """How long and how hard to train."""
 
-    name: str = MISSING
-    epochs: int = within("[1, inf)")
+    name: str = MISSING  # the name of the choice
+    epochs: int = within("[1, inf)")  # passes over the training part
     batch_size: int = within("[1, inf)")  # images per step, over all devices
     lr: float = taken_over("(0, inf)")  # peak learning rate of SGD for this batch size
-    weight_decay: float = taken_over("[0, inf)", 5e-4)  # of SGD
-    warmup_epochs: float = taken_over("[0, inf)", 0.0)  # of the schedules that begin with it
-    pretrained: bool = taken_over(None, False)  # timm's ImageNet weights; backbone.weights=FILE takes others
-    label_smoothing: float = within("[0, 1)", 0.0)
-    ema_decay: float | None = within("(0, 1)", None)  # per step; the average is what is evaluated
+    weight_decay: float = taken_over("[0, inf)", 5e-4)  # weight decay of SGD
+    # Epochs in which the learning rate rises from 0; one_cycle has its own.
+    warmup_epochs: float = taken_over("[0, inf)", 0.0)
+    pretrained: bool = taken_over(None, False)  # begin with timm's ImageNet weights; backbone.weights=FILE takes others
+    label_smoothing: float = within("[0, 1)", 0.0)  # part of the label that goes to all classes alike
+    # Decay per step of a moving average of the weights, which is then evaluated; null: no average.
+    ema_decay: float | None = within("(0, 1)", None)
     ema_warmup: bool = False  # true: a decay of at most 1 - t^(-2/3) at step t, so that a short training has an average
     clip_norm: float | None = within("(0, inf)", None)  # largest norm of the gradient over all parameters
     accumulate_steps: int = within("[1, inf)", 1)  # a batch is computed in this many parts
     selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
-    evaluate_every_epochs: int = within("[1, inf)", 1, counts_if=("selection", "best"))  # which the best is chosen from
+    # Epochs from one evaluation to the next.
+    evaluate_every_epochs: int = within("[1, inf)", 1, counts_if=("selection", "best"))
 
 
 @dataclass
 class OptimizerConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of the choice
     _target_: str = MISSING
     _partial_: bool = True
-    lr: float = within("(0, inf)")
-    weight_decay: float = within("[0, inf)")
+    lr: float = within("(0, inf)")  # peak learning rate
+    weight_decay: float = within("[0, inf)")  # as the class of the optimizer defines it
     decay_norm_and_bias: bool = True  # false: weight decay on matrices and kernels only
     head_lr_factor: float = within("(0, inf)", 1.0)  # learning rate of the classifier over that of the body
 
@@ -49,8 +52,8 @@ class SgdConfig(OptimizerConfig):
     _target_: str = "torch.optim.SGD"
     lr: float = within("(0, inf)", "${recipe.lr}")
     weight_decay: float = within("[0, inf)", "${recipe.weight_decay}")
-    momentum: float = within("[0, 1)", 0.9)
-    nesterov: bool = True
+    momentum: float = within("[0, 1)", 0.9)  # 0: none
+    nesterov: bool = True  # Nesterov's momentum
     fused: bool = True  # one kernel for all parameters, which fp16 needs in order not to wait for the device
 
 
@@ -59,20 +62,20 @@ class AdamWConfig(OptimizerConfig):
     _target_: str = "torch.optim.AdamW"
     lr: float = within("(0, inf)", 1e-3)
     weight_decay: float = within("[0, inf)", 0.05)
-    betas: list[float] = within("[0, 1)", [0.9, 0.999], length=2)
-    fused: bool = True
+    betas: list[float] = within("[0, 1)", [0.9, 0.999], length=2)  # decay of the gradient's two moving averages
+    fused: bool = True  # one kernel for all parameters, which fp16 needs in order not to wait for the device
 
 
 @dataclass
 class LrScheduleConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of the choice
     _target_: str = MISSING
     _partial_: bool = True
 
 
 @dataclass
 class WarmedUpConfig(LrScheduleConfig):
-    # Rising in a straight line from 0: the recipe's, or half of the training where that is shorter.
+    # Epochs in which the rate rises in a straight line from 0: the recipe's, or half of all if that is shorter.
     warmup_epochs: float = within("[0, inf)", "${fitting_warmup:${recipe.warmup_epochs},${recipe.epochs}}")
 
 
@@ -119,12 +122,12 @@ class OneCycleLrConfig(LrScheduleConfig):
     _target_: str = "srp_exp.training.lr_schedule.one_cycle"
     peak_at: float = within("(0, 1)", 0.3)  # part of the training after which the rate is highest
     start_factor: float = within("(0, 1]", 0.04)  # times the peak learning rate
-    final_factor: float = within("[0, 1]", 0.0)
+    final_factor: float = within("[0, 1]", 0.0)  # times the peak learning rate
 
 
 @dataclass
 class MixingConfig:
-    name: str = MISSING
+    name: str = MISSING  # the name of the choice
     _target_: str | None = None
     _partial_: bool = True
 
@@ -133,11 +136,11 @@ class MixingConfig:
 class MixConfig(MixingConfig):
     """MixUp (arXiv:1710.09412) or CutMix (arXiv:1905.04899): shares drawn from Beta(alpha, alpha)."""
 
-    alpha: float = within("(0, inf)", 1.0)
+    alpha: float = within("(0, inf)", 1.0)  # the shares are drawn from Beta(alpha, alpha)
 
 
 @dataclass
 class MixUpOrCutMixConfig(MixingConfig):
     _target_: str | None = "srp_exp.training.mixing.MixUpOrCutMix"
-    mixup_alpha: float = within("(0, inf)", 1.0)
-    cutmix_alpha: float = within("(0, inf)", 1.0)
+    mixup_alpha: float = within("(0, inf)", 1.0)  # of MixUp's Beta(alpha, alpha)
+    cutmix_alpha: float = within("(0, inf)", 1.0)  # of CutMix's

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srp_exp.config.datasets import InMemoryConfig, PublishedConfig
+from srp_exp.config.documented import in_brackets
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import is_within, schema_fields
@@ -54,17 +55,17 @@ def validate_fields(node: DictConfig, prefix: str, without: Collection[str] = ()
 
     What is below the keys `without` isn't looked at.
     """
-    fields = schema_fields(node)
+    fields, schema = schema_fields(node), OmegaConf.get_type(node)
     keys = [str(key) for key in node if key != "hydra"]
     for key in keys:
         if fields is not None and key not in fields:
             raise UserError(f"{prefix}{key} is not a setting{nearest(key, fields)}")
     for name, field in (fields or {}).items():
         if OmegaConf.is_missing(node, name):
-            raise UserError(f"{prefix}{name} has no value: give one, as {prefix}{name}=...")
+            raise UserError(f"{prefix}{name} has no value: give one, as {prefix}{name}=...{in_brackets(schema, name)}")
         if name not in node:
             raise UserError(f"{prefix}{name} is missing: it can't be deleted")
-        _validate_value(f"{prefix}{name}", node[name], field.metadata)
+        _validate_value(f"{prefix}{name}", node[name], field.metadata, in_brackets(schema, name))
     below = [key for key in keys if key not in without]
     for key in sorted(below, key=lambda key: key != "recipe"):  # first, as others take their values from it
         value = node[key]
@@ -73,13 +74,13 @@ def validate_fields(node: DictConfig, prefix: str, without: Collection[str] = ()
                 validate_fields(child, f"{prefix}{key}[{place}]." if place != "" else f"{prefix}{key}.")
 
 
-def _validate_value(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
+def _validate_value(name: str, value: Any, metadata: Mapping[str, Any], meaning: str) -> None:
     interval, length = metadata.get("within"), metadata.get("length")
     numbers = list(value) if isinstance(value, ListConfig) else [value]
     if length is not None and value is not None and len(numbers) != length:
-        raise UserError(f"{name}={value}: give {length} numbers")
+        raise UserError(f"{name}={value}: give {length} numbers{meaning}")
     if interval is not None and value is not None and not all(is_within(number, interval) for number in numbers):
-        raise UserError(f"{name}={value} is out of range: it must lie in {interval}")
+        raise UserError(f"{name}={value} is out of range: it must lie in {interval}{meaning}")
 
 
 def _validate_choices(config: DictConfig) -> None:
