@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.config.evaluators import measured_file, not_measured
 from srp_exp.config.identity import flat_identity, output_folder
+from srp_exp.config.metrics import worth_showing
 from srp_exp.config.visible import visible
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation.mcnemar import mcnemar
@@ -22,7 +23,7 @@ from srp_exp.runs.read import Asked, asked, beside, read_run
 from srp_exp.runs.store import find_run
 from srp_exp.studies.formats import escape_markdown
 
-METRICS = ("top1", "top5", "loss")
+METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss")
 SAME_IMAGES = {
     "root", "cache_dir", "download", "verify", "on_corrupt", "copy_side", "crop_to_box", "augmentation", "mean", "std",
     "val_fraction", "train_per_class", "test_on_unused", "subset_seed",
@@ -153,7 +154,8 @@ def _values(a: _Run, b: _Run, evaluators: list[str]) -> dict[str, list[float | N
     sides: list[dict[str, float | None]] = []
     for run in (a, b):
         metrics = _metrics(run)
-        values = {name: metrics[name] for name in METRICS if name in metrics}
+        values: dict[str, float | None] = {}
+        values |= worth_showing({name: metrics[name] for name in METRICS if name in metrics})
         for evaluator in evaluators:
             summary = _measured(run, evaluator)["summary"]
             values |= {f"{evaluator}/{name}": value for name, value in summary.items()}

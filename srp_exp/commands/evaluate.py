@@ -18,5 +18,6 @@ def execute(config: DictConfig) -> None:
     folder = beside(checkpoint, config.run, "evaluation") / part_name(trained)
     details = evaluate_checkpoint(trained, checkpoint, folder)
     if launched_as().rank == 0:
-        show_metrics(trained.test_root or trained.split, details)
+        classes = len(details["top1_per_class"])
+        show_metrics(trained.test_root or trained.split, details, classes, details["never_predicted"])
         print(visible(f"metrics and predictions  {folder}"))

@@ -1,10 +1,17 @@
-"""What several commands do: refuse several processes, and print metrics."""
+"""What several commands print."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from srp_exp.config.metrics import is_share, worth_showing
 from srp_exp.config.visible import visible
+from srp_exp.errors import first_few
 
 
-def show_metrics(split: str, metrics: dict[str, Any]) -> None:
-    shown = [f"{name} {metrics[name]:.2%}" for name in ("top1", "top5") if name in metrics]
-    print(visible(f"{split}  {'  '.join(shown)}  loss {metrics['loss']:.4f}"))
+def show_metrics(split: str, metrics: Mapping[str, Any], classes: int, never_predicted: Sequence[str]) -> None:
+    """Print the shares among the `metrics` of a split, and the loss; and which of the `classes` are never predicted."""
+    shown = worth_showing({name: value for name, value in metrics.items() if is_share(name)})
+    shares = "  ".join(f"{name} {value:.2%}" for name, value in shown.items())
+    print(visible(f"{split}  {shares}  loss {metrics['loss']:.4f}"))
+    if never_predicted:
+        print(visible(f"{len(never_predicted)} of {classes} classes are never predicted: {first_few(never_predicted)}"))

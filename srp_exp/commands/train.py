@@ -68,7 +68,8 @@ def _check_data(config: DictConfig, folder: Path) -> None:
 
 
 def _show(folder: Path) -> None:
-    show_metrics("test", find_run(folder).results["test"])
+    results = find_run(folder).results
+    show_metrics("test", results["test"], results.get("classes", 0), results.get("never_predicted", ()))
     print(visible(f"run folder  {folder}"))
     if HydraConfig.get().mode == RunMode.RUN:
         tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))

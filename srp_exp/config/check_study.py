@@ -8,14 +8,15 @@ from omegaconf import DictConfig
 
 from srp_exp.config.evaluators import check_measure
 from srp_exp.config.explain import nearest
+from srp_exp.config.metrics import SHARES, is_share
 from srp_exp.config.study import METHOD, ComparisonConfig, Role, StudyConfig
 from srp_exp.errors import UserError
 
-METRICS = ("top1", "top5", "loss", "parameters", "training_seconds")
+METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss", "parameters", "training_seconds")
 """Metrics of results.json; those of an evaluator are written <evaluator>.<measure>."""
 
 
-LARGEST_EFFECTS = {("top1", "top5"): 0.05, ("cosine", "correlation", "share", "ratio"): 0.5, ("loss",): 1.0}
+LARGEST_EFFECTS = {SHARES: 0.05, ("cosine", "correlation", "share", "ratio"): 0.5, ("loss",): 1.0}
 """The largest difference that may be called the smallest that matters, by the end of a metric's name."""
 
 
@@ -24,7 +25,7 @@ def direction(metric: str, given: bool | None, of_study: bool | None = None) -> 
 
     Raises UserError where `given` is another direction than is known, and where nobody says one.
     """
-    known = True if metric.endswith(("top1", "top5")) else None
+    known = True if is_share(metric) else None
     if metric in ("loss", "parameters", "training_seconds") or metric.startswith("cost."):
         known = False
     if known is not None and given not in (None, known):
@@ -58,7 +59,7 @@ def check_study(study: StudyConfig, methods: Mapping[str, Sequence[str]], axes: 
         raise UserError("study.comparisons: none has role=claim; say which of them the claim makes")
     for number in study.published:
         _demand(number.method, methods, "study.published", "the study has no such method")
-        if study.metric in ("top1", "top5") and not 0 <= number.value <= 1:
+        if is_share(study.metric) and not 0 <= number.value <= 1:
             raise UserError(f"study.published: {number.method}: {number.value} is no part of 1: 95.3 % is 0.953")
         for name in number.cell:
             _demand(name, axes, "study.published.cell", "the grid runs over no such axis")
@@ -97,7 +98,7 @@ def _check_comparison(study: StudyConfig, comparison: ComparisonConfig, methods:
     effect = comparison.smallest_effect or study.smallest_effect
     for ends, largest in LARGEST_EFFECTS.items():
         if effect is not None and metric.endswith(ends) and effect.value > largest:
-            points = f", {100 * effect.value:g} points" if largest == LARGEST_EFFECTS["top1", "top5"] else ""
+            points = f", {100 * effect.value:g} points" if is_share(metric) else ""
             raise UserError(
                 f"study.smallest_effect.value={effect.value:g}: is {effect.value:g} of {metric}{points}; choose at "
                 f"most {largest:g}, as 0.005{' for half a point' if points else ''}"

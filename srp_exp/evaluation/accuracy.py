@@ -28,12 +28,15 @@ _Parts: TypeAlias = list[tuple[Tensor, ...]]
 class Scores:
     """How well a model answered on N samples: all tensors on the CPU, in the order of the split.
 
-    index: (N,) int64. losses: (N,) float32, the cross-entropy of each sample, without label smoothing. before_label:
-    (N,) int64, how many classes come before the label, by their probability, then by their number.
+    index, labels: (N,) int64. predictions: (N,) int64, the most probable class, the lower one of two that are equally
+    probable. losses: (N,) float32, the cross-entropy of each sample, without label smoothing and weights of classes.
+    before_label: (N,) int64, how many classes come before the label, by their probability, then by their number.
     """
 
     class_names: tuple[str, ...]
     index: Tensor
+    labels: Tensor
+    predictions: Tensor
     losses: Tensor
     before_label: Tensor
 
@@ -44,28 +47,50 @@ class Scores:
         """
         return (self.before_label < k).double().mean().item()
 
+    def balanced_accuracy(self) -> float:
+        """The mean over the classes of the part of their samples that is right, in [0, 1]; a class without samples is
+        left out. So does scikit-learn's balanced_accuracy_score.
+        """
+        right, labelled, _ = self._counts()
+        return (right / labelled)[labelled > 0].mean().item()
+
+    def macro_f1(self) -> float:
+        """The mean over the classes of F1 = 2 right / (samples + answers); a class with neither is left out.
+
+        As scikit-learn's f1_score(average="macro"), which would cost an import of a second.
+        """
+        right, labelled, answered = self._counts()
+        either = labelled + answered
+        return (2 * right / either)[either > 0].mean().item()
+
+    def never_predicted(self) -> list[str]:
+        """The names of the classes that have samples, and are the answer to none."""
+        _, labelled, answered = self._counts()
+        return [self.class_names[label] for label in ((labelled > 0) & (answered == 0)).nonzero().flatten().tolist()]
+
+    def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """By class, (classes,) float64: right answers, samples and answers."""
+        groups = (self.labels[self.labels == self.predictions], self.labels, self.predictions)
+        right, labelled, answered = (group.bincount(minlength=len(self.class_names)).double() for group in groups)
+        return right, labelled, answered
+
     def summary(self) -> dict[str, float]:
-        """loss and top1, and top5 where there are more than five classes; accuracies in [0, 1]."""
-        values = {"loss": self.losses.double().mean().item(), "top1": self.accuracy()}
-        return {**values, "top5": self.accuracy(5)} if len(self.class_names) > 5 else values
+        """loss, top1, top5 where there are more than five classes, balanced_top1, macro_f1; all but loss in [0, 1]."""
+        top5 = {"top5": self.accuracy(5)} if len(self.class_names) > 5 else {}
+        by_class = {"balanced_top1": self.balanced_accuracy(), "macro_f1": self.macro_f1()}
+        return {"loss": self.losses.double().mean().item(), "top1": self.accuracy(), **top5, **by_class}
 
 
 @dataclass(frozen=True)
 class Evaluation(Scores):
     """The scores, and what the model answered.
 
-    labels: (N,) int64. probabilities: (N, classes) float32. paths: where each of the N pictures was read from; None
-    where they aren't files.
+    probabilities: (N, classes) float32. paths: where each of the N pictures was read from; None where they aren't
+    files.
     """
 
-    labels: Tensor
     probabilities: Tensor
     paths: Sequence[str] | None = None
-
-    @property
-    def predictions(self) -> Tensor:
-        """(N,) int64, the most probable class; the lower one of two that are equally probable."""
-        return self.probabilities.argmax(1)
 
     def confusion(self) -> Tensor:
         """(classes, classes) int64: samples by label (row) and prediction (column)."""
@@ -73,13 +98,16 @@ class Evaluation(Scores):
         return torch.bincount(self.labels * classes + self.predictions, minlength=classes**2).view(classes, classes)
 
     def details(self) -> dict[str, Any]:
-        """The summary, the number of samples, the accuracy by class (None: no sample) and the confusion matrix."""
+        """The summary, the number of samples, classes that are never predicted, the accuracy by class (None: no
+        sample) and the confusion matrix.
+        """
         confusion = self.confusion()
         per_class = (confusion.diagonal().double() / confusion.sum(1)).tolist()
         accuracies = [None if value != value else value for value in per_class]
         return {
             **self.summary(),
             "samples": len(self.labels),
+            "never_predicted": self.never_predicted(),
             "top1_per_class": dict(zip(self.class_names, accuracies, strict=True)),
             "confusion": confusion.tolist(),
         }
@@ -133,7 +161,7 @@ def score(
 
 @torch.no_grad()
 def _answer(model: nn.Module, batches: Iterable[Batch], autocast: torch.autocast, keep: bool) -> tuple[_Parts, _Parts]:
-    """By batch index, losses and before_label; and, to `keep`, labels and probabilities."""
+    """By batch what `Scores` has, and, to `keep`, probabilities."""
     scores: list[tuple[Tensor, ...]] = []
     answers: list[tuple[Tensor, ...]] = []
     with evaluation_mode(model):
@@ -143,9 +171,10 @@ def _answer(model: nn.Module, batches: Iterable[Batch], autocast: torch.autocast
             log_probabilities = F.log_softmax(logits.float(), dim=1)
             losses = F.nll_loss(log_probabilities, batch.labels, reduction="none")
             probabilities = log_probabilities.exp()
-            scores.append((batch.index, losses, _before_label(probabilities, batch.labels)))
+            before_label = _before_label(probabilities, batch.labels)
+            scores.append((batch.index, batch.labels, probabilities.argmax(1), losses, before_label))
             if keep:
-                answers.append((batch.labels, probabilities))
+                answers.append((probabilities,))
     return _on_cpu(scores), _on_cpu(answers)
 
 

@@ -208,6 +208,8 @@ def _train(
 def _results(data: Data, learner: Learner, evaluation: Evaluation) -> dict[str, Any]:
     return {
         "test": evaluation.summary(),
+        "classes": len(evaluation.class_names),
+        "never_predicted": evaluation.never_predicted(),
         "epoch": learner.epoch,
         "samples": {name: len(split) for name, split in data.splits.items() if split is not None},
         **_skipped(data),

@@ -11,6 +11,7 @@ import numpy as np
 
 from srp_exp.config.check_study import other_recipes
 from srp_exp.config.identity import run_folder, same_training
+from srp_exp.config.metrics import is_share
 from srp_exp.config.study import METHOD, StudyConfig
 from srp_exp.errors import UserError
 from srp_exp.runs.folder import differences
@@ -102,10 +103,11 @@ class Unit:
 def unit_of(metric: str, values: Iterable[float]) -> Unit:
     """The unit of `metric`; `values` are those shown together, whose largest decides how many decimals.
 
-    A metric whose name ends in top1 or top5 is an accuracy in [0, 1], shown in percent, its differences in points.
+    A share (srp_exp.config.metrics) is shown in percent, its differences in points.
     """
-    if metric.endswith(("top1", "top5")):
-        return Unit(f"{metric[:-4]}{metric[-4:-1]}-{metric[-1]} (%)", 100, 2, " points")
+    if is_share(metric):
+        name = re.sub(r"top(\d)$", r"top-\1", metric).replace("balanced_", "balanced ").replace("macro_f1", "macro F1")
+        return Unit(f"{name} (%)", 100, 2, " points")
     largest = max((abs(value) for value in values), default=0.0)
     digits = math.floor(math.log10(largest)) if largest > 0 else 0
     return Unit(metric, 1, max(0, 3 - digits))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from srp_exp.config.metrics import is_share, worth_showing
 from srp_exp.files import write_atomically
 from srp_exp.srp import srp_modules
 from srp_exp.training.curves import Curves
@@ -140,5 +141,7 @@ class Reporter:
 
 
 def _format(metrics: dict[str, Any]) -> str:
-    shown = {name: value for name, value in metrics.items() if "/" in name}
-    return "  ".join(f"{name} {value:.1%}" if "top" in name else f"{name} {value:.3f}" for name, value in shown.items())
+    shown = worth_showing({name: value for name, value in metrics.items() if "/" in name})
+    return "  ".join(
+        f"{name} {value:.1%}" if is_share(name) else f"{name} {value:.3f}" for name, value in shown.items()
+    )

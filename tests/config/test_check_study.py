@@ -9,6 +9,7 @@ from srp_exp.config.check_study import check_study, direction
 from srp_exp.config.study import StudyConfig
 
 METHODS = {"gap": ["srp=gap"], "fixed": ["srp=fixed"], "scheduled": ["srp=scheduled"]}
+PUBLISHED = {"method": "fixed", "value": 95.3, "source": "s"}
 EFFECT = {"value": 0.005, "reason": "why"}
 
 
@@ -29,6 +30,8 @@ def study(**changes: Any) -> Any:
         ({"comparison": {"smallest_effect": {"value": 0.2, "reason": "r"}}}, ["0.2 of top1"]),
         ({"metric": "robustness.occluded_top1", "smallest_effect": {"value": 1, "reason": "r"}}, ["100 points"]),
         ({"metric": "loss", "smallest_effect": {"value": 20, "reason": "r"}}, ["20 of loss"]),
+        ({"metric": "macro_f1", "smallest_effect": {"value": 0.2, "reason": "r"}}, ["0.2 of macro_f1, 20 points"]),
+        ({"metric": "balanced_top1", "published": [PUBLISHED]}, ["fixed: 95.3 is no part of 1"]),
         ({"metric": "loss", "higher_is_better": True}, ["higher_is_better=True", "of loss lower is better"]),
         ({"metric": "top5", "higher_is_better": False}, ["of top5 higher is better"]),
         ({"comparison": {"metric": "parameters", "higher_is_better": True}}, ["of parameters lower is better"]),
@@ -56,8 +59,8 @@ def test_a_method_has_no_seed_of_its_own(change: str) -> None:
 @pytest.mark.parametrize(
     ("metric", "higher"),
     [
-        ("top1", True), ("robustness.corrupted_top1", True), ("loss", False), ("parameters", False),
-        ("training_seconds", False), ("cost.train_step_ratio", False),
+        ("top1", True), ("balanced_top1", True), ("macro_f1", True), ("robustness.corrupted_top1", True),
+        ("loss", False), ("parameters", False), ("training_seconds", False), ("cost.train_step_ratio", False),
     ],
 )  # fmt: skip
 def test_the_direction_of_a_known_metric_needn_t_be_said(metric: str, higher: bool) -> None:

@@ -23,6 +23,8 @@ def bold(table: Table) -> list[list[bool]]:
     [
         ("top1", [0.983, 0.98449], "top-1 (%)", ["98.30", "98.45"]),
         ("top5", [1.0, 0.0], "top-5 (%)", ["100.00", "0.00"]),
+        ("balanced_top1", [0.5], "balanced top-1 (%)", ["50.00"]),
+        ("macro_f1", [0.25], "macro F1 (%)", ["25.00"]),
         ("loss", [0.48943, 0.012], "loss", ["0.4894", "0.0120"]),
         ("descriptors.effective_rank", [12.3456, 9.0], "descriptors.effective_rank", ["12.35", "9.00"]),
         ("parameters", [271807, 860000], "parameters", ["271,807", "860,000"]),
