@@ -77,9 +77,10 @@ def read_labels(tables: Sequence[Table], columns: Columns, like: NDArray[Any] | 
         kind = None if type(table.data.features[columns.label]).__name__ == "Json" else read_as(column.type)
         missing = np.flatnonzero([value is None or value == "" for value in column.to_pylist()])
         if kind is None or len(missing):
-            rows = f" ({first_few([f'#{row}' for row in missing.tolist()])})" if len(missing) else ""
+            rows = f" with {len(missing)} missing ({first_few([f'#{row}' for row in missing.tolist()])})"
             raise UserError(
-                f"{table.place}: its labels are {column.type} with {len(missing)} missing{rows}; give integers or texts"
+                f"{table.place}: its labels are {column.type}{rows if len(missing) else ''}; give each row one integer "
+                f"or one text"
             )
         try:
             found.append(np.array(column.cast(kind).to_pylist(), np.int64 if kind == pa.int64() else str))
@@ -127,6 +128,8 @@ def file_names(table: Table, column: str) -> list[str] | None:
 
 def _typed(texts: NDArray[Any], place: str) -> NDArray[Any]:
     """The whole numbers that the cells of a CSV are, if all of them are; else the texts."""
+    if all(text[0] == "[" and text[-1] == "]" for text in texts.tolist()):
+        raise UserError(f"{place}: its labels are lists, as {texts[0]}; give each row one integer or one text")
     values = pa.array(texts.tolist())
     try:
         values.cast(pa.float64())
@@ -164,9 +167,7 @@ def read_as(kind: pa.DataType) -> pa.DataType | None:
 def _only(table: Table, found: list[str], what: str, meaning: str) -> str:
     if not found:
         there = first_few([f"{field.name} ({field.type})" for field in table.data.data.schema])
-        raise UserError(
-            f"{table.place}: no column holds {meaning}, only {there}; set dataset.{what}_column, or add one"
-        )
+        raise UserError(f"{table.place}: no column holds {meaning}, only {there}; add a column with one for each row")
     if len(found) > 1:
         choose = f"set dataset.{what}_column to one of {first_few(found)}"
         raise UserError(f"{table.place}: {len(found)} columns may hold {what}s; {choose}")

@@ -38,25 +38,24 @@ class Table(NamedTuple):
 
 
 def read_table(file: Path, cache: Path) -> Table:
-    """What a file holds, kept in `cache`, where it is made again if its files aren't as they were made.
+    """What a file holds, kept in `cache`, where it is made again if its files aren't as they were made; CSV isn't kept.
 
     Raises UserError where the file is damaged, or `cache` has no room.
     """
     kind = KINDS[file.suffix.lower()]
     kept = cache / f"{file.name}-{hashlib.sha256(json.dumps(stamp(file)).encode()).hexdigest()[:12]}"
     note = kept / "whole.zip"
-    is_whole = known(note, "") is not None
+    options: dict[str, Any] = {"data_files": str(file.absolute()), "cache_dir": str(kept.absolute())}
     with _damage_named(file):
-        options = _options_of_csv(file) if kind == "csv" else {}
-        if not is_whole:
-            if kind in ("parquet", "arrow"):  # others hold names of files, and are small
-                LOG.info("%s: is put into %s once, to be read at random", file, kept)
-            options["download_mode"] = "force_redownload"
-        data = _load(kind, data_files=str(file.absolute()), split="train", cache_dir=str(kept.absolute()), **options)
-        table = Table(str(file), file.parent, data)
-        if not is_whole:
-            os.sync()  # after a crash it is whole, or not known
-            keep(note, "", [str(path) for path in table.files], {})
+        if kind == "csv":
+            return Table(str(file), file.parent, _read_csv(file))
+        if known(note, "") is not None:
+            return Table(str(file), file.parent, _load(kind, split="train", **options))
+        if kind != "json":  # which holds names of files, and is small
+            LOG.info("%s: is put into %s once, to be read at random", file, kept)
+        table = Table(str(file), file.parent, _load(kind, split="train", download_mode="force_redownload", **options))
+        os.sync()  # after a crash it is whole, or not known
+        keep(note, "", [str(path) for path in table.files], {})
     return table
 
 
@@ -90,25 +89,30 @@ def read_hub(path: str, subset: str | None, revision: str | None, cache: Path) -
     return {name: Table(f"{path} {name}", Path(), data) for name, data in found.items()}
 
 
-def _options_of_csv(file: Path) -> dict[str, Any]:
-    """All is text, since a class may be called NA, or 007. Raises UserError for a line of more cells than the first."""
-    from datasets import Features, Value
+def _read_csv(file: Path) -> Any:
+    """A datasets.Dataset. All is text, since a class may be called NA, or 007; cells that a line lacks are empty."""
+    from datasets import Dataset
 
     with file.open(newline="", encoding="utf-8-sig") as opened:
-        line = opened.readline()
-        separator = max(",;\t|", key=line.count)
+        separator = max(",;\t|", key=opened.readline().count)
         opened.seek(0)
-        rows = csv.reader(opened, delimiter=separator)
+        rows = csv.reader(opened, delimiter=separator, strict=True)
         names = next(rows, [])
         if not any(names) or len(set(names)) < len(names):
             raise UserError(f"{file}: its first line has to give each column a name of its own; it has {names}")
-        for row in rows:  # whose label would be that of another column
-            if len(row) > len(names):
+        cells = []
+        for row in filter(None, rows):
+            if len(row) > len(names):  # its label would be that of another column
                 raise UserError(
                     f"{file}: line {rows.line_num} has {len(row)} cells and the first line {len(names)}; put texts in "
                     f"which {separator!r} occurs in quotes"
                 )
-    return {"features": Features({name: Value("string") for name in names}), "sep": separator, "keep_default_na": False}
+            cells.append(row + [""] * (len(names) - len(row)))
+            if "\0" in "".join(row):
+                raise UserError(f"{file}: line {rows.line_num} has a NUL byte, as text in UTF-16 has; save it as UTF-8")
+    if not cells:
+        raise UserError(f"{file}: has no rows; add some, below the names of the columns, or remove it")
+    return Dataset.from_dict(dict(zip(names, zip(*cells, strict=True), strict=True)))
 
 
 def _load(*arguments: Any, **options: Any) -> Any:
