@@ -165,8 +165,8 @@ WRONG = {  # a CSV's rows, and what is said
     "another base": ([["file", "species"], *([name[7:], "x"] for name in FILES)], "file names '0.jpg', but"),
     "of Windows": ([["file", "species"], *([name.replace("/", chr(92)), "x"] for name in FILES)], "have / between"),
     "two labels": ([["file", "species"], *([name, "x"] for name in FILES), [FILES[2], "y"]], "has the labels x and y"),
-    "lists": ([["file", "species"], *([name, "['x', 'y']"] for name in FILES)], r"labels are lists, as \['x'.*one text"),
-    "a NUL byte": ([["file", "species"], [FILES[0], "x"], [FILES[1], "x\0"]], "line 3 has a NUL byte.*save it as UTF-8"),
+    "lists": ([["file", "species"], *([name, "['x', 'y']"] for name in FILES)], r"labels are lists.*one text"),
+    "a NUL byte": ([["file", "species"], [FILES[0], "x"], [FILES[1], "x\0"]], "line 3 has a NUL byte.*as UTF-8"),
     "no file name": ([["file", "species"], [FILES[0], "x"], ["", "y"]], r"labels\.csv#1: has no file name"),
 }  # fmt: skip
 
