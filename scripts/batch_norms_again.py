@@ -18,8 +18,8 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
-from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
-from srp_exp.runs.data import refuse_other_data
+from srp_exp.runs.build import Data, build_data, build_model
+from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.evaluate import load_weights, score_on
 from srp_exp.runs.folder import CONFIG

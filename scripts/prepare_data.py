@@ -32,12 +32,12 @@ from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.prepare.copy import CopySettings
 from srp_exp.datasets.prepare.extract import Advance
 from srp_exp.datasets.prepare.prepare import MakeSet, Preparation, Report, make_copy, unpack
 from srp_exp.errors import UserError
+from srp_exp.runs.data import digests_of
 
 
 @dataclass

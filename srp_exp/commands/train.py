@@ -17,7 +17,7 @@ from srp_exp.config.evaluators import not_measured
 from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
 from srp_exp.config.visible import visible
 from srp_exp.errors import UserError
-from srp_exp.runs.data import known_digests, refuse_other_data
+from srp_exp.runs.data import digests_of_data, known_digests, refuse_other_data
 from srp_exp.runs.folder import DATA, EVALUATION, RESULTS
 from srp_exp.runs.store import find_run
 from srp_exp.studies.grid import Grid, PlannedRun
@@ -53,7 +53,7 @@ def _check_data(config: DictConfig, folder: Path) -> None:
     plain = OmegaConf.create(plain_values(config))
     digests = known_digests(plain.dataset)
     if digests is None and (folder / DATA).exists():
-        from srp_exp.runs.build import build_dataset, digests_of_data
+        from srp_exp.runs.build import build_dataset
 
         try:
             digests = digests_of_data(plain, build_dataset(plain))

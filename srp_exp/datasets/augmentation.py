@@ -6,24 +6,15 @@ from typing import Any
 
 from srp_exp.errors import UserError
 
-CROPS = ("random_resized", "random", "pad")
-EVAL_CROPS = ("center", "squash")
-INTERPOLATIONS = ("bilinear", "bicubic")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """What training does to pictures, in this order; evaluation does none of it.
 
-    crop_padding: pixels of zeros around, then a random crop back to the size; 0: none. flip: half of the pictures are
-    mirrored left to right. color_jitter: brightness, contrast and saturation change by a factor of up to 1 plus or
-    minus it, in random order. rand_augment: magnitude of RandAugment's two operations, 0 to 30; 0: none.
-    trivial_augment: TrivialAugment's one operation of random magnitude. random_erasing: the probability that a
-    rectangle of 2 to 33 % of the area is erased. cutout: side in pixels of a square that is erased around a random
-    pixel, so that a part of it may lie outside; 0: none. What is erased gets the mean colour, which is zero after
-    normalisation.
+    The settings and their ranges: config/datasets.py. What is erased gets the mean colour, which is zero after
+    normalisation: by random_erasing a rectangle of 2 to 33 % of the area, by cutout a square around a random pixel, so
+    that a part of it may lie outside. Raises UserError where both policies are asked for.
 
-    Raises ValueError where a value is out of its range, and where both policies are asked for.
     Sources: RandAugment, arXiv:1909.13719; TrivialAugment, arXiv:2103.10158; random erasing, arXiv:1708.04896; Cutout,
     arXiv:1708.04552. Differs from the publications: the mean colour is rounded to a whole level of 255.
     """
@@ -37,11 +28,6 @@ class Augmentation:
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        self._demand("crop_padding", self.crop_padding >= 0, "a number of pixels")
-        self._demand("color_jitter", 0 <= self.color_jitter <= 1, "a strength in [0, 1]")
-        self._demand("rand_augment", 0 <= self.rand_augment <= 30, "a magnitude of 0 to 30")
-        self._demand("random_erasing", 0 <= self.random_erasing <= 1, "a probability in [0, 1]")
-        self._demand("cutout", self.cutout >= 0, "a side in pixels")
         self._demand("rand_augment", not (self.rand_augment and self.trivial_augment), "0, or trivial_augment=false")
 
     def _demand(self, name: str, is_valid: bool, choices: str) -> None:
@@ -72,11 +58,8 @@ class FileAugmentation(Augmentation):
     def __post_init__(self) -> None:
         super().__post_init__()
         largest = self.resize if self.crop == "random" else math.inf
-        for name, choices in (("crop", CROPS), ("eval_crop", EVAL_CROPS), ("interpolation", INTERPOLATIONS)):
-            self._demand(name, getattr(self, name) in choices, " or ".join(choices))
-        self._demand("crop_size", 1 <= self.crop_size <= largest, f"1 to {largest} pixels, those of resize")
-        self._demand("eval_crop_size", 1 <= self.eval_crop_size <= self.resize, f"1 to resize={self.resize} pixels")
-        self._demand("min_area", 0 < self.min_area <= 1, "a part in (0, 1]")
+        self._demand("crop_size", self.crop_size <= largest, f"1 to {largest} pixels, those of resize")
+        self._demand("eval_crop_size", self.eval_crop_size <= self.resize, f"1 to resize={self.resize} pixels")
         self._demand("crop_padding", self.crop == "pad" or not self.crop_padding, "0, or crop=pad")
 
     @property

@@ -1,7 +1,6 @@
 """What training needs of a data set: its splits, the facts about them, and the loaders of their batches."""
 
 import copy
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -105,18 +104,6 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         return self._reader.batches(0, self._rows)
-
-
-def digests_of(dataset: DataSet, without: str | None = None) -> dict[str, str]:
-    """A digest of each part of the data, by a name for messages, such as "training labels"; none of an empty part.
-
-    without: the path of a file in the set's folder that may change.
-    """
-    found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode(errors="surrogateescape")).hexdigest()}
-    for name, split in (("training", dataset.train), ("validation", dataset.val), ("test", dataset.test)):
-        if split is not None and len(split):
-            found |= {f"{name} {part}": value for part, value in split.digests(without).items()}
-    return found
 
 
 AnyDataSet = TypeVar("AnyDataSet", bound=DataSet)

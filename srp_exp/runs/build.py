@@ -17,13 +17,11 @@ from torch import nn
 
 from srp_exp.config.datasets import OF_EVERY_SET
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.known import without_pictures
 from srp_exp.datasets.other_test import other_test
 from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.subset import with_subset
 from srp_exp.errors import UserError
-from srp_exp.runs.data import remember_digests
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecords, apply_srp, find_attention
 from srp_exp.srp.finding.findings import summary
@@ -64,14 +62,6 @@ class Data:
             batches = self.dataset.evaluation_batches(chosen, batch_size, self.placement)
             self._evaluations[split, batch_size] = batches
         return self._evaluations[split, batch_size]
-
-
-def digests_of_data(config: DictConfig, dataset: DataSet) -> dict[str, str]:
-    """The digests of what the set of `config` has read; kept, so that a finished run is skipped without opening it."""
-    digests = digests_of(dataset)
-    if len(dataset.train):  # else it is known by its test part alone
-        remember_digests(config.dataset, digests, dataset.read_from)
-    return digests
 
 
 def build_dataset(config: DictConfig, facts: Mapping[str, Any] | None = None) -> DataSet:

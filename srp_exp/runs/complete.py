@@ -16,7 +16,6 @@ from torch.utils.tensorboard import SummaryWriter
 from srp_exp.config.preprocessing import describe
 from srp_exp.config.training import average_of_the_start, shortened_warmup
 from srp_exp.datasets import TrainingBatches
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.known import facts_of
 from srp_exp.errors import CorruptImageError, UserError
 from srp_exp.evaluation import Evaluation
@@ -24,8 +23,8 @@ from srp_exp.evaluation.accuracy import evaluation_mode
 from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import write_atomically
-from srp_exp.runs.build import Data, build_data, build_learner, build_model, digests_of_data
-from srp_exp.runs.data import record_data, record_unread, refuse_other_data
+from srp_exp.runs.build import Data, build_data, build_learner, build_model
+from srp_exp.runs.data import digests_of, digests_of_data, record_data, record_unread, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
 from srp_exp.runs.evaluate import evaluate_on, score_on
 from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,10 +18,34 @@ from srp_exp.files import cache_folder, write_atomically
 from srp_exp.remembered import keep, known
 from srp_exp.runs.folder import DATA, reading
 
+if TYPE_CHECKING:
+    from srp_exp.datasets import DataSet
+
 _UNREAD = "unread"
 
 Digests = Mapping[str, str]
 """A digest of each part of the data, by its name for messages, such as "training labels"."""
+
+
+def digests_of(dataset: "DataSet", without: str | None = None) -> Digests:
+    """A digest of each part of the data, by a name for messages, such as "training labels"; none of an empty part.
+
+    without: the path of a file in the set's folder that may change.
+    """
+    found = {"class names": hashlib.sha256("\0".join(dataset.class_names).encode(errors="surrogateescape")).hexdigest()}
+    for name, split in (("training", dataset.train), ("validation", dataset.val), ("test", dataset.test)):
+        if split is not None and len(split):
+            found |= {f"{name} {part}": value for part, value in split.digests(without).items()}
+    return found
+
+
+def digests_of_data(config: DictConfig, dataset: "DataSet") -> Digests:
+    """The digests of what the set of `config` has read, kept until one of its files changes: `known_digests`."""
+    digests = digests_of(dataset)
+    if len(dataset.train) and dataset.read_from is not None:  # else it is known by its test part alone, or may change
+        with suppress(OSError):  # the next start takes them again
+            keep(_file(config.dataset), "", list(dataset.read_from), {"digests": dict(digests)})
+    return digests
 
 
 def record_data(folder: Path, digests: Digests) -> None:
@@ -55,14 +79,6 @@ def refuse_other_data(
             f"{folder}: was trained on other data ({', '.join(changed)} differ); "
             f"dataset.name=... makes these another run, rerun=true replaces that one"
         )
-
-
-def remember_digests(dataset: DictConfig, digests: Digests, read_from: tuple[str, ...] | None) -> None:
-    """Keep the digests of the set of a configuration until one of the files and folders it was read from changes."""
-    if read_from is None:
-        return
-    with suppress(OSError):  # the next start takes them again
-        keep(_file(dataset), "", list(read_from), {"digests": dict(digests)})
 
 
 def known_digests(dataset: DictConfig) -> Digests | None:

@@ -16,8 +16,8 @@ from srp_exp.datasets.split import file_names
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.runs.build import Data, build_data, build_model, digests_of_data
-from srp_exp.runs.data import refuse_other_data
+from srp_exp.runs.build import Data, build_data, build_model
+from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder import EVALUATION
 from srp_exp.runs.lock import only_writer

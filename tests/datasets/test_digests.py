@@ -17,7 +17,7 @@ from official_copies import (
 )
 
 from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
-from srp_exp.datasets.data_set import digests_of, with_statistics
+from srp_exp.datasets.data_set import with_statistics
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.cars import Cars
 from srp_exp.datasets.sets.cub200 import Cub200
@@ -27,6 +27,7 @@ from srp_exp.datasets.sets.imagenet import ImageNet
 from srp_exp.datasets.sets.mnist5k import Mnist5k
 from srp_exp.datasets.sets.parquet import ImageNetParquet, Parquet
 from srp_exp.datasets.sets.synthetic import Synthetic
+from srp_exp.runs.data import digests_of
 
 KINDS = {
     "imagenet": (ImageNet, make_imagenet),

@@ -11,11 +11,11 @@ from test_split import numbered_split
 from srp_exp.config.identity import run_folder
 from srp_exp.config.validate import validate
 from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.datasets.split import Split, file_names
 from srp_exp.datasets.subset import with_subset
+from srp_exp.runs.data import digests_of
 
 
 def image_set(counts: list[int]) -> ImageSet:

@@ -199,21 +199,12 @@ def test_transforms_can_be_handed_to_another_process() -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"crop": "centre"}, "crop=centre: choose random_resized or random or pad"),
-        ({"eval_crop": "border"}, "eval_crop=border: choose center or squash"),
-        ({"interpolation": "lanczos"}, "interpolation=lanczos: choose bilinear or bicubic"),
         ({"crop": "random", "crop_size": 300}, "crop_size=300: choose 1 to 256 pixels, those of resize"),
         ({"eval_crop_size": 300}, "eval_crop_size=300: choose 1 to resize=256 pixels"),
-        ({"crop_size": 0}, "crop_size=0: choose 1 to"),
-        ({"min_area": 0.0}, "min_area=0.0: choose a part"),
-        ({"color_jitter": 1.5}, "color_jitter=1.5: choose a strength"),
-        ({"rand_augment": 31}, "rand_augment=31: choose a magnitude"),
         ({"rand_augment": 3, "trivial_augment": True}, "rand_augment=3: choose 0, or trivial_augment=false"),
-        ({"random_erasing": -0.1}, "random_erasing=-0.1: choose a probability"),
-        ({"cutout": -1}, "cutout=-1: choose a side"),
         ({"crop_padding": 4}, "crop_padding=4: choose 0, or crop=pad"),
     ],
 )
-def test_settings_out_of_range_are_refused(changes, message) -> None:
+def test_settings_that_contradict_are_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=rf"^dataset\.augmentation\.{message}"):
         FileAugmentation(**changes)

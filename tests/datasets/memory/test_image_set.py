@@ -20,10 +20,9 @@ def test_facts_follow_from_images_and_names(make_set):
     assert (dataset.num_classes, dataset.channels, dataset.image_size) == (3, 3, (5, 7))
 
 
-@pytest.mark.parametrize("crop_padding", [-1, 5])
-def test_padding_as_large_as_the_image_is_refused(make_set, crop_padding):
-    with pytest.raises(ValueError, match=rf"dataset\.augmentation\.crop_padding={crop_padding}: choose"):
-        make_set(crop_padding=crop_padding)
+def test_padding_as_large_as_the_image_is_refused(make_set):
+    with pytest.raises(ValueError, match=r"dataset\.augmentation\.crop_padding=5: choose"):
+        make_set(crop_padding=5)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -12,11 +12,11 @@ import torchvision
 from official_copies import encoded, put
 
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.errors import MissingFileError, UserError
+from srp_exp.runs.data import digests_of
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "imagenette_128.tar"
 

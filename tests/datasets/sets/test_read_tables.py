@@ -12,10 +12,10 @@ import pytest
 from official_copies import encoded
 
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.sets.hub import Hub
 from srp_exp.datasets.sets.table import Csv, TableSet
 from srp_exp.errors import UserError
+from srp_exp.runs.data import digests_of
 
 FILES = [f"images/{number}.jpg" for number in range(8)]
 LABELS = ["NA", "007", "NA", "crow", "007", "crow", "NA", "007"]

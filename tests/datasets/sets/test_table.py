@@ -10,8 +10,8 @@ import pytest
 from official_copies import KINDS, encoded, make_parquet
 
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.sets.parquet import ImageNetParquet, Parquet
+from srp_exp.runs.data import digests_of
 
 FILES = {"train-00000-of-00002": (0, 7), "train-00001-of-00002": (7, 5)}
 PICTURES = [encoded(KINDS[number % len(KINDS)], number) for number in range(18)]

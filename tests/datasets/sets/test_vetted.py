@@ -10,11 +10,11 @@ from official_copies import encoded
 from PIL import Image
 
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.datasets.data_set import digests_of
 from srp_exp.datasets.files import measure, vet
 from srp_exp.datasets.known import facts_of
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.errors import UserError
+from srp_exp.runs.data import digests_of
 
 
 def open_folder(root: Path, **others) -> Folder:
