@@ -4,6 +4,7 @@ Few training pictures make a network over-fit, so that a regularizer can help; m
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +31,7 @@ def with_subset(dataset: AnyDataSet, train_per_class: int | None, test_on_unused
     """
     if train_per_class is None:
         return dataset
-    taken = drawn(dataset.train.labels, train_per_class, seed)
+    taken = drawn(dataset.train.labels, dataset.class_names, train_per_class, seed)
     train = dataset.train.take(taken.nonzero().squeeze(1))
     test = dataset.test
     if test_on_unused:
@@ -40,15 +41,15 @@ def with_subset(dataset: AnyDataSet, train_per_class: int | None, test_on_unused
     return changed
 
 
-def drawn(labels: Tensor, per_class: int, seed: int) -> Tensor:
+def drawn(labels: Tensor, class_names: Sequence[str], per_class: int, seed: int) -> Tensor:
     """Which of the samples, (N,) bool, are the `per_class` of every class. labels: (N,) int64."""
     taken = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().squeeze(1)
         if len(members) < per_class:
             raise UserError(
-                f"dataset.train_per_class={per_class}: class {label} has {len(members)} training pictures; choose at "
-                "most as many as the smallest class has"
+                f"dataset.train_per_class={per_class}: class {class_names[label]} has {len(members)} training "
+                f"pictures; choose at most as many as the smallest class has"
             )
         taken[members[torch.randperm(len(members), generator=generator(seed, "subset", label))[:per_class]]] = True
     return taken

@@ -4,14 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from srp_exp.datasets import ImageSet, Split
-from srp_exp.datasets.augmentation import Augmentation
+from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
+from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.known import facts_of, without_pictures
 from srp_exp.datasets.other_test import name_of, other_test
+from srp_exp.datasets.sets.folder import Folder
 from srp_exp.datasets.sets.synthetic import Synthetic
 
 SMALL = (
@@ -154,6 +158,34 @@ def test_grey_pictures_fit_a_set_of_one_channel_and_colours_do_not(tmp_path) -> 
     write(tmp_path / "a" / "b.png", torch.cat([grey, grey, grey + 1]))
     with pytest.raises(ValueError, match=r"b\.png has colours"):
         other_test(tmp_path, set_of(("a", "b"), channels=1))
+
+
+@pytest.mark.parametrize("memory_mb", [0, 1])
+def test_pictures_of_16_bits_are_read_in_the_range_of_the_run(tmp_path, memory_mb) -> None:
+    """Whatever theirs is, and also where the run's own pictures aren't opened; a run of 8 bits has no range."""
+
+    def save(place: Path, values: np.ndarray) -> None:
+        for name in "ab":
+            (place / name).mkdir(parents=True)
+            Image.fromarray(values).save(place / name / "0.png")
+
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    for part in ("train", "test"):
+        save(tmp_path / "deep" / part, values * 65)  # to 4,095
+        save(tmp_path / "flat" / part, np.dstack([values.astype(np.uint8)] * 3))
+    save(tmp_path / "other", values * 16)  # to 1,008
+    small = FileAugmentation(resize=8, crop_size=8, eval_crop_size=8) if memory_mb == 0 else FileAugmentation()
+    expected = torch.from_numpy(np.floor(values * (16 / 4095 * 255) + 0.5)).byte().expand(3, 8, 8)
+    opened = Folder(str(tmp_path / "deep"), None, "stop", None, small, memory_mb=memory_mb)
+    for dataset in (opened, without_pictures(facts_of(opened), opened.augmentation)):
+        split = other_test(tmp_path / "other", dataset)
+        found = [split.images[row] if isinstance(split, Split) else split.picture(row) for row in range(2)]
+        assert all(torch.equal(picture, expected) for picture in found)
+    opened = Folder(str(tmp_path / "flat"), None, "stop", None, small, memory_mb=memory_mb)
+    with pytest.raises(ValueError, match=r"other/a/0\.png: has more than 8 bits.*dataset\.value_range"):
+        split = other_test(tmp_path / "other", opened)
+        assert isinstance(split, FileSplit)
+        split.picture(0)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_the_part_and_its_digests_depend_on_the_seed_alone() -> None:
 
 
 def test_a_class_with_too_few_pictures_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"dataset.train_per_class=21: class 1 has 20 training pictures"):
+    with pytest.raises(ValueError, match=r"dataset.train_per_class=21: class b has 20 training pictures"):
         with_subset(image_set([40, 20, 30]), 21, False, seed=0)
 
 
