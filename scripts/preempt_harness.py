@@ -97,9 +97,10 @@ class Harness:
         attempts = start(output_dir, self.processes)
         attempts[rank].wait(until=lambda: training_began(output_dir))
         attempts[rank].wait(moment * self.seconds)
-        if not all(attempt.runs() for attempt in attempts):
+        if not all(attempt.runs() for attempt in attempts):  # on a machine that is less busy now
             finish(attempts)
-            return ["ended before the signal"]
+            self.seconds *= 0.7
+            return self.preempt(f"{name} again", rank, moment)
         os.kill(attempts[rank].pid, signal.SIGUSR2)
         codes = finish(attempts)
         wrong = [] if codes == [EXIT_CODE] * self.processes else [f"exit codes {codes}"]
