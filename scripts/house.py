@@ -21,7 +21,8 @@ PACKAGE = ROOT / "srp_exp"
 SAME_ROLE = {"execute": PACKAGE / "commands", "build": PACKAGE / "backbones"}
 STIFF = (
     r"\bis there\b", r"\bare there\b", r"\bisn't there\b", r"\bgo(es)? on\b", r"\bwent on\b", r"\bpassed over\b",
-    r"\bof several\b", r"\bhas a word\b", r"\bwithout a word\b", r"\b(another|other) than\b", r"\bmay be any\b", r"\bpasses by\b",
+    r"\bof several (tasks|processes)\b", r"\bhas a word\b", r"\bwithout a word\b",
+    r"\b(another|other) than\b", r"\bmay be any\b", r"\bpasses by\b",
 )  # fmt: skip
 
 

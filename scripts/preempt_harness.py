@@ -22,9 +22,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from kill_harness import COMMON, IN_MEMORY, Attempt, folder_of, fork, leaves, train_command
+from kill_harness import COMMON, IN_MEMORY, Attempt, folder_of, fork, leaves
 
 import srp_exp.training.checkpoints as checkpoint_files
+from srp_exp.__main__ import main as train_command
 from srp_exp.training.interruption import EXIT_CODE
 
 OVERRIDES = (*COMMON, *IN_MEMORY, "recipe.epochs=8", "wait=false")

@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that the user named, or has to bring, isn't there."""
+    """A file or folder that the user named, or has to provide, doesn't exist."""
 
 
 class UnreachableError(UserError, ConnectionError):

@@ -2,7 +2,7 @@
 
 Every random draw of a run comes from a generator named by (seed, purpose, indices), where the indices are the
 epoch, the step, the sample or the rank. No generator is passed along or saved: whoever knows the names can
-repeat the draw, so a resumed run goes on with the same numbers.
+repeat the draw, so a resumed run draws the same numbers.
 """
 
 import hashlib

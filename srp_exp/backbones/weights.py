@@ -18,7 +18,7 @@ def load_weights(network: nn.Module, file: Path, heads: Sequence[str], may_lack:
     """Load `file` into `network`, but for a classifier of another size, which stays as it was initialised.
 
     The file holds a state_dict, by itself or under one of the names that timm knows: state_dict_ema, model_ema,
-    state_dict, model (as in this project's checkpoints), the first that is there. What all keys begin with besides,
+    state_dict, model (as in this project's checkpoints), the first that exists. What all keys begin with besides,
     such as module., net. or _orig_mod. of whatever held the network, is taken off. heads: the names of the network's
     classifiers. may_lack: parameters that the file need not have, such as those of attention that was put in.
 

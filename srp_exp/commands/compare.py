@@ -88,7 +88,7 @@ def execute(config: DictConfig) -> None:
 
 def _read(question: Asked, folder: str) -> _Run:
     if not (Path(folder) / RESULTS).is_file():
-        raise MissingFileError(f"{folder}: no finished run is there (no {RESULTS})")
+        raise MissingFileError(f"{folder}: not a finished run (no {RESULTS})")
     named = OmegaConf.merge(question.config, {"run": folder})
     assert isinstance(named, DictConfig)
     trained, checkpoint = read_run(replace(question, config=named))

@@ -126,7 +126,7 @@ def compare_runs(arguments: list[str]) -> None:
     for folder in (run, other):
         found = find_run(Path(folder))
         if not found.is_finished:
-            raise UserError(f"{folder}: no finished run is there ({found.state.value})")
+            raise UserError(f"{folder}: not a finished run ({found.state.value})")
     sys.argv = ["srp-exp", "mode=compare", f"run='{run}'", f"other='{other}'", *overrides]
     srp_exp()
 

@@ -53,7 +53,7 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
 
 
 def searched(config_dir: str | None) -> list[str]:
-    """The override that lets Hydra search `config_dir` too; raises UserError where it isn't there."""
+    """The override that lets Hydra search `config_dir` too; raises UserError if it doesn't exist."""
     if config_dir is None:
         return []
     folder = Path(config_dir).expanduser().absolute()

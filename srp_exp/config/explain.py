@@ -46,7 +46,7 @@ _TOLD = {
     r"Could not delete from config\. '(.*)' does not exist": "{0} is not a setting{near}",
     r"Could not delete from config\. The value of '(.*)' is": "~{0}: {0} has another value; give yours, as {0}=...",
     r"Error merging override ~([^=]*)": "~{0}: it can't be deleted, as every setting has a value; give another",
-    r"Could not append to config\. An item is already at '(.*)'": "+{0}: {0} is there already; leave out the +",
+    r"Could not append to config\. An item is already at '(.*)'": "+{0}: {0} exists already; leave out the +",
     r"force-add of config groups is not supported: '\+\+(.*)'": "++{0}: one is chosen already; leave out the ++",
     r"Multiple values for (\S*)\. ": "{0} is chosen twice: leave out the +, or in a file write `override /{0}: CHOICE`",
     r"Sweep parameters '(.*)' requires --multirun": "{0}: several values are a sweep, which needs -m before it",
@@ -121,7 +121,7 @@ def _explain(chain: list[BaseException]) -> str:
 
 
 def _of_key(cause: BaseException) -> str:
-    """A line for an error about a name that isn't there; empty for another."""
+    """The line for an error about an unknown name; empty for other errors."""
     match cause:
         case MissingConfigException(missing_cfg_file=str(path)):
             return _missing_file(path, cause.options or [])

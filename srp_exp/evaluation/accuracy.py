@@ -138,7 +138,7 @@ def evaluate(
 ) -> Evaluation | None:
     """Evaluate `model` on every sample of `batches` in evaluation mode; each of its modules is left in its own mode.
 
-    Of several processes each passes its own batches, every N-th, and rank 0 gets the evaluation of all, the others
+    With N processes each passes its own batches, every N-th, and rank 0 gets the evaluation of all, the others
     None. What was answered stays on the device until the end, N x classes float32: nothing waits for it before. Raises
     UserError, in every process, where the answer to a sample isn't a number.
     """

@@ -1,4 +1,4 @@
-"""Writing an export so that it is there whole and right, or not at all."""
+"""Writing an export: a file appears complete and checked, or not at all."""
 
 import json
 import logging

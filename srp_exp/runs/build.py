@@ -24,7 +24,7 @@ from srp_exp.datasets.subset import with_subset
 from srp_exp.errors import UserError
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecords, apply_srp, find_attention
-from srp_exp.srp.finding.findings import summary
+from srp_exp.srp.finding.findings import by_reason
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.exchange import Exchange
@@ -207,7 +207,7 @@ def _apply_srp(srp: DictConfig, model: nn.Module, example: torch.Tensor) -> SrpR
     schedule = instantiate(_arguments(srp, without=("name", "share", "regions", "placement", "ramp_until")))
     settings = {"share": srp.share, "regions": srp.regions, "placement": srp.placement}
     records = apply_srp(model, schedule, **settings, example_input=example)
-    for line in summary(records.left_out):
+    for line in by_reason(records.left_out):
         LOG.info("SRP leaves out %s", line)
     return records
 

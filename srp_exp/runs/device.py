@@ -26,9 +26,9 @@ def choose_kernels(config: DictConfig) -> None:
 
 
 def build_device(name: str) -> torch.device:
-    """The device of `name`; "auto" is CUDA where there is one, else the CPU. Raises UserError where it isn't there.
+    """The device of `name`; "auto" is CUDA if available, else the CPU. Raises UserError if it isn't available.
 
-    Of several processes on a machine each takes the CUDA device of its number, or the only one that SLURM shows it;
+    With several processes on a machine each takes the CUDA device of its number, or the only one that SLURM shows it;
     with "free_cuda" every process, of whichever run, takes one that no other has taken so. A CUDA device becomes the
     current one of the process: else what names none, such as nccl, would go to the first.
     """

@@ -1,4 +1,4 @@
-"""A run folder: what lies in it under which name, and how it looks to who passes by."""
+"""A run folder: the names of its files, and what can be read from outside."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import TEMPORARY, remove
 
 RESULTS = "results.json"
-"""Written when everything else of the training is there: where it is, the run is finished."""
+"""Written after everything else of the training: if it exists, the run is finished."""
 
 CONFIG = "config.yaml"
 PROVENANCE = "provenance.json"
@@ -34,7 +34,7 @@ def failure_file(folder: Path, rank: int = 0) -> Path:
 
 
 def failure_files(folder: Path) -> list[Path]:
-    """Those that are there, of all processes, that of the process that failed first at the front."""
+    """The failure files of all processes; first that of the process that failed first."""
     return sorted(folder.glob(f"{_FAILURE}*.txt"), key=lambda file: (file.stat().st_mtime_ns, file.name))
 
 
@@ -103,7 +103,7 @@ def refuse_other_run(file: Path, folder: Path, run: str) -> None:
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Name `file` where reading it fails: MissingFileError where it isn't there, UserError where it is damaged."""
+    """Name `file` where reading it fails: MissingFileError if it doesn't exist, UserError if it is damaged."""
     remedy = "restore it, or remove the run folder and give the command of the run again"
     try:
         yield

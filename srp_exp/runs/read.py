@@ -93,5 +93,5 @@ def _checkpoint(config: DictConfig) -> Path:
         return Path(config.checkpoint)
     final = Path(config.run) / "checkpoints" / FINAL
     if not final.is_file():
-        raise MissingFileError(f"run={config.run}: no finished run is there (no {final}); or name a checkpoint=FILE")
+        raise MissingFileError(f"run={config.run}: not a finished run (no {final}); or name a checkpoint=FILE")
     return final

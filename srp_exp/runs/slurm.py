@@ -63,7 +63,7 @@ def submit(launcher: SlurmLauncher, overrides: Sequence[Sequence[str]], first_nu
 def wait_for(jobs: Sequence[str], report: Callable[[set[str]], None]) -> None:
     """Return when SLURM has none of `jobs` any more, however they ended.
 
-    While they are there, `report` is called with the queue as squeue has just told it, which is asked once each time.
+    While they wait or run, `report` is called with the queue as squeue has just told it, which is asked once each time.
     """
     while (queue := slurm_jobs()) & set(jobs):
         report(queue)

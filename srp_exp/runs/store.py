@@ -141,7 +141,7 @@ def find_run(folder: Path, queue: Callable[[], set[str]] | None = None) -> Run:
 
 
 def all_runs(parent: Path) -> list[Run]:
-    """Every run folder in `parent`, by name; none where it isn't there."""
+    """Every run folder in `parent`, by name; none if it doesn't exist."""
     queue = cache(slurm_jobs)
     folders = sorted(parent.iterdir()) if parent.is_dir() else []
     runs = [find_run(folder, queue) for folder in folders if folder.is_dir()]

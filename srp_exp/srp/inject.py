@@ -60,8 +60,8 @@ def apply_srp(
         schedule: scale by depth (srp_exp.srp.schedule), or one scale in (0, 1] for all; by default Linear(1.0, 0.5).
         share: "sample" draws a region for every image, "batch" one for the whole batch.
         regions: number of regions, >= 1, pooled together.
-        placement: "corner" puts regions anywhere inside the map, "wrap" lets them go on at the opposite edge, so that
-            every position is covered alike.
+        placement: "corner" puts regions anywhere inside the map, "wrap" lets them continue at the opposite edge, so
+            that every position is covered alike.
         where: class, or pattern of the names, of the modules to choose, or several (srp_exp.srp.choose); by default all
             whose pooled value multiplies the map that it was pooled from.
         example_input: images (B, C, H, W) of the size to train on; by default of the size that a timm model names, or

@@ -137,7 +137,7 @@ def pool(x: Tensor, numbers: Tensor, *settings: Any) -> Tensor:
     return mean
 
 
-def spread(of_mean: Tensor, numbers: Tensor, shape: list[int], layout: list[int], *settings: Any) -> Tensor:
+def spread_mean(of_mean: Tensor, numbers: Tensor, shape: list[int], layout: list[int], *settings: Any) -> Tensor:
     """`spread_op`."""
     if not _is_plain(of_mean):
         return spread_op(of_mean, numbers, shape, layout, *settings)

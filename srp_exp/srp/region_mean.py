@@ -58,7 +58,7 @@ class _RegionMean(torch.autograd.Function):
         h, w, placement = ctx.settings
         layout = sorted(range(4), key=strides.__getitem__, reverse=True)
         if mask is None and not torch.is_grad_enabled():  # a kernel can't be differentiated
-            return _kernels().spread(of_mean, numbers, shape, layout, h, w, placement), None, None, None
+            return _kernels().spread_mean(of_mean, numbers, shape, layout, h, w, placement), None, None, None
         return _spread(of_mean, numbers, shape, layout, h, w, placement, mask), None, None, None
 
 

@@ -153,7 +153,7 @@ SINGLE = Processes()
 
 
 def launched_as() -> Processes:
-    """What the environment of torchrun, or of a SLURM step of several tasks, says about this process."""
+    """What the environment of torchrun, or of a SLURM step with more than one task, says about this process."""
     if "WORLD_SIZE" in os.environ:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     elif by_slurm():
@@ -168,13 +168,13 @@ def launched_as() -> Processes:
 
 
 def by_slurm() -> bool:
-    """Whether this process is one of several tasks of a SLURM step, and no process of torchrun."""
+    """Whether this process is one task among others in a SLURM step, and no process of torchrun."""
     several = int(os.environ.get("SLURM_NTASKS") or 1) > 1 and "SLURM_PROCID" in os.environ
     return several and "WORLD_SIZE" not in os.environ
 
 
 def refuse_several(what: str) -> None:
-    """Raise UserError where this is one of several processes, and `what` is the work of one."""
+    """Raise UserError if there are other processes, and `what` is the work of one."""
     if launched_as().size > 1:
         told = f"SLURM_NTASKS={os.environ.get('SLURM_NTASKS')}"
         how = f"as one task: {told} in the environment, so unset it or use srun --ntasks=1"

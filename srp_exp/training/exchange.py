@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Exchange:
-    """bucket_mb: gradients that are sent together, while the backward pass goes on. static_graph: every step uses the
+    """bucket_mb: gradients that are sent together, while the backward pass continues. static_graph: every step uses the
     same parameters. bf16_gradients: sent and summed in bfloat16, in half the bytes.
     """
 

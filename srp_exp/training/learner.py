@@ -51,7 +51,7 @@ class Learner:
     """A model in training. `step` counts the optimizer steps made, of which the last was at `last_lr`; `epoch` the
     epochs finished.
 
-    Of several processes each has a learner, and an equal part of every batch; their gradients are averaged. Buffers,
+    With several processes each has a learner, and an equal part of every batch; their gradients are averaged. Buffers,
     such as running statistics, are those of its own images; rank 0's are saved and evaluated.
     """
 
@@ -131,7 +131,7 @@ class Learner:
             self.totals.add(loss.detach(), logits.detach(), target, self.step)
 
     def _exchange(self, now: bool) -> AbstractContextManager[None]:
-        """Whether the processes average their gradients after the backward pass inside, or go on adding their own."""
+        """Whether the processes average their gradients after the backward pass inside, or keep adding their own."""
         return nullcontext() if now or self._parallel is None else self._parallel.no_sync()
 
     def _set_ramp(self, step: int) -> None:
@@ -152,7 +152,7 @@ class Learner:
         self.lr_schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a training needs to go on; tensors and plain values only. That of rank 0 is saved."""
+        """Everything that a training needs to resume; tensors and plain values only. That of rank 0 is saved."""
         return {
             "model": self.model.state_dict(),
             "ema": None if self.ema is None else self.ema.state_dict(),
@@ -168,7 +168,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state made by `state_dict` of a learner built alike."""
+        """Resume from a state made by `state_dict` of a learner built alike."""
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -238,7 +238,7 @@ class Totals:
         return (self.values[None] if self.of_ranks is None else self.of_ranks).clone()
 
     def load(self, state: Tensor, rank: int, size: int) -> None:
-        """Go on from `state`; where there are other processes than there were, rank 0 has the sums of all."""
+        """Resume from `state`; if the number of processes is different, rank 0 has the sums of all."""
         if len(state) != size:
             joined = torch.tensor([*self.join(state.tolist()).values()])
             state = torch.stack([joined, *torch.zeros(size - 1, len(joined))])

@@ -52,7 +52,7 @@ class _RunLogHandler(logging.Handler):
 def log_from_the_start(writes: bool = True) -> Iterator[None]:
     """Log to the console; within it, `log_to` writes to run.log also what was said before there was a folder.
 
-    Of several processes only the one that `writes` logs anything.
+    With several processes only the one that `writes` logs anything.
     """
     kept = MemoryHandler(capacity=0, flushLevel=logging.CRITICAL + 1, flushOnClose=False)  # without a target it keeps
     LOG.setLevel(logging.INFO)
@@ -69,7 +69,7 @@ def log_from_the_start(writes: bool = True) -> Iterator[None]:
 def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
     """Log to the console and to run.log in `folder`, which also gets the traceback of an exception that leaves.
 
-    Of several processes only the one that `writes` logs anything.
+    With several processes only the one that `writes` logs anything.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # warns of no CUDA where a step is compiled
     LOG.propagate = False

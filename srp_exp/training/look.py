@@ -15,7 +15,7 @@ from srp_exp.training.distributed import ProcessError
 from srp_exp.training.learner import Learner, Totals
 
 _SECONDS = 0.4
-"""Between the looks of several processes, which agree there on a signal: it is obeyed at the second look after it."""
+"""Between the looks of several processes, which agree there on a signal and obey it at the second look after it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Looks:
         return self._learner.processes.size > 1 and self._learner.step - self._last[0] >= self._every
 
     def begin(self, signal: int, saves: bool, lr: float, waited: float, is_report: bool) -> None:
-        """Start a look at the step just made; of several processes all do so at the same step."""
+        """Start a look at the step just made; with several processes all do so at the same step."""
         step, now = self._learner.step, time.perf_counter()
         last_step, last_time = self._last
         every = max(1, int(_SECONDS * (step - last_step) / max(now - last_time, 1e-9)))

@@ -113,7 +113,7 @@ def train_epoch(training: Training) -> dict[str, Any]:
 
 @contextmanager
 def _kept_if_unreadable(training: Training, looks: Looks) -> Iterator[None]:
-    """Save the steps made before a picture that can't be read; not of several processes, which can't agree on it."""
+    """Save the steps made before a picture that can't be read; not with several processes, which can't agree on it."""
     try:
         yield
     except (CorruptImageError, OSError):

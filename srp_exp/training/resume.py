@@ -1,4 +1,4 @@
-"""All processes of a training go on from one checkpoint, which rank 0 reads and sends to the others."""
+"""All processes of a training resume from one checkpoint, which rank 0 reads and sends to the others."""
 
 from collections.abc import Callable
 from typing import Any

@@ -255,7 +255,7 @@ def test_an_evaluation_that_is_mixed_of_two_is_refused(command_line, copies, tmp
     ("overrides", "message"),
     [
         ((), "needs two finished runs: run=FOLDER other=FOLDER"),
-        (("run=nowhere", "other=nowhere"), "nowhere: no finished run is there"),
+        (("run=nowhere", "other=nowhere"), "nowhere: not a finished run"),
         (("run=nowhere", "other=nowhere", "cams=-1"), "cams=-1 is out of range"),
     ],
 )

@@ -15,17 +15,17 @@ from srp_exp.srp.calls import Call, Place
 from srp_exp.srp.finding.findings import Gate, LeftOut, Pooling
 from srp_exp.srp.finding.graph import Edge, Graph, Product, ancestors
 from srp_exp.srp.finding.maps import PLANE, SEQUENCE, TOKENS, Map
-from srp_exp.srp.finding.run import Frame, FunctionCall, Mean, Run
+from srp_exp.srp.finding.run import FoundMean, Frame, FunctionCall, TwinRun
 
 UNREACHABLE = (
     "its mean isn't what a call of a torch function returns: it is made in TorchScript, in a torch.autograd.Function, "
-    "in place, or as one of several results"
+    "in place, or as one result among others"
 )
 NORM = "a norm: what multiplies the map stays the same when a constant is added to it"
 SQUARE = "pools the square of the map that it multiplies, as a norm does"
 OTHER = "what multiplies the map isn't seen to come from its mean over H and W"
 MULTIPLE = "what multiplies the map comes from a multiple of its mean, such as its sum: SRP needs the mean itself"
-CHECKPOINT = "pools inside of a checkpoint(...) of its own forward: checkpoint the whole module instead"
+_CHECKPOINTED = "pools inside of a checkpoint(...) of its own forward: checkpoint the whole module instead"
 FLATTENED = "pools a map that was flattened or permuted outside of it, to"
 NOT_A_MAP = "pools {}: SRP needs a map (B, C, H, W), and its regions lie in H and W"
 
@@ -33,7 +33,7 @@ NOT_A_MAP = "pools {}: SRP needs a map (B, C, H, W), and its regions lie in H an
 class Judge:
     """`poolings`: those of a run, with their map and the number of the call; `left_out`: by name and reason."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TwinRun) -> None:
         self._run = run
         marked = [edge for mean in run.means for edge in (mean.edge, *(map_.edge for map_ in mean.maps))]
         self._graph = Graph(run.made_by, marked + [edge for edge, _ in run.multiples], self._varies)
@@ -59,7 +59,7 @@ class Judge:
                 reason = MULTIPLE if any(product.map in maps for maps in near) else OTHER
                 self.others.setdefault(name, LeftOut(frame.name, type(frame.module).__name__, reason))
 
-    def _first_means(self) -> Iterator[Mean]:
+    def _first_means(self) -> Iterator[FoundMean]:
         """Without the same mean again, after something was added and taken away."""
         for number, mean in enumerate(self._run.means):
             earlier = [one for one in self._run.means[:number] if one.maps[0] in mean.maps]
@@ -68,7 +68,7 @@ class Judge:
             else:
                 yield mean
 
-    def _judge(self, mean: Mean) -> None:
+    def _judge(self, mean: FoundMean) -> None:
         """Take a mean for a pooling, or leave it out."""
         owner = mean.frame.of_user()
         given = [edge for _, edge, _ in mean.call.given] if mean.call else []
@@ -101,17 +101,17 @@ class Judge:
         elif map_ is None:
             self._leave_out(owner, f"{FLATTENED} {tuple(pooled.shape)}: pool it in the module that has the map")
         elif owner in mean.call.checkpointed:
-            self._leave_out(owner, CHECKPOINT)
+            self._leave_out(owner, _CHECKPOINTED)
         else:
             self._take(mean, mean.call, map_, owner, product)
 
-    def _not_a_map(self, mean: Mean, pooled: Map) -> str:
+    def _not_a_map(self, mean: FoundMean, pooled: Map) -> str:
         planes = [map_ for map_ in mean.maps if map_.kind is PLANE and map_.shape.numel() == pooled.shape.numel()]
         if pooled.kind in (SEQUENCE, TOKENS) and planes:
             return f"{FLATTENED} {pooled.kind.name}: flatten it inside of the module that pools"
         return NOT_A_MAP.format(pooled.kind.name)
 
-    def _gates(self, mean: Mean, pooled: Map, owner: Frame, product: Product) -> bool:
+    def _gates(self, mean: FoundMean, pooled: Map, owner: Frame, product: Product) -> bool:
         graph = self._graph
         if not graph.is_near(product.factor, mean.edge) or graph.comes_from(product.map, mean.edge):
             return False
@@ -133,7 +133,7 @@ class Judge:
 
         return not ancestors(product.map, inside).isdisjoint(ancestors(pooled.edge, inside))
 
-    def _take(self, mean: Mean, call: FunctionCall, map_: Map, owner: Frame, product: Product | None) -> None:
+    def _take(self, mean: FoundMean, call: FunctionCall, map_: Map, owner: Frame, product: Product | None) -> None:
         place = _place(mean, call, map_, owner)
         size = (int(map_.shape[-2]), int(map_.shape[-1]))
         gate = None if product is None else self._gate(mean, call, map_, owner, product)
@@ -144,7 +144,7 @@ class Judge:
         if old is None or (new.gates and not old[0].gates):
             self.poolings[owner.name, place] = (new, map_, call.number)
 
-    def _gate(self, mean: Mean, call: FunctionCall, map_: Map, owner: Frame, product: Product) -> Gate | None:
+    def _gate(self, mean: FoundMean, call: FunctionCall, map_: Map, owner: Frame, product: Product) -> Gate | None:
         multiplies = self._run.made_by[product.node]
         home = owner.common(multiplies.frame)
         edges = [(path, edge) for path, edge, _ in multiplies.given if edge is not None]
@@ -153,7 +153,7 @@ class Judge:
             return None
         return Gate(home.name, _named(multiplies, home), paths[0], _place(mean, call, map_, home), product.divides)
 
-    def _comes_back(self, mean: Mean, map_: Map) -> bool:
+    def _comes_back(self, mean: FoundMean, map_: Map) -> bool:
         """Whether something computed from the mean is a map of the size of its map again."""
         size = tuple(map_.shape[-2:])
         for node in self._graph.nodes:
@@ -239,6 +239,6 @@ def with_total(call: Call, frame: Frame) -> Call:
     return replace(call, total=frame.counts[call.function])
 
 
-def _place(mean: Mean, call: FunctionCall, map_: Map, frame: Frame) -> Place:
+def _place(mean: FoundMean, call: FunctionCall, map_: Map, frame: Frame) -> Place:
     map_call, path = mean.calls[map_][frame]
     return Place(with_total(map_call, frame), path, _named(call, frame), mean.shape, frame.chain()[-1].is_random)

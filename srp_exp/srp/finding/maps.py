@@ -12,18 +12,18 @@ _EXACT, _INEXACT = 1e-9, 1e-4
 """Of a mean, relative to the largest deviation from it in the map: in float64, and where a type is lower."""
 
 
-class Kind(NamedTuple):
+class MapKind(NamedTuple):
     """What is pooled, and the axes of its mean."""
 
     name: str
     axes: tuple[int, ...]
 
 
-PLANE = Kind("a map (B, ..., H, W)", (-2, -1))
-SEQUENCE = Kind("a sequence (B, C, L)", (2,))
-TOKENS = Kind("a sequence of tokens (B, L, C)", (1,))
-CHANNELS_LAST = Kind("a map that is channels last, (B, H, W, C)", (1, 2))
-VOLUME = Kind("a volume (B, C, D, H, W)", (2, 3, 4))
+PLANE = MapKind("a map (B, ..., H, W)", (-2, -1))
+SEQUENCE = MapKind("a sequence (B, C, L)", (2,))
+TOKENS = MapKind("a sequence of tokens (B, L, C)", (1,))
+CHANNELS_LAST = MapKind("a map that is channels last, (B, H, W, C)", (1, 2))
+VOLUME = MapKind("a volume (B, C, D, H, W)", (2, 3, 4))
 _KINDS = {3: (TOKENS, SEQUENCE), 4: (CHANNELS_LAST, PLANE), 5: (VOLUME, PLANE), 6: (PLANE,)}
 
 
@@ -31,7 +31,7 @@ _KINDS = {3: (TOKENS, SEQUENCE), 4: (CHANNELS_LAST, PLANE), 5: (VOLUME, PLANE), 
 class Map:
     """A value that functions were called with, its mean, and the largest deviation from it."""
 
-    kind: Kind
+    kind: MapKind
     edge: Edge
     shape: torch.Size
     mean: Tensor

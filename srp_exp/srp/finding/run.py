@@ -73,7 +73,7 @@ class FunctionCall:
 
 
 @dataclass(eq=False)
-class Mean:
+class FoundMean:
     """The mean of `maps`, which have the same; `call` is None where no call of a torch function returned it."""
 
     maps: list[Map]
@@ -85,14 +85,14 @@ class Mean:
     """Where each map was when the mean was taken."""
 
 
-class Run(TorchFunctionMode):
+class TwinRun(TorchFunctionMode):
     """What happens in a run, in its order. `made_by`: the calls by the nodes that they put into autograd's graph."""
 
     def __init__(self, twin: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.frames: list[Frame] = []
         self.calls: list[FunctionCall] = []
-        self.means: list[Mean] = []
+        self.means: list[FoundMean] = []
         self.multiples: list[tuple[Edge, set[Edge]]] = []
         """Values that are a multiple of the mean of maps, such as a sum, and the maps."""
         self.maps: dict[Edge, list[Map]] = {}
@@ -205,7 +205,7 @@ class Run(TorchFunctionMode):
 
     def _add_mean(self, maps: list[Map], edge: Edge, call: FunctionCall | None, frame: Frame, value: Tensor) -> None:
         calls = {map_: dict(map_.calls) for map_ in maps}
-        self.means.append(Mean(maps[::-1], edge, frame, call, tuple(value.shape[1:]), calls))
+        self.means.append(FoundMean(maps[::-1], edge, frame, call, tuple(value.shape[1:]), calls))
 
     def _see(self, tensor: Tensor) -> list[Map]:
         """The map that `tensor` is, once for each kind that it may be."""
@@ -239,7 +239,7 @@ class Run(TorchFunctionMode):
 class _Forward:
     """The forward of a module of the twin, which tells the run when it is entered and left."""
 
-    def __init__(self, run: Run, module: nn.Module, name: str) -> None:
+    def __init__(self, run: TwinRun, module: nn.Module, name: str) -> None:
         self._run, self._module, self._name, self._own = run, module, name, module.forward
         module.forward = self
 

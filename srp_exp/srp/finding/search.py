@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from srp_exp.srp.calls import Call, Path, Place
 from srp_exp.srp.finding.findings import Findings, LeftOut, Pooling
 from srp_exp.srp.finding.judge import Judge
-from srp_exp.srp.finding.run import Run
+from srp_exp.srp.finding.run import TwinRun
 from srp_exp.srp.finding.twin import is_of_torch, twin_of
 
 NOT_IMAGES = "the first axis of its map isn't that of the images, so that they can't have regions of their own"
@@ -68,7 +68,7 @@ class Search:
                 self._left_out.setdefault((left_out.name, left_out.reason), left_out)
         return Findings(poolings, list(self._left_out.values()))
 
-    def _first_run(self) -> Run:
+    def _first_run(self) -> TwinRun:
         """A run on the example, or on a larger one where its maps are too small to show what pools them."""
         run = self._run(self._example)
         larger = _enlarged(run, self._example)
@@ -82,7 +82,7 @@ class Search:
             self._example, run = larger, run_larger
         return run
 
-    def _run(self, example: Tensor, seed: int = 0, other_first: bool = False) -> Run:
+    def _run(self, example: Tensor, seed: int = 0, other_first: bool = False) -> TwinRun:
         """A run in training mode, where torch's own modules make the same calls without noise; else in evaluation."""
         device = next(self._model.parameters(), example).device
         generator = torch.Generator().manual_seed(seed + 1)
@@ -94,7 +94,7 @@ class Search:
                 images = torch.randint(2, 100, (2, *example.shape[1:]), dtype=example.dtype, generator=generator)
         for mode in dict.fromkeys((self._training, False)):
             _seed_all(seed)
-            run = Run(twin_of(self._model, self._dtype, mode), self._dtype)
+            run = TwinRun(twin_of(self._model, self._dtype, mode), self._dtype)
             try:
                 run.record(images.clone())
             except Exception:
@@ -107,7 +107,7 @@ class Search:
             return run
         raise AssertionError
 
-    def _look_at(self, run: Run) -> None:
+    def _look_at(self, run: TwinRun) -> None:
         """Take what a run shows, and let go of it."""
         judge = Judge(run)
         for frame in [] if self._looks else reversed(run.frames):
@@ -136,7 +136,7 @@ class Search:
             module = module.rpartition(".")[0]
         return self._entered[module]
 
-    def _note_calls(self, run: Run, judge: Judge) -> None:
+    def _note_calls(self, run: TwinRun, judge: Judge) -> None:
         """Note which calls of the functions that pool do so in this look."""
         taken = {(module, _without_count(place.mean_call)) for module, place in judge.poolings}
         functions = {call.function for _, call in taken} | {call.function for _, call in self._pools}
@@ -183,7 +183,7 @@ class Search:
     def _leave_out(self, pooling: Pooling, reason: str) -> None:
         self._left_out[pooling.module, reason] = LeftOut(pooling.module, pooling.kind, reason)
 
-    def _note_silent(self, run: Run) -> None:
+    def _note_silent(self, run: TwinRun) -> None:
         ran = {frame.name for frame in run.frames}
         for name, module in self._model.named_modules():
             if name not in ran and not is_of_torch(module) and next(module.parameters(), None) is not None:
@@ -197,7 +197,7 @@ def _seed_all(seed: int) -> None:
         sys.modules["numpy"].random.seed(seed)
 
 
-def _enlarged(run: Run, example: Tensor) -> Tensor | None:
+def _enlarged(run: TwinRun, example: Tensor) -> Tensor | None:
     """A larger example, where maps are too small to see what pools them."""
     height, width = example.shape[-2:]
     smallest = run.smallest_product() or _SMALLEST
@@ -207,7 +207,7 @@ def _enlarged(run: Run, example: Tensor) -> Tensor | None:
     return example.new_empty(2, *example.shape[1:-2], height * times, width * (times + 1))
 
 
-def _sizes(run: Run) -> dict[tuple[str, Call, Path], tuple[int, int]]:
+def _sizes(run: TwinRun) -> dict[tuple[str, Call, Path], tuple[int, int]]:
     """(H, W) of the maps that calls were given."""
     return {
         (frame.name, _without_count(name), path): (shape[-2], shape[-1])
