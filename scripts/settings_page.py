@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from srp_exp.config import CONF_DIR
+from srp_exp.config.command_line import SEVERAL
 from srp_exp.config.documented import Setting, documented
 from srp_exp.config.register import SCHEMAS
 from srp_exp.config.schema import Config
@@ -57,7 +58,8 @@ def _settings(group: str, schemas: dict[str, type[Any]]) -> Iterable[str]:
     """A table for the settings that all choices have, and one for those of each set of choices."""
     owners: dict[Setting, list[str]] = {}
     for name, schema in schemas.items():
-        for setting in documented(schema, f"{group}."):
+        prefix = f"{group}.{name}." if group in SEVERAL else f"{group}."  # each of several has its place
+        for setting in documented(schema, prefix):
             owners.setdefault(setting, []).append(name)
     for names in sorted(dict.fromkeys(map(tuple, owners.values())), key=lambda names: len(names) < len(schemas)):
         title = [f"{_title(group, names)}:\n\n"] if len(names) < len(schemas) else []

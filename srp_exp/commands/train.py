@@ -71,7 +71,7 @@ def _show(folder: Path) -> None:
     results = find_run(folder).results
     show_metrics("test", results["test"], results.get("classes", 0), results.get("never_predicted", ()))
     print(visible(f"run folder  {folder}"))
-    if HydraConfig.get().mode == RunMode.RUN:
+    if HydraConfig.get().mode == RunMode.RUN and any(folder.glob("events.out.tfevents.*")):
         tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
         print(visible(shlex.join([tensorboard, "--logdir", str(folder)])))
 

@@ -18,6 +18,9 @@ from srp_exp.errors import UserError
 OPTIONAL = ("experiment", "study")
 """Groups of which a run may have no choice."""
 
+SEVERAL = ("experiment", "logger")
+"""Groups of which a run may have several choices, as logger=[tensorboard,csv]."""
+
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Where Hydra puts a run: what output_dir and the name of the run tell it."""
 
@@ -121,7 +124,9 @@ def _check_choice(override: Override, group: str) -> None:
         match override.value():
             case None if group in OPTIONAL:
                 pass
-            case list(names) if group != "experiment":
+            case list() if group in SEVERAL:
+                pass
+            case list(names):
                 given = ",".join(map(str, names))
                 raise UserError(f"{line}: a run has one {group}; `-m {group}={given}` makes a run of each")
             case None | int() | float() as value:

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from srp_exp.config import datasets as d
 from srp_exp.config import identity, preprocessing
+from srp_exp.config import loggers as l
 from srp_exp.config import networks as n
 from srp_exp.config import schema as s
 from srp_exp.config import training as t
@@ -54,6 +55,7 @@ SCHEMAS: dict[str, dict[str, type[Any]]] = {
     "optimizer": {"sgd": t.SgdConfig, "adamw": t.AdamWConfig},
     "lr_schedule": {"cosine": t.CosineLrConfig, "step": t.StepLrConfig, "one_cycle": t.OneCycleLrConfig},
     "mixing": {"none": t.MixingConfig, "mix": t.MixConfig, "mixup_or_cutmix": t.MixUpOrCutMixConfig},
+    "logger": {"logger": l.LoggerConfig, "wandb": l.WandbConfig, "mlflow": l.MLflowConfig},
 }
 """Schemas by group; a file of conf/<group>/ names its own by `defaults: [/hydra/schema/<group>/<name>@_here_, _self_]`.
 

@@ -169,6 +169,7 @@ class Config:
     # 2: checkpoint the activations of every second block, and so on.
     checkpoint_every_block: int = not_identity(1, within="[1, inf)")
     ddp: DdpConfig = not_identity(DdpConfig)  # how several processes exchange gradients
+    logger: dict[str, Any] = not_identity(dict)  # where curves and pictures go, each by its name: docs/loggers.md
     # Processes of a machine that read image files; null: by its CPUs.
     workers: int | None = not_identity(None, within="[0, inf)")
     log_every_steps: int = not_identity(10, within="[1, inf)")  # curves have a point for each so many steps

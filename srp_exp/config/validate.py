@@ -28,6 +28,7 @@ def validate(config: DictConfig) -> None:
     _validate_speed(config)
     _validate_attention(config)
     _validate_evaluators(config)
+    _validate_loggers(config)
 
 
 def not_read(config: DictConfig, overrides: Iterable[str]) -> list[str]:
@@ -187,3 +188,15 @@ def _validate_evaluators(config: DictConfig) -> None:
             f"evaluators: {', '.join(of_attention)} measure attention with average pooling, and "
             f"attention={config.attention.name} has none; leave them out"
         )
+
+
+def _validate_loggers(config: DictConfig) -> None:
+    for name, node in config.logger.items():
+        if not OmegaConf.is_dict(node):
+            raise UserError(
+                f"logger.{name}={node}: the first line of a logger's file has to be `# @package logger.NAME`"
+            )
+        if node.get("_target_") is None:
+            raise UserError(
+                f"logger.{name} lacks _target_: write the class into its file, as _target_: loggers.MyLogger"
+            )

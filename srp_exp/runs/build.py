@@ -29,6 +29,7 @@ from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.exchange import Exchange
 from srp_exp.training.learner import Learner, StepSettings, check_parts
+from srp_exp.training.loggers.logger import Logger
 from srp_exp.training.logs import LOG
 from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
@@ -181,6 +182,11 @@ def build_learner(
     return Learner(
         model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes, exchange=exchange
     )
+
+
+def build_loggers(config: DictConfig) -> list[Logger]:
+    """The loggers, which have written nothing yet. Raises UserError where one needs a package that isn't installed."""
+    return [instantiate(_arguments(node, without=())) for node in config.logger.values()]
 
 
 def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:

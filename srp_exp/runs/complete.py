@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.config.preprocessing import describe
 from srp_exp.config.training import average_of_the_start, shortened_warmup
@@ -23,7 +22,7 @@ from srp_exp.evaluation.accuracy import evaluation_mode
 from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.evaluation.evaluators import load_evaluator
 from srp_exp.files import write_atomically
-from srp_exp.runs.build import Data, build_data, build_learner, build_model
+from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model
 from srp_exp.runs.data import digests_of, digests_of_data, record_data, record_unread, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
 from srp_exp.runs.evaluate import evaluate_on, score_on
@@ -33,10 +32,11 @@ from srp_exp.runs.provenance import note_start
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
 from srp_exp.training.checkpoints import Checkpoints
-from srp_exp.training.curves import Curves
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
+from srp_exp.training.loggers.guarded import Loggers
+from srp_exp.training.loggers.logger import LoggedRun
 from srp_exp.training.logs import LOG, log_from_the_start, log_to
 from srp_exp.training.loop import Training, fit
 from srp_exp.training.pictures import regions_on_images
@@ -46,16 +46,17 @@ from srp_exp.training.resume import load_best
 from srp_exp.training.throughput import Work, peak_tflops
 
 
-def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> None:
+def complete_run(config: DictConfig, folder: Path, settings: dict[str, Any]) -> None:
     """Train the run of `config` in `folder`, from its latest checkpoint where there is one, and evaluate it.
 
-    `hparams` is what TensorBoard's HParams page shows. results.json is written last: a run that has it is finished.
+    `settings` are what loggers show of it. results.json is written last: a run that has it is finished.
     Raises UserError where another process trains in the folder, or the device's memory does not suffice.
     """
     choose_kernels(config)
     device = build_device(config.device)
     for name in config.evaluators:
         load_evaluator(name)  # not after hours of training
+    loggers = build_loggers(config)
     with (
         connected(device) as processes,
         log_from_the_start(processes.writes),
@@ -78,8 +79,9 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
                 if warning := average_of_the_start(config, config.recipe.epochs * batches.steps_per_epoch):
                     LOG.warning("%s", warning)
                 introduce = partial(_introduce, config=config, data=data, learner=learner, records=records)
+                logged = Loggers(LoggedRun(folder, settings, OmegaConf.to_yaml(config), afresh), loggers)
                 reporter = Reporter(
-                    folder, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress,
+                    folder, logged, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress,
                     _work(config, learner, data),
                 )  # fmt: skip
             try:
@@ -87,7 +89,7 @@ def complete_run(config: DictConfig, folder: Path, hparams: dict[str, Any]) -> N
                 confirm()
                 if reporter is not None and evaluation is not None:
                     evaluation.save(folder / EVALUATION)
-                    reporter.finish(hparams, {f"final/{name}": value for name, value in evaluation.summary().items()})
+                    reporter.finish({f"final/{name}": value for name, value in evaluation.summary().items()})
                     facts = {"attention_modules": len(records), "run": folder.name, "training_seconds": seconds}
                     results = {**_results(data, learner, evaluation), **facts}
                     write_atomically(folder / RESULTS, json.dumps(results, indent=1).encode())
@@ -223,8 +225,8 @@ def _skipped(data: Data) -> dict[str, dict[str, int]]:
     return {"skipped": skipped} if skipped else {}
 
 
-def _introduce(curves: Curves, *, config: DictConfig, data: Data, learner: Learner, records: list[SrpRecord]) -> None:
-    """The configuration, and a sample batch with regions as a first step may draw them."""
+def _introduce(loggers: Loggers, *, config: DictConfig, data: Data, learner: Learner, records: list[SrpRecord]) -> None:
+    """A sample batch with regions as a first step may draw them."""
     dataset, size = data.dataset, learner.processes.size
     share = min(8, len(dataset.train) // size)
     batch = next(data.training_batches(share * size, config.seed).epoch(0))
@@ -232,11 +234,4 @@ def _introduce(curves: Curves, *, config: DictConfig, data: Data, learner: Learn
     picture, legend = regions_on_images(
         batch.images, learner.model, records, torch.tensor(dataset.mean), torch.tensor(dataset.std)
     )
-    text = "    " + OmegaConf.to_yaml(config).replace("\n", "\n    ")
-
-    def write(writer: SummaryWriter) -> None:
-        writer.add_image("regions", picture, 0)
-        writer.add_text("regions", legend, 0)
-        writer.add_text("config", text, 0)
-
-    curves.write(write)
+    loggers.picture("regions", picture, 0, legend)

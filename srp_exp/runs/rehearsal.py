@@ -6,7 +6,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.runs.build import Data, build_data, build_learner, build_model
+from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model
 from srp_exp.runs.device import build_device, choose_kernels
 
 _IMAGES = 16  # of the first batch
@@ -27,6 +27,7 @@ def rehearse(config: DictConfig, opened: dict[str, Data] | None = None) -> float
     """
     for name in config.evaluators:
         load_evaluator(name)
+    build_loggers(config)
     choose_kernels(config)
     device = build_device(config.device)
     opened = {} if opened is None else opened

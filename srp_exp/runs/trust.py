@@ -27,6 +27,7 @@ from srp_exp.datasets import DataSet
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.errors import UserError
 from srp_exp.runs.own_code import defines_own_class
+from srp_exp.training.loggers.logger import Logger
 
 MOST_CHARACTERS = 1_000_000
 """Of a stored configuration; ours have about 3,000."""
@@ -54,6 +55,7 @@ KINDS: dict[str, _Kind] = {
     "optimizer": _OPTIMIZERS,
     "lr_schedule": _SCHEDULERS,
     "mixing": _CALLABLES,
+    "logger": _Kind((Logger,)),
 }
 
 _HYDRA_KEYS: dict[str, tuple[Any, ...]] = {

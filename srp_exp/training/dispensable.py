@@ -1,4 +1,4 @@
-"""What a run can do without: the console, run.log, metrics.jsonl, TensorBoard's curves, a profile.
+"""What a run can do without: the console, run.log, metrics.jsonl, its loggers, a profile.
 
 A full disk or a dead pipe ends none of it: the log says once that something can't be written, and the run continues.
 """
@@ -16,25 +16,34 @@ _LOG = logging.getLogger("srp_exp")  # srp_exp.training.logs, which imports this
 
 
 class Dispensable:
-    """One such thing, named `what` in the log. `fails` says whether the last attempt to write it failed."""
+    """One such thing, named `what` in the log. `fails` says whether the last attempt to write it failed.
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    failure: what ends an attempt and not the run; a full disk is an OSError.
+    """
+
+    def __init__(self, what: str, failure: type[Exception] = OSError) -> None:
+        self._what, self._failure = what, failure
         self.fails = False
 
     @contextmanager
     def written(self) -> Iterator[None]:
-        """Write it inside: an OSError ends this attempt and nothing else. Said are the first failure and its end."""
+        """Write it inside: a failure ends this attempt and nothing else. Said are the first failure and its end."""
         try:
             yield
-        except OSError as error:
+        except self._failure as error:
             if not self.fails:
                 self.fails = True
-                _LOG.error("%s: can't be written (%s); the run continues", self._what, error.strerror or error)
+                _LOG.error("%s: can't be written (%s); the run continues", self._what, _why(error))
             return
         if self.fails:
             self.fails = False
             _LOG.info("%s: written again", self._what)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 class _Stream(io.FileIO):

@@ -1,4 +1,4 @@
-"""What a training says while it runs: the console, the log file, metrics.jsonl and TensorBoard."""
+"""What a training says while it runs: the console, the log file, metrics.jsonl and its loggers."""
 
 import json
 import time
@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from srp_exp.config.metrics import is_share, worth_showing
 from srp_exp.files import write_atomically
 from srp_exp.srp import srp_modules
-from srp_exp.training.curves import Curves
 from srp_exp.training.dispensable import Dispensable
 from srp_exp.training.learner import Learner
+from srp_exp.training.loggers.guarded import Loggers
 from srp_exp.training.logs import CONSOLE, LOG
 from srp_exp.training.look import Seen
 from srp_exp.training.throughput import Work, slowest
@@ -26,19 +26,20 @@ STARVING = 0.1
 class Reporter:
     """Reports the progress of one run into its folder and, with a progress bar on a terminal, to the console.
 
-    `introduce` writes what stands at the beginning of the TensorBoard page.
+    `introduce` logs what is known before the first step.
     """
 
     def __init__(
         self,
         folder: Path,
-        introduce: Callable[[Curves], None],
+        loggers: Loggers,
+        introduce: Callable[[Loggers], None],
         epochs: int,
         batch_size: int,
         progress: bool,
         work: Work | None = None,
     ) -> None:
-        self._introduce, self._work = introduce, work
+        self._loggers, self._introduce, self._work = loggers, introduce, work
         self._folder, self._epochs, self._batch_size = folder, epochs, batch_size
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -52,16 +53,15 @@ class Reporter:
         )
         self._clock = (0, 0.0, 0.0)
         self._resources = ""
-        self._curves = Curves(folder)
         self._metrics = Dispensable("metrics.jsonl")
 
     def start(self, learner: Learner, steps_per_epoch: int) -> None:
         """Show the bar, at the step after which `learner` trains; what was logged of later steps is purged."""
-        self._curves.begin(learner.step)
+        self._loggers.begin(learner.step)
         if learner.step:
             LOG.info("resumed after step %d (epoch %d)", learner.step, learner.epoch + 1)
         else:
-            self._introduce(self._curves)
+            self._introduce(self._loggers)
         self._write_metrics(learner)
         self._task = self._progress.add_task(
             "", total=self._epochs * steps_per_epoch, completed=learner.step, epoch=learner.epoch + 1,
@@ -80,7 +80,7 @@ class Reporter:
         loss, top1 = window["loss"] / window["samples"], window["correct"] / window["samples"]
         speed = self._speed(learner, seen)
         values = {"train/loss": loss, "train/top1": top1, "lr": seen.lr, "gradient_norm": seen.gradient_norm}
-        self._curves.scalars(values | {f"speed/{name}": value for name, value in speed.items()}, seen.step)
+        self._loggers.scalars(values | {f"speed/{name}": value for name, value in speed.items()}, seen.step)
         shown = f"loss {loss:.3f}  top-1 {top1:.1%}  {speed['images_per_second']:,.0f} img/s"
         if speed["data_wait"] > STARVING:
             shown += f"  waiting for data {speed['data_wait']:.0%}"
@@ -92,24 +92,23 @@ class Reporter:
         self._write_metrics(learner)
         values = {name: value for name, value in metrics.items() if name.partition("/")[0] in ("val", "test")}
         values |= {f"srp_scale/{name}": module.scale for name, module in srp_modules(learner.model).items()}
-        self._curves.scalars(values, learner.step)
+        self._loggers.scalars(values, learner.step)
         self.flush(learner)
         LOG.info("epoch %d/%d  %s  %s", learner.epoch, self._epochs, _format(metrics), self._resources)
         self._clock = (learner.step, time.perf_counter(), 0.0)
 
     def flush(self, learner: Learner) -> None:
         """Bring all scalars to the disk, so that none is missing below the step of a checkpoint."""
-        self._curves.flush()
-        self._curves.try_again(learner.step)
+        self._loggers.flush(learner.step)
 
-    def finish(self, hparams: dict[str, Any], metrics: dict[str, float]) -> None:
-        """Report the settings and final metrics, for TensorBoard's HParams page."""
-        self._curves.hparams(hparams, metrics, self._clock[0] + 1)  # purged if the run is killed now, and made again
+    def finish(self, metrics: dict[str, float]) -> None:
+        """Report the final metrics."""
+        self._loggers.finish(metrics, self._clock[0] + 1)  # purged if the run is killed now, and made again
 
     def close(self) -> None:
         """Also after a start that failed."""
         self._progress.stop()
-        self._curves.close()
+        self._loggers.close()
 
     def _speed(self, learner: Learner, seen: Seen) -> dict[str, float]:
         """Since the last report: images per second, part of the time waiting for data; on CUDA memory and work."""

@@ -21,6 +21,9 @@ from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints, load
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
+from srp_exp.training.loggers.guarded import Loggers
+from srp_exp.training.loggers.logger import LoggedRun
+from srp_exp.training.loggers.tensorboard import TensorBoard
 from srp_exp.training.loop import NonFiniteLossError, Training, fit, is_best
 from srp_exp.training.mixing import MixUpOrCutMix
 from srp_exp.training.reporter import Reporter
@@ -52,7 +55,8 @@ class Run:
         if learner is None:
             mix = MixUpOrCutMix(mixup_alpha=0.4, cutmix_alpha=1.0, num_classes=3)
             learner = self.make_learner(mix=mix)
-        reporter = Reporter(self.folder, lambda writer: None, epochs, self.batches.batch_size, progress=False)
+        loggers = Loggers(LoggedRun(self.folder, {}, ""), [TensorBoard()])
+        reporter = Reporter(self.folder, loggers, lambda _: None, epochs, self.batches.batch_size, progress=False)
         checkpoints = self.checkpoints
         settings = {"log_every_steps": 2, "select_by": "val/top1", **settings}
         training = Training(learner, self.batches, checkpoints, self.interruption, reporter, epochs=epochs, **settings)

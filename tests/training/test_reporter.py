@@ -29,6 +29,9 @@ from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
+from srp_exp.training.loggers.guarded import Loggers
+from srp_exp.training.loggers.logger import LoggedRun
+from srp_exp.training.loggers.tensorboard import TensorBoard
 from srp_exp.training.loop import Training, fit
 from srp_exp.training.reporter import Reporter
 
@@ -65,7 +68,8 @@ def fit_in(tmp_path: Path, make_learner: Callable[..., Learner], batches: BatchL
         every_steps: int | None = None,
     ) -> Learner:
         learner = make_learner(ramp_until=0.5) if learner is None else learner
-        reporter = Reporter(tmp_path, lambda writer: None, epochs, BATCH, progress)
+        loggers = Loggers(LoggedRun(tmp_path, {}, ""), [TensorBoard()])
+        reporter = Reporter(tmp_path, loggers, lambda loggers: None, epochs, BATCH, progress)
         checkpoints = Checkpoints(tmp_path / "checkpoints", "", every_steps=every_steps)
         step, interruption = learner.train_step, Interruption()
 
@@ -376,9 +380,10 @@ def test_the_hparams_page_has_the_settings_of_all_runs_those_that_differ_first(t
     }
     for name, hparams in settings.items():
         (tmp_path / name).mkdir()
-        reporter = Reporter(tmp_path / name, lambda writer: None, EPOCHS, BATCH, progress=False)
+        loggers = Loggers(LoggedRun(tmp_path / name, hparams, ""), [TensorBoard()])
+        reporter = Reporter(tmp_path / name, loggers, lambda loggers: None, EPOCHS, BATCH, progress=False)
         reporter.start(make_learner(), STEPS)
-        reporter.finish(hparams, {"final/top1": 0.5})
+        reporter.finish({"final/top1": 0.5})
         reporter.close()
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     multiplexer.Reload()
