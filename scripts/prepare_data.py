@@ -33,9 +33,9 @@ from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate
 from srp_exp.datasets.files.file_set import FileSet
+from srp_exp.datasets.prepare.archives import Advance
 from srp_exp.datasets.prepare.copy import CopySettings
-from srp_exp.datasets.prepare.extract import Advance
-from srp_exp.datasets.prepare.prepare import MakeSet, Preparation, Report, make_copy, unpack
+from srp_exp.datasets.prepare.prepare import MakeSet, Report, make_copy, unpack
 from srp_exp.errors import UserError
 from srp_exp.runs.data import digests_of
 
@@ -104,10 +104,10 @@ def prepare(choices: Choices, config: DictConfig, report: Report) -> None:
         raise UserError(f"dataset={dataset.name}: there is nothing to prepare; choose imagenet, cub200, cars or dogs")
     root = Path(dataset.root).expanduser().resolve()
     paths = choices.archive if isinstance(choices.archive, list) else [choices.archive]
-    archives = tuple(Path(path).expanduser() for path in paths if path is not None)
+    archives = [Path(path).expanduser() for path in paths if path is not None]
     make_set = set_maker(dataset)
     strict = dataset.get("verify", "strict") == "strict"
-    unpack(Preparation(name, root, archives, strict, set_class.locate), make_set, report)
+    unpack(set_class, root, archives, strict, make_set, report)
     made = make_set(root, None)
     sizes = f"{len(made.train):,} training and {len(made.test):,} test images of {made.num_classes} classes"
     report.say(f"{root}: {sizes}, checked")

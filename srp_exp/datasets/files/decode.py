@@ -61,9 +61,6 @@ class Reading:
                 )
 
 
-BY_DEFAULT = Reading()
-
-
 class Stored(NamedTuple):
     """A picture as its file has it.
 

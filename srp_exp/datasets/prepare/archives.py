@@ -1,4 +1,4 @@
-"""Archives (tar, tar.gz, tar.bz2, tar.xz, zip), read file by file, with a limit to what they unpack to.
+"""Archives (tar, tar.gz, tar.bz2, tar.xz, zip), read file by file and extracted, with a limit to what they unpack to.
 
 Which names may come out is for tarfile's data filter to say; links, which no official archive of our data sets holds,
 and devices are refused altogether.
@@ -8,10 +8,11 @@ import bz2
 import gzip
 import lzma
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,6 +28,10 @@ _READ_BYTES = 1 << 18  # at a time
 _TAR_END = bytes(512)
 
 
+Advance = Callable[[int], object]
+"""Called with the bytes or images that were done."""
+
+
 class Entry(NamedTuple):
     """A file of an archive. name: relative, inside of its folder. content: open until the next entry is asked for."""
 
@@ -35,40 +40,43 @@ class Entry(NamedTuple):
     size: int
     content: IO[bytes]
 
-    def blocks(self) -> Iterator[bytes]:
-        """The content, piece by piece. Raises UserError where it is damaged or doesn't have its size."""
-        read = 0
-        with _damage_named(f"{self.place}: {self.name}"):
-            while block := self.content.read(_READ_BYTES):
-                read += len(block)
-                yield block
-            if read != self.size:
-                raise EOFError(f"it has {read:,} of {self.size:,} bytes")
+    def write(self, path: Path) -> None:
+        """Write the content to `path`. A file of the same size is kept, so that extraction resumes where it stopped.
+
+        Raises UserError where the content is damaged, and where the archive has a file and a folder of one name.
+        """
+        if path.is_file() and path.stat().st_size == self.size:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file, _damage_named(f"{self.place}: {self.name}"):
+                shutil.copyfileobj(self.content, file)
+                if file.tell() != self.size:
+                    raise EOFError(f"it has {file.tell():,} of {self.size:,} bytes")
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise UserError(
+                f"{self.place}: refused, since {self.name!r} or a folder of it is a file and a folder in it"
+            ) from None
+
+
+def extract(archives: Sequence[Path], folder: Path, advance: Advance) -> None:
+    """Extract every archive under the paths that it gives its files. advance: is called with the bytes done."""
+    for archive in archives:
+        for entry in read_archive(archive, folder):
+            entry.write(folder / entry.name)
+            advance(entry.size)
 
 
 def read_archive(path: Path, folder: Path) -> Iterator[Entry]:
-    """The files of an archive that is unpacked into `folder`, in its order.
+    """The files of an archive that is unpacked into `folder`, in its order; annotations (.mat) are a file themselves.
 
     Raises UserError, in one line, at a file that would lie outside of `folder` and at all else that isn't taken, and
     where the archive is damaged, cut off or of another kind; MissingFileError where it is missing.
     """
     if not path.is_file():
         raise MissingFileError(f"archive={path}: there is no such file; give the path of a downloaded archive")
-    with path.open("rb") as file:
-        magic = file.read(6)
     with _damage_named(str(path)):
-        if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-            yield from _within_limits(_zip_entries(path, folder), str(path), path.stat().st_size)
-            return
-        openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-        opener = next((opener for start, opener in openers.items() if magic.startswith(start)), open)
-        with closing(opener(path, "rb")) as stream:
-            yield from _within_limits(_tar_entries(stream, str(path), folder), str(path), path.stat().st_size)
-            rest = 0
-            while block := stream.read(_READ_BYTES):  # so that a compressed file's checksum is compared
-                rest += len(block)
-                if rest > SMALL:
-                    raise UserError(f"{path}: refused, since more than {rest:,} bytes follow the end of the tar")
+        yield from _within_limits(_entries(path, folder), str(path), path.stat().st_size)
 
 
 def read_nested_tar(entry: Entry, folder: Path) -> Iterator[Entry]:
@@ -96,6 +104,27 @@ def _within_limits(entries: Iterator[Entry], place: str, archive_bytes: int) -> 
         if len(names) > MOST_FILES:
             raise UserError(f"{place}: refused, since it holds more than {MOST_FILES:,} files")
         yield entry
+
+
+def _entries(path: Path, folder: Path) -> Iterator[Entry]:
+    with path.open("rb") as file:
+        magic = file.read(6)
+        if path.suffix == ".mat":
+            file.seek(0)
+            yield Entry(str(path), path.name, path.stat().st_size, file)
+            return
+    if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        yield from _zip_entries(path, folder)
+        return
+    openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+    opener = next((opener for start, opener in openers.items() if magic.startswith(start)), open)
+    with closing(opener(path, "rb")) as stream:
+        yield from _tar_entries(stream, str(path), folder)
+        rest = 0
+        while block := stream.read(_READ_BYTES):  # so that a compressed file's checksum is compared
+            rest += len(block)
+            if rest > SMALL:
+                raise UserError(f"{path}: refused, since more than {rest:,} bytes follow the end of the tar")
 
 
 def _zip_entries(path: Path, folder: Path) -> Iterator[Entry]:
@@ -162,5 +191,7 @@ def _damage_named(place: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if getattr(error, "errno", None) is not None:  # the system's, as of a full disk
+            raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{place}: damaged, or no archive ({reason}); fetch it again") from error

@@ -2,25 +2,24 @@
 
 import io
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from srp_exp.datasets.files.decode import BY_DEFAULT, Reading, stored
+from srp_exp.datasets.files.decode import Reading, stored
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.sets.prepared import COPY_KEY
 from srp_exp.errors import UserError
 
-_FILE_BYTES, _GROUP_BYTES = 1 << 30, 1 << 25  # of images, after which a file, and a batch of rows in it, is closed
+_TOGETHER = 500  # pictures that are made small before they are written
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Small(NamedTuple):
     factors: tuple[float, float]
 
 
-def shrink(encoded: bytes, name: str, resize: int, quality: int, reading: Reading = BY_DEFAULT) -> Small:
+def shrink(encoded: bytes, name: str, reading: Reading, resize: int, quality: int) -> Small:
     """The picture with its shorter side reduced to `resize` pixels, as an RGB JPEG with colours at full resolution.
 
     Reduced as the transform Resize(resize) does it (bilinear, antialiased), which then leaves the copy as it is. A
@@ -66,17 +65,15 @@ def shrink(encoded: bytes, name: str, resize: int, quality: int, reading: Readin
     whole = stored(encoded, name)
     picture = whole.rgb(name, reading)
     _, height, width = picture.shape
-    if min(height, width) <= resize:
-        if whole.values is picture:
-            return Small(encoded, (1.0, 1.0))
-        png = io.BytesIO()
-        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(png, "PNG")
-        return Small(png.getvalue(), (1.0, 1.0))
-    small: Tensor = functional.resize(picture, [resize], antialias=True)
-    _, new_height, new_width = small.shape
-    jpeg = io.BytesIO()
-    Image.fromarray(small.permute(1, 2, 0).numpy()).save(jpeg, "JPEG", quality=quality, subsampling="4:4:4")
-    return Small(jpeg.getvalue(), (new_width / width, new_height / height))
+    if whole.values is picture and min(height, width) <= resize:
+        return Small(encoded, (1.0, 1.0))
+    kind, options, small = "PNG", dict[str, Any](), picture
+    if min(height, width) > resize:
+        kind, options = "JPEG", {"quality": quality, "subsampling": "4:4:4"}
+        small = functional.resize(picture, [resize], antialias=True)
+    file = io.BytesIO()
+    Image.fromarray(small.permute(1, 2, 0).contiguous().numpy()).save(file, kind, **options)
+    return Small(file.getvalue(), (small.shape[2] / width, small.shape[1] / height))
 
 
 def write_copy(
@@ -85,70 +82,29 @@ def write_copy(
     settings: CopySettings,
     advance: Callable[[int], object] = lambda count: None,
 ) -> None:
-    """Write the copy of a set's splits, "train" and "test", into `folder`, which is there and empty.
+    """Write the copy of a set's splits, "train" and "test", into `folder`, which exists and is empty.
 
     advance: is called with the number of images done. Raises CorruptImageError for a picture that can't be decoded.
     """
     schema = _schema(splits, settings)
-    for part in splits:
-        files = _files_of(_groups_of(_in_order(splits[part], settings), splits[part], schema))
-        for number, groups in enumerate(files):
-            with pa.ipc.new_stream(folder / f"{part}-{number:05d}.arrow", schema) as writer:
-                for group in groups:
-                    writer.write_table(group)
-                    advance(len(group))
+    # Codecs and resizing leave Python's lock, so threads do.
+    with ThreadPoolExecutor(settings.workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        for part, split in splits.items():
+            with pa.ipc.new_stream(folder / f"{part}-00000.arrow", schema) as writer:
+                for positions in torch.arange(len(split)).split(_TOGETHER):
+                    rows = list(threads.map(partial(_row, split, settings), positions.tolist()))
+                    writer.write_table(pa.Table.from_pylist(rows, schema))
+                    advance(len(rows))
 
 
-def _groups_of(pictures: Iterator[Small], split: FileSplit, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Tables of about 32 MB of pictures."""
-    rows: list[dict[str, Any]] = []
-    held = 0
-    yield pa.Table.from_pylist(rows, schema)  # a file for a split without pictures, too
-    for sample, small in enumerate(pictures):
-        row = {"image": {"bytes": small.encoded, "path": None}, "label": int(split.labels[sample])}
-        row["index"] = int(split.index[sample])
-        if split.boxes is not None:
-            row["box"] = (split.boxes[sample] * torch.tensor(small.factors * 2)).tolist()
-        rows.append(row)
-        held += len(small.encoded)
-        if held >= _GROUP_BYTES:
-            yield pa.Table.from_pylist(rows, schema)
-            rows, held = [], 0
-    if rows:
-        yield pa.Table.from_pylist(rows, schema)
-
-
-def _files_of(groups: Iterator[pa.Table]) -> Iterator[Iterator[pa.Table]]:
-    """The tables of one file after another, of about 1 GB each; those of a file are taken before the next is."""
-
-    def of_one_file(first: pa.Table) -> Iterator[pa.Table]:
-        yield first
-        written = first.nbytes
-        while written < _FILE_BYTES and (table := next(groups, None)) is not None:
-            yield table
-            written += table.nbytes
-
-    for first in groups:
-        yield of_one_file(first)
-
-
-def _in_order(split: FileSplit, settings: CopySettings) -> Iterator[Small]:
-    """Every sample's picture, made small in threads, a few in advance: codecs and resizing leave Python's lock."""
-    waiting: deque[Future[Small]] = deque()
-    pool = ThreadPoolExecutor(settings.workers, initializer=torch.set_num_threads, initargs=(1,))
-
-    def small(row: int) -> Small:
-        return shrink(split.source.read(row), split.source.name(row), settings.resize, settings.quality, split.reading)
-
-    try:
-        for row in split.rows.tolist():
-            waiting.append(pool.submit(small, row))
-            if len(waiting) > 4 * settings.workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _row(split: FileSplit, settings: CopySettings, position: int) -> dict[str, Any]:
+    encoded, name = split.source.read(int(split.rows[position])), split.name(position)
+    small = shrink(encoded, name, split.reading, settings.resize, settings.quality)
+    row = {"image": {"bytes": small.encoded, "path": None}, "label": int(split.labels[position])}
+    row["index"] = int(split.index[position])
+    if split.boxes is not None:
+        row["box"] = (split.boxes[position] * torch.tensor(small.factors * 2)).tolist()
+    return row
 
 
 def _schema(splits: Mapping[str, FileSplit], settings: CopySettings) -> pa.Schema:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from srp_exp.datasets.prepare.archives import read_archive, read_nested_tar
-from srp_exp.datasets.prepare.extract import Advance, FolderWriter
+from srp_exp.datasets.prepare.archives import Advance, extract, read_archive, read_nested_tar
+from srp_exp.datasets.sets.search import require
 from srp_exp.errors import MissingFileError, UserError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -21,7 +21,7 @@ TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSV
 _WNID = r"n\d{8}"
 
 
-def extract_imagenet(archives: Sequence[Path], writer: FolderWriter, advance: Advance) -> None:
+def extract_imagenet(archives: Sequence[Path], folder: Path, advance: Advance) -> None:
     """Extract the three archives; the kit as it is. advance: is called with the bytes done.
 
     Raises MissingFileError where one of them isn't given, and UserError where they don't fit together.
@@ -33,9 +33,11 @@ def extract_imagenet(archives: Sequence[Path], writer: FolderWriter, advance: Ad
             f"archive: {', '.join(sorted(missing))} not among {', '.join(named)}; give the three official files, or "
             f"their folder, under these names"
         )
-    wnids = _extract_devkit(named[DEVKIT], writer, advance)
-    _extract_val(named[VAL], wnids, writer, advance)
-    _extract_train(named[TRAIN], writer, advance)
+    extract([named[DEVKIT]], folder, advance)
+    kit, needed = folder / "ILSVRC2012_devkit_t12" / "data", ("ILSVRC2012_validation_ground_truth.txt", "meta.mat")
+    require(kit, needed, f"fetch {DEVKIT} again")
+    _extract_val(named[VAL], val_wnids(*((kit / name).read_bytes() for name in needed)), folder, advance)
+    _extract_train(named[TRAIN], folder, advance)
 
 
 def val_wnids(ground_truth: bytes, meta: bytes) -> list[str]:
@@ -47,55 +49,37 @@ def val_wnids(ground_truth: bytes, meta: bytes) -> list[str]:
 
     synsets = np.atleast_1d(loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"])
     # Those with children are inner nodes of WordNet's tree, and no classes.
-    leaves = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if synset["num_children"] == 0}
-    wnids = []
-    for number, line in enumerate(ground_truth.decode("ascii").split(), 1):
-        wnid = leaves.get(int(line)) if line.isdecimal() else None
-        if wnid is None or not re.fullmatch(_WNID, wnid):
+    leaves = {str(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if synset["num_children"] == 0}
+    lines = ground_truth.decode("ascii").split()
+    for number, line in enumerate(lines, 1):
+        if not re.fullmatch(_WNID, leaves.get(line, "")):
             raise UserError(
                 f"{DEVKIT}: line {number} of the ground truth, {line!r}, is no class of meta.mat; fetch it again"
             )
-        wnids.append(wnid)
-    return wnids
+    return [leaves[line] for line in lines]
 
 
-def _extract_devkit(archive: Path, writer: FolderWriter, advance: Advance) -> list[str]:
-    found = {}
-    for entry in read_archive(archive, writer.folder):
-        writer.write(entry, entry.name)
-        advance(entry.size)
-        found[Path(entry.name).name] = writer.folder / entry.name
-    needed = ("ILSVRC2012_validation_ground_truth.txt", "meta.mat")
-    for name in needed:
-        if name not in found:
-            raise UserError(f"{archive}: {name} isn't in it; fetch {DEVKIT} again")
-    return val_wnids(*(found[name].read_bytes() for name in needed))
-
-
-def _extract_val(archive: Path, wnids: Sequence[str], writer: FolderWriter, advance: Advance) -> None:
+def _extract_val(archive: Path, wnids: Sequence[str], folder: Path, advance: Advance) -> None:
     count = 0
-    for entry in read_archive(archive, writer.folder):
+    for entry in read_archive(archive, folder):
         match = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", entry.name)
         if match is None or not 1 <= int(match[1]) <= len(wnids):
             raise UserError(
                 f"{archive}: {entry.name} isn't one of ILSVRC2012_val_00000001.JPEG to number {len(wnids)}, the images "
                 f"of the ground truth; give the official {VAL} and {DEVKIT}"
             )
-        writer.write(entry, f"val/{wnids[int(match[1]) - 1]}/{entry.name}")
+        entry.write(folder / "val" / wnids[int(match[1]) - 1] / entry.name)
         advance(entry.size)
         count += 1
     if count != len(wnids):
         raise UserError(f"{archive}: holds {count:,} images, the ground truth {len(wnids):,}; fetch both again")
 
 
-def _extract_train(archive: Path, writer: FolderWriter, advance: Advance) -> None:
-    for class_tar in read_archive(archive, writer.folder):
+def _extract_train(archive: Path, folder: Path, advance: Advance) -> None:
+    for class_tar in read_archive(archive, folder):
         match = re.fullmatch(rf"({_WNID})\.tar", class_tar.name)
         if match is None:
             raise UserError(f"{archive}: {class_tar.name} isn't the tar of a class, as n01440764.tar; give {TRAIN}")
-        rest = class_tar.size  # its headers are among the bytes that the archive unpacks to
-        for entry in read_nested_tar(class_tar, writer.folder / "train" / match[1]):
-            writer.write(entry, f"train/{match[1]}/{entry.name}")
-            advance(entry.size)
-            rest -= entry.size
-        advance(rest)
+        for entry in read_nested_tar(class_tar, folder / "train" / match[1]):
+            entry.write(folder / "train" / match[1] / entry.name)
+        advance(class_tar.size)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from srp_exp.datasets.prepare.extract import Advance
+from srp_exp.datasets.prepare.archives import Advance
 from srp_exp.errors import MissingFileError
 
 OFFICIAL: dict[str, dict[str, str]] = {

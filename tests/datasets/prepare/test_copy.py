@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.files.decode import Reading, decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
 from srp_exp.datasets.prepare.copy import CopySettings, shrink, write_copy
@@ -86,13 +86,12 @@ def test_a_copy_has_the_labels_order_and_boxes_of_the_original(tmp_path, splits,
             torch.testing.assert_close(torch.from_numpy(part.boxes[sample]), original.boxes[sample] * scale)
 
 
-def test_any_number_of_workers_and_any_size_of_the_files_hold_the_same_images(tmp_path, splits, monkeypatch):
+def test_any_number_of_workers_and_pictures_together_hold_the_same_images(tmp_path, splits, monkeypatch):
     one = copy_to(tmp_path / "one", splits, workers=1)
     assert files(one) == files(copy_to(tmp_path / "three", splits, workers=3))
-    monkeypatch.setattr("srp_exp.datasets.prepare.copy._FILE_BYTES", 2500)
-    monkeypatch.setattr("srp_exp.datasets.prepare.copy._GROUP_BYTES", 1000)
-    many = copy_to(tmp_path / "many", splits)
-    assert len(files(many)) > 4
+    monkeypatch.setattr("srp_exp.datasets.prepare.copy._TOGETHER", 2)
+    many = copy_to(tmp_path / "many", splits, workers=2)
+    assert files(many) != files(one)
     for name, part in opened(many).parts.items():
         source, other = part.source(many), opened(one).parts[name].source(one)
         assert [source.read(row) for row in range(len(source))] == [other.read(row) for row in range(len(other))]
@@ -108,20 +107,20 @@ def test_datasets_reads_the_copy(tmp_path, splits):
 
 
 def test_colours_keep_their_resolution():
-    small, _ = shrink(encoded(picture(0, 300, 200), "PNG"), "large", 50, quality=90)
+    small, _ = shrink(encoded(picture(0, 300, 200), "PNG"), "large", Reading(), 50, quality=90)
     assert [layer[1:3] for layer in Image.open(io.BytesIO(small)).layer] == [(1, 1)] * 3
 
 
 def test_a_picture_is_reduced_as_by_an_exact_filter(tmp_path):
     """Against Pillow's resize, an implementation of its own; what JPEG loses on smooth clouds is little."""
     large = picture(0, 300, 200)
-    small, factors = shrink(encoded(large, "PNG"), "large", 50, quality=95)
+    small, factors = shrink(encoded(large, "PNG"), "large", Reading(), 50, quality=95)
     assert small.startswith(b"\xff\xd8\xff")
     assert factors == (0.25, 0.25)
     expected = np.asarray(large.resize((75, 50), Image.Resampling.BILINEAR), dtype=float)
     found = np.asarray(Image.open(io.BytesIO(small)), dtype=float)
     assert np.abs(found - expected).mean() < 2
-    coarse, _ = shrink(encoded(large, "PNG"), "large", 50, quality=20)
+    coarse, _ = shrink(encoded(large, "PNG"), "large", Reading(), 50, quality=20)
     assert len(coarse) < len(small)
     assert np.abs(np.asarray(Image.open(io.BytesIO(coarse)), dtype=float) - expected).mean() > 2
 
@@ -129,10 +128,10 @@ def test_a_picture_is_reduced_as_by_an_exact_filter(tmp_path):
 @pytest.mark.parametrize("mode, kind", [("L", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("RGBA", "PNG")])
 def test_odd_pictures_become_rgb_and_small_ones_keep_their_bytes(mode, kind):
     content = encoded(picture(0, 120, 90, mode), kind)
-    small, _ = shrink(content, "odd", 30, quality=90)
+    small, _ = shrink(content, "odd", Reading(), 30, quality=90)
     image = Image.open(io.BytesIO(small))
     assert (image.mode, image.format, image.size) == ("RGB", "JPEG", (40, 30))
-    assert shrink(content, "odd", 90, quality=90) == (content, (1, 1))
+    assert shrink(content, "odd", Reading(), 90, quality=90) == (content, (1, 1))
 
 
 def test_a_picture_is_stored_as_its_pixels_are():
@@ -140,7 +139,7 @@ def test_a_picture_is_stored_as_its_pixels_are():
     image = picture(0, 120, 90)
     exif = Image.Exif()
     exif[0x0112] = 6
-    small, factors = shrink(encoded(image, exif=exif, quality=95), "turned", 30, quality=95)
+    small, factors = shrink(encoded(image, exif=exif, quality=95), "turned", Reading(), 30, quality=95)
     found = Image.open(io.BytesIO(small))
     assert (found.size, factors) == ((40, 30), (40 / 120, 30 / 90))
     assert not found.getexif()
@@ -153,6 +152,11 @@ def test_a_corrupt_picture_stops_the_copy(tmp_path, splits):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CorruptImageError, match=r"original/5.jpg: .*dataset.on_corrupt=skip"):
         copy_to(tmp_path / "copy", splits)
+
+
+def test_a_split_without_pictures_has_a_file(tmp_path, splits):
+    empty = splits["test"].take(torch.arange(0))
+    assert len(opened(copy_to(tmp_path / "copy", splits | {"test": empty})).test) == 0
 
 
 def test_a_set_without_boxes_has_a_copy_without(tmp_path, splits):
