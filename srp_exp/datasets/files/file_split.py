@@ -53,16 +53,13 @@ class FileSplit:
 
     def picture(self, position: int) -> Tensor:
         """The whole picture, (3, H, W) uint8. Raises CorruptImageError, UserError or OSError, with its name."""
-        encoded = self.source.read(int(self.rows[position]))
+        row = int(self.rows[position])
         try:
-            return decode(encoded, "", self.reading)
-        except UserError:  # again, since making a name takes as long as decoding a small picture
-            try:
-                return decode(encoded, self.name(position), self.reading)
-            except CorruptImageError as error:
-                if isinstance(self.source, FolderSource):
-                    error.file = self.source.path(int(self.rows[position]))
-                raise
+            return decode(self.source.read(row), self.source.name(row), self.reading)
+        except CorruptImageError as error:
+            if isinstance(self.source, FolderSource):
+                error.file = self.source.path(row)
+            raise
 
     def stored(self, position: int) -> tuple[bytes, Stored]:
         """The encoded picture, and what its file has. Raises as `picture`."""

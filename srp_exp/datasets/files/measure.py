@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.vet import for_all, spread
+from srp_exp.datasets.files.source import spread
+from srp_exp.datasets.files.vet import for_all
 from srp_exp.datasets.split import Split
 
 _MEASURED = 1000  # pictures that mean and std are measured on, spread evenly
@@ -32,7 +33,7 @@ def channel_statistics(split: FileSplit | Split) -> NDArray[np.float64]:
         pixels = split.picture(int(positions[number])).to(torch.float64) / 255
         moments[number] = pixels.mean((1, 2)).numpy(), pixels.square().mean((1, 2)).numpy()
 
-    for_all(range(len(positions)), look)
+    for_all(np.arange(len(positions)), look)
     mean, square = moments.mean(0)
     return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 1e-12))])
 
@@ -48,8 +49,15 @@ def hold_in_memory(splits: Mapping[str, FileSplit], most_mb: float) -> dict[str,
     held = {}
     for name, split in splits.items():
         images = torch.empty(len(split), *size, dtype=torch.uint8)
+
+        def put(position: int, images: Tensor = images, split: FileSplit = split) -> None:
+            pixels = split.picture(position)
+            if pixels.shape != size:
+                raise _OtherSizeError
+            images[position] = pixels
+
         try:
-            for_all(range(len(split)), lambda position: _put(images, split, position))  # noqa: B023
+            for_all(np.arange(len(split)), put)
         except _OtherSizeError:
             return None
         held[name] = Split(images, split.labels, split.index, split.skipped, split.source, split.rows)
@@ -58,10 +66,3 @@ def hold_in_memory(splits: Mapping[str, FileSplit], most_mb: float) -> dict[str,
 
 class _OtherSizeError(Exception):
     """A picture that hasn't the size of the first."""
-
-
-def _put(images: Tensor, split: FileSplit, position: int) -> None:
-    pixels = split.picture(position)
-    if pixels.shape != images.shape[1:]:
-        raise _OtherSizeError
-    images[position] = pixels

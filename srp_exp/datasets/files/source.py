@@ -74,7 +74,12 @@ class FolderSource:
         return [Path(self.name(row)) for row in self._probed()]
 
     def _probed(self) -> list[int]:
-        return np.unique(np.linspace(0, len(self) - 1, _PROBES).astype(int)).tolist() if len(self) else []
+        return spread(len(self), _PROBES).tolist()
+
+
+def spread(size: int, most: int) -> NDArray[np.int64]:
+    """Up to `most` of the positions 0 to size - 1, spread evenly."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
 
 
 def encoded_texts(texts: Sequence[str] | NDArray[np.bytes_]) -> NDArray[np.bytes_]:

@@ -2,14 +2,14 @@
 
 import hashlib
 import mmap
-import os
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from srp_exp.errors import UserError
@@ -30,7 +30,7 @@ class TableSource:
     ):
         self._files, self._places, self.cells = list(files), list(places), cells
         self._column, self._content = column, content
-        self._opened: dict[int, _Rows] = {}
+        self._opened: dict[int, tuple[mmap.mmap, pa.ChunkedArray]] = {}
         self._reads = 0
 
     def __len__(self) -> int:
@@ -42,13 +42,18 @@ class TableSource:
 
     def read(self, position: int, most: int = -1) -> bytes:
         number, row = self.cells[position].tolist()
-        self._reads += 1
-        if self._reads % _READS_PER_RELEASE == 0:
-            for opened in self._opened.values():
-                opened.release()
         if number not in self._opened:
-            self._opened[number] = _Rows(self._files[number], self._column)
-        image = self._opened[number].read(row)
+            self._opened[number] = _images(self._files[number], self._column)
+        mapped, images = self._opened[number]
+        if row >= len(images):
+            raise UserError(
+                f"{self._files[number]}: has {len(images)} rows, and none of number {row}; prepare it again"
+            )
+        image: bytes = images[row].as_py() or b""
+        self._reads += 1
+        if self._reads % _READS_PER_RELEASE == 0 and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            for mapped, _ in self._opened.values():
+                mapped.madvise(mmap.MADV_DONTNEED)
         return image if most < 0 else image[:most]
 
     def name(self, position: int) -> str:
@@ -71,49 +76,33 @@ def content_of(source: TableSource) -> str:
     return found.hexdigest()
 
 
-class _Rows:
-    """The rows of one file."""
-
-    def __init__(self, file: Path, column: str):
-        self._file = file
-        try:
-            with file.open("rb") as opened:
-                self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-            stream = pa.ipc.open_stream(pa.py_buffer(self._map))  # what it reads stays in the map
-            self._batches = [_bytes_of(batch.column(column)) for batch in stream]
-        except (pa.ArrowException, KeyError, ValueError, OSError) as error:
-            raise _damaged(file, error) from None
-        self._starts = np.cumsum([0, *map(len, self._batches)]).tolist()
-
-    def read(self, row: int) -> bytes:
-        if not 0 <= row < self._starts[-1]:
-            raise UserError(f"{self._file}: has {self._starts[-1]} rows, and none of number {row}; prepare it again")
-        number = bisect_right(self._starts, row) - 1
-        value: bytes | None = self._batches[number][row - self._starts[number]].as_py()
-        return value or b""
-
-    def release(self) -> None:
-        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-
-def _bytes_of(column: pa.Array) -> pa.Array:
-    """The binary values. Raises ArrowInvalid where they don't lie inside of the file: to read them would end Python."""
-    if pa.types.is_struct(column.type):
-        column = column.field("bytes")
-    column.validate(full=True)
-    return column
-
-
 def read_arrow(file: Path) -> pa.Table:
     """What an Arrow stream holds, mapped into memory. Raises UserError where it is damaged."""
+    with _damage_named(file):
+        return _mapped(file)[1]
+
+
+def _images(file: Path, column: str) -> tuple[mmap.mmap, pa.ChunkedArray]:
+    """A file, and the binary values in a column of it, each of which lies inside of the file: others end Python."""
+    with _damage_named(file):
+        mapped, table = _mapped(file)
+        images = table.column(column)
+        if pa.types.is_struct(images.type):
+            images = pc.struct_field(images, "bytes")
+        images.validate(full=True)
+        return mapped, images
+
+
+def _mapped(file: Path) -> tuple[mmap.mmap, pa.Table]:
+    with file.open("rb") as opened:
+        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    return mapped, pa.ipc.open_stream(pa.py_buffer(mapped)).read_all()  # which stays in the map
+
+
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
     try:
-        with pa.memory_map(os.fspath(file)) as mapped, pa.ipc.open_stream(mapped) as stream:
-            return stream.read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
-
-
-def _damaged(file: Path, error: Exception) -> UserError:
-    reason = (str(error) or repr(error)).splitlines()[0]
-    return UserError(f"{file}: not a readable Arrow file ({reason}); fetch or prepare it again")
+        yield
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise UserError(f"{file}: not a readable Arrow file ({reason}); fetch or prepare it again") from None

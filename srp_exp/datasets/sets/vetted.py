@@ -66,18 +66,15 @@ def vetted(
 
 def _value_range(found: Mapping[str, Outcome]) -> tuple[float, float] | None:
     """The lowest and the highest value of all pictures of more than 8 bits; None where there are none."""
-    deep = [outcome for outcome in found.values() if outcome.deep.any()]
-    if not deep:
-        return None
-    low = min(outcome.low[outcome.deep].min() for outcome in deep)
-    return float(low), float(max(outcome.high[outcome.deep].max() for outcome in deep))
+    ranges = [values for outcome in found.values() for values in outcome.deep.values()]
+    return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
 def _notes(found: Mapping[str, Outcome], reading: Reading, home: Path) -> list[str]:
     """What is said at every start."""
     notes = []
     looked = sum(outcome.looked for outcome in found.values())
-    transparent, deep = (sum(int(getattr(o, what).sum()) for o in found.values()) for what in ("transparent", "deep"))
+    transparent, deep = (sum(len(getattr(o, what)) for o in found.values()) for what in ("transparent", "deep"))
     if transparent:
         notes.append(
             f"{home}: {transparent:,} of {looked:,} pictures are transparent in places, where "
@@ -93,6 +90,6 @@ def _notes(found: Mapping[str, Outcome], reading: Reading, home: Path) -> list[s
             f"{home}: {deep:,} of {looked:,} pictures have more than 8 bits, with values from {low:g} to {high:g}; "
             f"{chosen} become black to white"
         )
-    elif given and all(outcome.looked == len(outcome.deep) for outcome in found.values()):
+    elif given and all(outcome.looked == outcome.size for outcome in found.values()):
         notes.append(f"dataset.value_range={list(given)}: changes nothing, since no picture has more than 8 bits")
     return notes
