@@ -65,16 +65,14 @@ class FolderSource:
         if without is not None:
             sizes = np.where(self._paths == os.fsencode(without), -1, sizes)
         found = hashlib.sha256(sizes.tobytes())
-        for row, path in zip(self._probed(), self.probes(), strict=True):
+        for row in spread(len(self), _PROBES).tolist():
             if without is None or self.path(row) != without:
+                path = Path(self.name(row))
                 found.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"absent")
         return found.hexdigest()
 
     def probes(self) -> list[Path]:
-        return [Path(self.name(row)) for row in self._probed()]
-
-    def _probed(self) -> list[int]:
-        return spread(len(self), _PROBES).tolist()
+        return [Path(self.name(row)) for row in spread(len(self), _PROBES).tolist()]
 
 
 def spread(size: int, most: int) -> NDArray[np.int64]:
