@@ -5,7 +5,10 @@ from importlib import import_module
 
 from omegaconf import DictConfig
 
-_MODULES = {"train": "train", "eval": "evaluate", "export": "export", "compare": "compare", "cost": "cost"}
+_MODULES = {
+    "train": "train", "eval": "evaluate", "predict": "predict", "export": "export", "compare": "compare",
+    "cost": "cost",
+}  # fmt: skip
 
 
 def command(mode: str) -> Callable[[DictConfig], None]:

@@ -30,7 +30,7 @@ def execute(config: DictConfig) -> None:
     if names_a_run(config):
         named = f"run={config.run}" if config.run else f"checkpoint={config.checkpoint}"
         raise UserError(
-            f"{named} is for mode=eval, export or compare; a training is resumed by the command that began it"
+            f"{named} is for mode=eval, predict, export or compare; a training is resumed by the command that began it"
         )
     if config.dry:
         dry_run(Grid((PlannedRun("", (), config.seed, (), config, find_run(folder)),), ()), terminal())

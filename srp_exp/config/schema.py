@@ -17,6 +17,7 @@ from srp_exp.config.training import RecipeConfig
 class Mode(Enum):
     train = "train"
     eval = "eval"
+    predict = "predict"
     export = "export"
     cost = "cost"
     compare = "compare"
@@ -154,11 +155,16 @@ class Config:
 
     mode: Mode = not_identity(Mode.train)  # what the command does
     rerun: bool = not_identity(False)  # true: train afresh even if the run is finished
-    run: str | None = not_identity(None)  # mode=eval, export, compare: folder of a finished run
+    run: str | None = not_identity(None)  # mode=eval, predict, export, compare: folder of a finished run
     other: str | None = not_identity(None)  # mode=compare: folder of the run that `run` is compared with
     checkpoint: Any = not_identity(CheckpointConfig)  # when to save besides epochs' ends; mode=eval: checkpoint=FILE
     split: SplitName = not_identity(SplitName.test)  # mode=eval: the part to evaluate on
     test_root: str | None = not_identity(None)  # other test pictures for a run, in a folder for each of its classes
+    flip: bool = not_identity(False)  # mode=eval, predict: the mean with the answer to the mirrored picture
+    source: str | None = not_identity(None)  # mode=predict: a folder of pictures, a table of them, or one picture
+    source_column: str | None = not_identity(None)  # images, or names of image files, in that table; null: the only one
+    top: int = not_identity(5, within="[1, inf)")  # mode=predict: how many classes of each picture
+    predictions: str | None = not_identity(None)  # mode=predict: a *.csv or *.parquet; null: predictions/ of the run
     format: ExportFormat = not_identity(ExportFormat.timm)  # mode=export: the format to write
     cost: CostConfig = not_identity(CostConfig)  # mode=cost: how it is measured
     evaluators: list[str] = not_identity([])  # measured after the training, or in mode=eval: descriptors, gates...

@@ -23,6 +23,7 @@ def validate(config: DictConfig) -> None:
     without = {"dataset"} if names_a_run(config) else set[str]()  # that of the run is read
     validate_fields(config, "", without)
     _validate_test_root(config)
+    _validate_prediction(config)
     _validate_subset(config)
     _validate_training(config)
     _validate_speed(config)
@@ -164,6 +165,19 @@ def _validate_test_root(config: DictConfig) -> None:
             f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test, mode=export and mode=compare; "
             "leave it out"
         )
+
+
+def _validate_prediction(config: DictConfig) -> None:
+    mode = config.mode.name
+    if config.flip and mode not in ("eval", "predict"):
+        raise UserError(f"flip=true: is for mode=eval and mode=predict, not mode={mode}; leave it out")
+    if config.flip and config.evaluators:
+        raise UserError("flip=true: evaluators measure the network on pictures as they are; leave one of the two out")
+    if mode == "predict" and config.source is None:
+        raise UserError("mode=predict needs source=FOLDER, a table of pictures, or one picture")
+    for name in ("source", "source_column", "predictions"):
+        if mode != "predict" and config[name] is not None:
+            raise UserError(f"{name}={config[name]}: is for mode=predict, not mode={mode}; leave it out")
 
 
 def _validate_subset(config: DictConfig) -> None:

@@ -7,13 +7,17 @@ from typing import Any
 import torch
 
 from srp_exp.datasets.augmentation import Augmentation
+from srp_exp.datasets.batches import Normalisation
 from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.files.preprocess import Preprocess
 from srp_exp.datasets.files.source import FolderSource
+from srp_exp.datasets.files.transforms import EvalTransform, FitTransform
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
+from srp_exp.errors import UserError
 
 
 def facts_of(dataset: DataSet) -> dict[str, Any]:
@@ -30,6 +34,25 @@ def facts_of(dataset: DataSet) -> dict[str, Any]:
         "held": isinstance(dataset.test, Split),
         "boxed": isinstance(dataset.test, FileSplit) and dataset.test.boxes is not None,
     }
+
+
+def preprocess_of(
+    facts: Mapping[str, Any],
+    augmentation: Any,
+    device: torch.device | str = "cpu",
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Preprocess:
+    """How evaluation turns a picture of the set that `facts` are of into what the network takes.
+
+    augmentation: the set's. device, memory_format: of the normalised images. Raises UserError where the set's pictures
+    have neither one nor three channels.
+    """
+    channels = facts["shape"][0]
+    if channels not in (1, 3):
+        raise UserError(f"the network takes pictures of {channels} channels, and files have 1 or 3; export it instead")
+    normalise = Normalisation(tuple(facts["mean"]), tuple(facts["std"]), device, memory_format)
+    transform = FitTransform(*facts["shape"]) if facts["held"] else EvalTransform(augmentation)
+    return Preprocess(Reading(**facts["reading"]), transform, normalise)
 
 
 def without_pictures(facts: Mapping[str, Any], augmentation: Any) -> DataSet:

@@ -34,7 +34,7 @@ from srp_exp.training.logs import LOG
 from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
 
-_MOST_WORKERS = 16
+MOST_WORKERS = 16
 """Of a process: more are not worth it to read files."""
 
 
@@ -96,7 +96,7 @@ def build_data(
     train, val = (dataset.train, None) if facts else _divided(config, dataset)
     test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
     splits = {"train": train, "val": val, "test": test}
-    workers = processes.share_of_workers(config.workers, _MOST_WORKERS)
+    workers = processes.share_of_workers(config.workers, MOST_WORKERS)
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
     return Data(dataset, splits, placement)
 

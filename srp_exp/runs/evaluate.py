@@ -16,6 +16,7 @@ from srp_exp.datasets.split import file_names
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
+from srp_exp.evaluation.test_time import WithMirrored
 from srp_exp.runs.build import Data, build_data, build_model
 from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
@@ -41,7 +42,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         load_weights(model, checkpoint)
         evaluation = evaluate_on(config, model, data, config.split, processes)
         if evaluation is not None:
-            evaluation.save(folder, {} if config.test_root is None else {"test_root": config.test_root})
+            evaluation.save(folder, {name: config[name] for name in ("test_root", "flip") if config[name]})
     if evaluation is None:
         return {}
     measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
@@ -80,7 +81,8 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
 
 def part_name(config: DictConfig) -> str:
     """What is looked at, as a name for files: the split, or other test pictures."""
-    return str(config.split if config.test_root is None else name_of(Path(config.test_root).expanduser()))
+    name = config.split if config.test_root is None else name_of(Path(config.test_root).expanduser())
+    return f"{name}-flip" if config.flip else str(name)
 
 
 def data_of(
@@ -126,7 +128,8 @@ def evaluate_on(
     config: DictConfig, model: torch.nn.Module, data: Data, split: str, processes: Processes
 ) -> Evaluation | None:
     """Evaluate `model`, in evaluation mode, on a split of `data`; rank 0 gets the evaluation of all, others None."""
-    evaluation = evaluate(model, *_on(config, model, data, split, processes))
+    asked = WithMirrored(model) if config.flip else model
+    evaluation = evaluate(asked, *_on(config, model, data, split, processes))
     return None if evaluation is None else replace(evaluation, paths=file_names(data.splits[split]))
 
 

@@ -153,10 +153,16 @@ def _with_pillow(encoded: bytes) -> Stored:
     if image.format == "PNG":
         image.verify()  # the checksums of its pixels, which loading ignores
         image = _open(encoded)
+    if image.mode[0] not in "IF" and _bits(image, encoded) > 8:
+        return _deep_colours(image, encoded)
+    return of_pillow(image)
+
+
+def of_pillow(image: Image.Image) -> Stored:
+    """A picture as Pillow holds it, which keeps 8 bits of a colour. Raises UserError where it isn't read."""
+    _check_size(image.height, image.width)
     if image.mode[0] in "IF":
         return _deep_grey(image)
-    if _bits(image, encoded) > 8:
-        return _deep_colours(image, encoded)
     if not image.has_transparency_data:
         return Stored(_planes(image.convert("RGB")))
     planes = _planes(image.convert("RGBA"))

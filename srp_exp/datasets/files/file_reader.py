@@ -48,7 +48,7 @@ class FileReader:
             batch_size=None,  # a request is a batch already
             sampler=self._requests,
             num_workers=workers,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             prefetch_factor=_BATCHES_AHEAD if workers else None,
             persistent_workers=workers > 0 and seed is not None,
             pin_memory=self._device.type == "cuda",
@@ -117,7 +117,7 @@ class _Images(Dataset[Tensor | Exception]):
         return self._transform(image)
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
     """Obey only the main process: a cluster sends its signals to all, and batches are needed until training stops.
 
     SIGTERM is how multiprocessing ends its workers at exit, so it may not be ignored whoever sends it.

@@ -74,6 +74,28 @@ class EvalTransform:
         return square
 
 
+class FitTransform:
+    """For a network whose pictures were held in memory at their size, (channels, height, width).
+
+    A picture of another size is resized until it covers that one, bilinearly by Pillow, and its middle is taken. For a
+    network of one channel colours become grey, by ITU-R 601-2.
+    """
+
+    def __init__(self, channels: int, height: int, width: int):
+        self._channels, self._size = channels, (height, width)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        whole = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        height, width = self._size
+        factor = max(height / whole.height, width / whole.width)
+        if (whole.height, whole.width) != self._size:
+            covering = max(width, round(whole.width * factor)), max(height, round(whole.height * factor))
+            whole = whole.resize(covering, Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(whole.convert("L"))[None] if self._channels == 1 else np.array(whole))
+        fitted: Tensor = F.center_crop(pixels if self._channels == 1 else pixels.permute(2, 0, 1), [height, width])
+        return fitted
+
+
 class Cutout:
     """Fills a square of `size` pixels around a random pixel; what lies outside the image is cut off.
 

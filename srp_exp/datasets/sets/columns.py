@@ -32,30 +32,53 @@ def find_columns(table: Table, image: str | None, label: str | None, split: str 
     Raises UserError where there is no such column, or more than one and none is chosen.
     """
     place, schema = table.place, table.data.data.schema
-    kinds = {name: type(feature).__name__ for name, feature in table.data.features.items()}
-    for what, chosen in (("image", image), ("label", label), ("split", split)):
-        if chosen is not None and chosen not in kinds:
-            raise UserError(f"dataset.{what}_column={chosen}: {place} has no such column, but {first_few([*kinds])}")
-    texts = [field.name for field in schema if read_as(field.type) == pa.string()]
-    if split is None and _SPLIT in set(texts) - {image, label}:
+    for setting, chosen in (("dataset.label_column", label), ("dataset.split_column", split)):
+        _check_there(table, setting, chosen)
+    if split is None and _SPLIT in set(_texts(table)) - {image, label}:
         split = _SPLIT
-    first = table.data.data.slice(0, 1).select(texts).to_pydict()
-    images = (
-        [name for name, kind in kinds.items() if kind == "Image"]
-        or [field.name for field in schema if holds_images(field.type)]
-        or [name for name, values in first.items() if str(values[0]).lower().endswith(ENDINGS)]
-    )
-    image = image or _only(table, images, "image", "images, or names of image files")
-    in_table = holds_images(schema.field(image).type)
-    if not in_table and image not in texts:
-        raise UserError(f"{place}: column {image} is {schema.field(image).type}, no images; set dataset.image_column")
-    labels = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+    images = _of_images(table)
+    image = image_column(table, "dataset.image_column", image)
+    labels = [name for name, feature in table.data.features.items() if type(feature).__name__ == "ClassLabel"]
     others = [field for field in schema if field.name not in (*images, image, split)]
     labels = labels or [field.name for field in others if read_as(field.type) is not None]
-    label = label or _only(table, labels, "label", "labels as integers or texts")
+    label = label or _only(table, labels, "dataset.label_column", "labels", "labels as integers or texts")
     if label == image:
         raise UserError(f"dataset.label_column={label}: {place} has the images there; choose another column")
-    return Columns(image, label, split, in_table, _class_names(table, label))
+    return Columns(image, label, split, holds_images(schema.field(image).type), _class_names(table, label))
+
+
+def image_column(table: Table, setting: str, chosen: str | None) -> str:
+    """The column `chosen` of images or names of image files; None: the only one.
+
+    Raises UserError, which names the `setting`, where there is no such column, or more than one and none is chosen.
+    """
+    _check_there(table, setting, chosen)
+    image = chosen or _only(table, _of_images(table), setting, "images", "images, or names of image files")
+    kind = table.data.data.schema.field(image).type
+    if not holds_images(kind) and image not in _texts(table):
+        raise UserError(f"{table.place}: column {image} is {kind}, no images; set {setting}")
+    return image
+
+
+def _check_there(table: Table, setting: str, chosen: str | None) -> None:
+    if chosen is not None and chosen not in table.data.features:
+        raise UserError(
+            f"{setting}={chosen}: {table.place} has no such column, but {first_few([*table.data.features])}"
+        )
+
+
+def _texts(table: Table) -> list[str]:
+    return [field.name for field in table.data.data.schema if read_as(field.type) == pa.string()]
+
+
+def _of_images(table: Table) -> list[str]:
+    """The columns that may hold images: by their features, else by their types, else by the first name in them."""
+    first = table.data.data.slice(0, 1).select(_texts(table)).to_pydict()
+    return (
+        [name for name, feature in table.data.features.items() if type(feature).__name__ == "Image"]
+        or [field.name for field in table.data.data.schema if holds_images(field.type)]
+        or [name for name, values in first.items() if str(values[0]).lower().endswith(ENDINGS)]
+    )
 
 
 def read_labels(tables: Sequence[Table], columns: Columns, like: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -164,11 +187,12 @@ def read_as(kind: pa.DataType) -> pa.DataType | None:
     return pa.string() if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
 
 
-def _only(table: Table, found: list[str], what: str, meaning: str) -> str:
+def _only(table: Table, found: list[str], setting: str, what: str, meaning: str) -> str:
     if not found:
         there = first_few([f"{field.name} ({field.type})" for field in table.data.data.schema])
         raise UserError(f"{table.place}: no column holds {meaning}, only {there}; add a column with one for each row")
     if len(found) > 1:
-        choose = f"set dataset.{what}_column to one of {first_few(found)}"
-        raise UserError(f"{table.place}: {len(found)} columns may hold {what}s; {choose}")
+        raise UserError(
+            f"{table.place}: {len(found)} columns may hold {what}; set {setting} to one of {first_few(found)}"
+        )
     return found[0]

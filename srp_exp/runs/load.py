@@ -1,0 +1,81 @@
+"""A trained network, ready to use: from a run folder, a checkpoint file, or what mode=export format=hub has written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from srp_exp.config import CONF_DIR
+from srp_exp.datasets.files.preprocess import Preprocess
+from srp_exp.datasets.known import preprocess_of, without_pictures
+from srp_exp.errors import MissingFileError, UserError
+from srp_exp.runs.build import build_model
+from srp_exp.runs.device import build_device
+from srp_exp.runs.evaluate import load_weights
+from srp_exp.runs.read import leave_out_weights, load_of_run
+from srp_exp.runs.trust import stored_config
+from srp_exp.training.checkpoints import FINAL
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained network and what it needs.
+
+    network: in evaluation mode, images (B, C, H, W) float32 to logits (B, classes). class_names: one per logit.
+    transform: a picture of Pillow's, or the path of one, to (C, H, W) float32 on the network's device, as evaluation
+    prepares it.
+    """
+
+    network: nn.Module
+    class_names: tuple[str, ...]
+    transform: Preprocess
+
+
+def load_run(
+    run: str | Path, *, device: str = "cpu", conf_folders: Sequence[str | Path] = (), trust_targets: bool = False
+) -> LoadedRun:
+    """The network of a finished run, by its folder, or of a checkpoint file.
+
+    It is the plain network, without SRP, which has no part in evaluation; torch's random numbers stay where they were.
+    device: as the setting of that name. What is built is what conf/ and your own `conf_folders` name, and classes of
+    known kinds; `trust_targets` allows whatever the file names. Raises MissingFileError where there is no finished run,
+    and UserError where its file is damaged, may not be built, or doesn't say how pictures become input.
+    """
+    checkpoint = Path(run).expanduser()
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / "checkpoints" / FINAL
+        if not checkpoint.is_file():
+            raise MissingFileError(f"load_run: {run} has no finished run (no {checkpoint}); or name a checkpoint file")
+    folders = (CONF_DIR, *(Path(folder).expanduser() for folder in conf_folders))
+    content = load_of_run(checkpoint)
+    config = stored_config(content["config"], checkpoint, folders, trust_targets)
+    leave_out_weights(config)
+    config.channels_last = False
+    return restored(config, checkpoint, build_device(device))
+
+
+def restored(config: DictConfig, checkpoint: Path, device: torch.device) -> LoadedRun:
+    """What `checkpoint` holds, of the stored configuration `config`, with as little as possible looked at.
+
+    Raises UserError where the run's data set is of a kind that the checkpoint says nothing about.
+    """
+    facts = load_of_run(checkpoint).get("data")
+    if not facts or "augmentation" not in config.dataset:
+        raise UserError(
+            f"{checkpoint}: doesn't say how pictures become input, since {config.dataset.name} is a data set of a kind "
+            "of its own (no ImageSet or FileSet); mode=eval opens it"
+        )
+    augmentation: Any = instantiate(OmegaConf.to_container(config.dataset.augmentation))
+    plain = config.copy()
+    plain.srp = {"name": "gap", "_target_": None}
+    with torch.random.fork_rng(devices=[]):
+        model, _ = build_model(plain, without_pictures(facts, augmentation), device)
+    load_weights(model, checkpoint)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    transform = preprocess_of(facts, augmentation, device, memory_format)
+    return LoadedRun(model.eval(), tuple(facts["class_names"]), transform)
