@@ -15,7 +15,7 @@ from srp_exp.commands import command
 from srp_exp.commands.search import objective
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_command_line
-from srp_exp.config.faults import describe, is_one_line, is_users
+from srp_exp.config.faults import describe_error, is_one_line, is_users
 from srp_exp.config.help import help_text
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
@@ -48,7 +48,7 @@ def execute(config: DictConfig) -> float | None:
         command(config.mode.name)(config)
         return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:
-        why, mendable = describe(error), is_users(error)
+        why, mendable = describe_error(error), is_users(error)
         if config.mode.name == "train" and not names_a_run(config) and not isinstance(error, InUseError):
             _note_failure(folder, why, in_sweep or not mendable)
         if not in_sweep and _hides_traceback(error):
@@ -106,7 +106,7 @@ def main() -> None:
     except Exception as error:
         if not _hides_traceback(error):
             raise
-        sys.exit(f"srp-exp: {describe(error)}")
+        sys.exit(f"srp-exp: {describe_error(error)}")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class PreActUnit(nn.Module):
         return out
 
 
-def basic_branch(
+def preact_basic_branch(
     in_channels: int, channels: int, stride: int, placement: Placement, dropout: float = 0.0
 ) -> nn.Sequential:
     """Two 3x3 convolutions, the first with the stride, and dropout before the second."""
@@ -75,7 +75,7 @@ def basic_branch(
     return nn.Sequential(OrderedDict(layers))
 
 
-def bottleneck_branch(in_channels: int, channels: int, stride: int, placement: Placement) -> nn.Sequential:
+def preact_bottleneck_branch(in_channels: int, channels: int, stride: int, placement: Placement) -> nn.Sequential:
     """1x1 with the stride down to a quarter of ``channels``, 3x3, 1x1 up."""
     inner = channels // 4
     return nn.Sequential(
@@ -91,7 +91,7 @@ def bottleneck_branch(in_channels: int, channels: int, stride: int, placement: P
     )
 
 
-def make_shortcut(kind: Shortcut, in_channels: int, channels: int, stride: int) -> nn.Module:
+def preact_shortcut(kind: Shortcut, in_channels: int, channels: int, stride: int) -> nn.Module:
     """Identity where the shapes agree, else zero padding (``pad``) or a bare 1x1 convolution (``project``).
 
     Raises ValueError when ``kind`` is neither ``pad`` nor ``project``.
@@ -124,7 +124,7 @@ def preact_network(
     require_at_least(1, in_channels=in_channels)
 
     def unit(before: int, after: int, stride: int, first: bool) -> PreActUnit:
-        skip = make_shortcut(shortcut, before, after, stride)
+        skip = preact_shortcut(shortcut, before, after, stride)
         shares = first or isinstance(skip, nn.Conv2d)
         return PreActUnit(before, branch(before, after, stride), placement.branch_end(after), skip, shares)
 
@@ -156,7 +156,7 @@ def build(
     require_at_least(1, width=width)
     blocks = blocks_per_stage("pre-activation ResNet", depth, 9 if bottleneck else 6, 2)
     placement = Placement(attention, conv)
-    branch = partial(bottleneck_branch if bottleneck else basic_branch, placement=placement)
+    branch = partial(preact_bottleneck_branch if bottleneck else preact_basic_branch, placement=placement)
     channels = [16 * width] + [16 * width * 2**stage * (4 if bottleneck else 1) for stage in range(3)]
     return preact_network(
         blocks, channels, branch, shortcut, placement, num_classes=num_classes, in_channels=in_channels

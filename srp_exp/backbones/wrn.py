@@ -10,7 +10,7 @@ from functools import partial
 
 from srp_exp.backbones.layers import SmallImageNet, blocks_per_stage, require_at_least, require_probability
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
-from srp_exp.backbones.preresnet import basic_branch, preact_network
+from srp_exp.backbones.preresnet import preact_basic_branch, preact_network
 
 
 def build(
@@ -32,7 +32,7 @@ def build(
     require_probability(dropout=dropout)
     blocks = blocks_per_stage("WRN", depth, 6, 4)
     placement = Placement(attention, conv)
-    branch = partial(basic_branch, placement=placement, dropout=dropout)
+    branch = partial(preact_basic_branch, placement=placement, dropout=dropout)
     channels = [16] + [16 * width * 2**stage for stage in range(3)]
     return preact_network(
         blocks, channels, branch, "project", placement, num_classes=num_classes, in_channels=in_channels

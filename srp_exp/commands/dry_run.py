@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from srp_exp.commands.listing import print_grid, print_table
-from srp_exp.config.faults import describe, is_one_line
+from srp_exp.config.faults import describe_error, is_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.study import StudyConfig
 from srp_exp.errors import first_few
@@ -43,7 +43,7 @@ def dry_run(grid: Grid, console: Console, study: StudyConfig | None = None) -> N
         except Exception as error:
             if not is_one_line(error):
                 raise
-            failures[describe(error)] += left
+            failures[describe_error(error)] += left
             continue
         seconds = statistics.median(finished) if finished else step_time
         total += seconds * len(left)

@@ -23,7 +23,7 @@ from srp_exp.commands.power import measured_spreads, power_table
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_overrides, searched
 from srp_exp.config.explain import nearest
-from srp_exp.config.faults import describe, ending_in_one_line
+from srp_exp.config.faults import describe_error, ending_in_one_line
 from srp_exp.config.identity import output_folder
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
@@ -106,7 +106,7 @@ def list_runs(arguments: list[str], console: Console) -> None:
     console.print(count_states(chosen), highlight=False)
     if damaged:  # after what can be told of the others
         for other in damaged[1:]:
-            console.print(f"not listed: {describe(other)}", style="red", soft_wrap=True)
+            console.print(f"not listed: {describe_error(other)}", style="red", soft_wrap=True)
         raise damaged[0]
 
 

@@ -44,10 +44,10 @@ def ending_in_one_line(program: str) -> Iterator[None]:
     except Exception as error:
         if not is_one_line(error):
             raise
-        sys.exit(f"{program}: {describe(error)}")
+        sys.exit(f"{program}: {describe_error(error)}")
 
 
-def describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """One line: for the user's errors that of `explain`, for others also their kind and the place in srp_exp."""
     if line := known_failure(error):
         return shortened(line)

@@ -55,7 +55,7 @@ def facts_of(model: str) -> dict[str, Any]:
     return facts | colours | {"eval_crop": stated["crop_mode"], "crop_size": height, "memory_mb": 0.0}
 
 
-def describe(config: DictConfig) -> str | None:
+def describe_preprocessing(config: DictConfig) -> str | None:
     """One line for the log: which settings are as the weights want them, and which aren't; None without weights.
 
     config: of a run, resolved to plain values.

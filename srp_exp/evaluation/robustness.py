@@ -40,13 +40,13 @@ def blur(images: Tensor, draws: torch.Generator) -> Tensor:
     return blurred
 
 
-def contrast(images: Tensor, draws: torch.Generator) -> Tensor:
+def lower_contrast(images: Tensor, draws: torch.Generator) -> Tensor:
     """A third of the contrast."""
     grey = images.mean((-3, -2, -1), keepdim=True)
     return grey + (images - grey) / 3
 
 
-CORRUPTIONS: dict[str, Change] = {"noise": noise, "blur": blur, "contrast": contrast}
+CORRUPTIONS: dict[str, Change] = {"noise": noise, "blur": blur, "contrast": lower_contrast}
 """One of each kind (noise, blur, digital) of Hendrycks and Dietterich, arXiv:1903.12261; the strengths are ours."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.config.preprocessing import describe
+from srp_exp.config.preprocessing import describe_preprocessing
 from srp_exp.config.training import average_of_the_start, shortened_warmup
 from srp_exp.datasets import TrainingBatches
 from srp_exp.datasets.known import facts_of
@@ -74,7 +74,7 @@ def complete_run(config: DictConfig, folder: Path, settings: dict[str, Any]) -> 
             if processes.writes:
                 write_atomically(folder / CONFIG, OmegaConf.to_yaml(config).encode())
                 note_start(folder, device, processes.size)
-                for line in filter(None, (describe(config), shortened_warmup(config))):
+                for line in filter(None, (describe_preprocessing(config), shortened_warmup(config))):
                     LOG.info("%s", line)
                 if warning := average_of_the_start(config, config.recipe.epochs * batches.steps_per_epoch):
                     LOG.warning("%s", warning)

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 from srp_exp.config.explain import explain, nearest
-from srp_exp.config.faults import describe
+from srp_exp.config.faults import describe_error
 
 
 @pytest.mark.parametrize(
@@ -104,5 +104,5 @@ def test_what_goes_wrong_in_a_users_module_is_told_with_its_place(tmp_path, monk
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(InstantiationException) as error:
         instantiate({"_target_": target})
-    assert re.search(message, describe(error.value)), describe(error.value)
-    assert "\n" not in describe(error.value)
+    assert re.search(message, describe_error(error.value)), describe_error(error.value)
+    assert "\n" not in describe_error(error.value)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from srp_exp.config.faults import describe, is_one_line, is_users
+from srp_exp.config.faults import describe_error, is_one_line, is_users
 from srp_exp.config.known_failures import known_failure
 
 
@@ -77,14 +77,14 @@ def pool() -> None:
 def test_a_failure_of_a_library_is_one_line_with_a_remedy(fail: Any, named: list[str]) -> None:
     with pytest.raises(Exception) as raised:
         fail()
-    line = describe(raised.value)
+    line = describe_error(raised.value)
     assert is_users(raised.value) and is_one_line(raised.value)
     assert "\n" not in line
     assert [part for part in named if part not in line] == [], line
     try:
         raise RuntimeError("wrapped") from raised.value
     except RuntimeError as wrapped:
-        assert describe(wrapped) == line
+        assert describe_error(wrapped) == line
 
 
 # As torch and the libraries below it have them in their sources; none of them can be had on every machine.

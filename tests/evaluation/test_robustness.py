@@ -8,7 +8,7 @@ from torch import nn
 
 from srp_exp.datasets import Batch
 from srp_exp.evaluation.evaluators import Subject
-from srp_exp.evaluation.robustness import blur, contrast, noise, occlude, robustness
+from srp_exp.evaluation.robustness import blur, lower_contrast, noise, occlude, robustness
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -36,7 +36,7 @@ def test_corruptions_have_the_strength_that_they_name() -> None:
     changed = noise(images, draws()) - images
     assert float(changed.std()) == pytest.approx(0.1, rel=0.05)
     assert float(changed.mean()) == pytest.approx(0, abs=0.005)
-    weaker = contrast(images, draws())
+    weaker = lower_contrast(images, draws())
     assert torch.allclose(weaker.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-6)
     assert torch.allclose(weaker.std((1, 2, 3)), images.std((1, 2, 3)) / 3)
     impulse = torch.zeros(1, 1, 31, 31)

@@ -22,7 +22,7 @@ from timm.models import get_pretrained_cfg, list_pretrained
 from torch import Tensor
 
 from srp_exp.config.identity import plain_values, run_id
-from srp_exp.config.preprocessing import describe
+from srp_exp.config.preprocessing import describe_preprocessing
 from srp_exp.config.validate import validate
 from srp_exp.datasets.batches import Normalisation
 from srp_exp.datasets.files.decode import decode
@@ -180,8 +180,8 @@ def test_images_in_memory_are_normalised_as_the_weights_want(compose) -> None:
 
 
 def test_the_log_says_what_was_taken_and_what_was_not(compose) -> None:
-    assert describe(compose("dataset=imagenet", "backbone=seresnet50")) is None
-    line = describe(composed(compose, "seresnet50.ra2_in1k", "dataset.augmentation.crop_size=320"))
+    assert describe_preprocessing(compose("dataset=imagenet", "backbone=seresnet50")) is None
+    line = describe_preprocessing(composed(compose, "seresnet50.ra2_in1k", "dataset.augmentation.crop_size=320"))
     assert line == (
         "as the weights of seresnet50.ra2_in1k want pictures: mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], "
         "interpolation=bicubic, eval_crop=center, resize=365; set otherwise: eval_crop_size=320 (not 224)"
