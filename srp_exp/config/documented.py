@@ -119,8 +119,9 @@ def _type(hint: Any) -> str:
 
 def range_of(hint: Any, field: "dataclasses.Field[Any]") -> str:
     """An interval, with the number of values of a list; or the choices of an enumeration."""
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return " | ".join(hint.__members__)
+    for one in (hint, *typing.get_args(hint)):
+        if isinstance(one, type) and issubclass(one, Enum):
+            return " | ".join(one.__members__)
     interval, length = field.metadata.get("within"), field.metadata.get("length")
     return " in ".join(filter(None, (length and str(length), interval)))
 

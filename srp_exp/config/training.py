@@ -13,6 +13,11 @@ class Selection(Enum):
     best = "best"
 
 
+class Frozen(Enum):
+    backbone = "backbone"
+    batch_norm = "batch_norm"
+
+
 @dataclass
 class RecipeConfig:
     """How long and how hard to train."""
@@ -34,6 +39,10 @@ class RecipeConfig:
     selection: Selection = Selection.last  # which epoch is the result; best needs a validation part
     # Epochs from one evaluation to the next.
     evaluate_every_epochs: int = within("[1, inf)", 1, counts_if=("selection", "best"))
+    # Evaluations of the validation part, none of them the best so far, after which the training ends; null: it doesn't.
+    early_stopping: int | None = within("[1, inf)", None, counts_unless=("early_stopping", None))
+    # What keeps the weights that it begins with: all but the classifier, or batch norms; null: nothing.
+    freeze: Frozen | None = within(None, None, counts_unless=("freeze", None))
 
 
 @dataclass

@@ -110,6 +110,17 @@ def _validate_training(config: DictConfig) -> None:
         raise UserError(
             "recipe.selection=best needs a validation part, since test data selects nothing: set dataset.val_fraction"
         )
+    if recipe.early_stopping is not None and recipe.selection.name != "best":
+        raise UserError(
+            f"recipe.early_stopping={recipe.early_stopping}: the last epoch would be the result, which is "
+            f"{recipe.early_stopping} evaluations past the best; set recipe.selection=best"
+        )
+    has_weights = config.backbone.get("pretrained") or config.backbone.get("weights")
+    if recipe.freeze is not None and not has_weights and schema_fields(config.backbone):  # a user's may load its own
+        raise UserError(
+            f"recipe.freeze={recipe.freeze.name}: {config.backbone.name} would keep what it was initialised with; "
+            "set recipe.pretrained=true, or backbone.weights=FILE"
+        )
     if config.deterministic and config.cudnn_benchmark:
         raise UserError(
             "deterministic=true and cudnn_benchmark=true: kernels chosen by trying differ from run to run; set "

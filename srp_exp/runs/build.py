@@ -28,6 +28,7 @@ from srp_exp.srp.finding.findings import by_reason
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.exchange import Exchange
+from srp_exp.training.freezing import freeze
 from srp_exp.training.learner import Learner, StepSettings, check_parts
 from srp_exp.training.loggers.logger import Logger
 from srp_exp.training.logs import LOG
@@ -156,6 +157,8 @@ def build_learner(
         model = convert_sync_batchnorm(model)  # torch's own would drop the activations in timm's norms
     if config.activation_checkpointing and not checkpoint_activations(model, config.checkpoint_every_block):
         raise UserError(f"activation_checkpointing=true: {config.backbone.name} has no blocks in an nn.Sequential")
+    if recipe.freeze is not None:
+        freeze(model, recipe.freeze)
     chosen = config.optimizer
     groups = parameter_groups(model, chosen.weight_decay, chosen.decay_norm_and_bias, chosen.lr, chosen.head_lr_factor)
     of_groups = ("name", "weight_decay", "decay_norm_and_bias", "head_lr_factor")

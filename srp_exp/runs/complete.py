@@ -187,6 +187,7 @@ def _train(
         log_every_steps=config.log_every_steps,
         evaluate_every_epochs=config.recipe.evaluate_every_epochs,
         select_by="val/top1" if selects else None,
+        patience=config.recipe.early_stopping,
     )
     watched = "test" if data.splits["val"] is None else "val"
 

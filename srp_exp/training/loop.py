@@ -20,6 +20,7 @@ from srp_exp.training.logs import LOG
 from srp_exp.training.look import Looks, Seen
 from srp_exp.training.reporter import Reporter
 from srp_exp.training.resume import resume
+from srp_exp.training.selection import is_best, is_hopeless
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Maps a model to named metrics, such as {"val/top1": 0.93}."""
@@ -44,6 +45,8 @@ class Training:
     evaluate_every_epochs: int = 1
     select_by: str | None = None
     """The metric whose highest value marks the best epoch; None: the last epoch is the result."""
+    patience: int | None = None
+    """Values of that metric, none of them a new best, after which the training ends; None: it never ends early."""
 
 
 def fit(training: Training, evaluate: Evaluate) -> None:
@@ -56,7 +59,7 @@ def fit(training: Training, evaluate: Evaluate) -> None:
     resume(training.checkpoints, learner)
     if reporter is not None:
         reporter.start(learner, training.batches.steps_per_epoch)
-    while learner.epoch < training.epochs:
+    while learner.epoch < training.epochs and not _ends_early(training):
         metrics = train_epoch(training)
         number = learner.epoch + 1
         if number % training.evaluate_every_epochs == 0 or number == training.epochs:
@@ -69,6 +72,15 @@ def fit(training: Training, evaluate: Evaluate) -> None:
             reporter.epoch(learner)
         training.checkpoints.save(learner, is_best=is_best(learner.history, training.select_by))
     training.checkpoints.wait()
+
+
+def _ends_early(training: Training) -> bool:
+    history, metric = training.learner.history, training.select_by
+    if metric is None or not is_hopeless(history, metric, training.patience):
+        return False
+    best = max((metrics for metrics in history if metric in metrics), key=lambda metrics: float(metrics[metric]))
+    LOG.info("ends early, after epoch %d: the highest %s is that of epoch %d", len(history), metric, best["epoch"])
+    return True
 
 
 def train_epoch(training: Training) -> dict[str, Any]:
@@ -153,13 +165,6 @@ class Waiting:
             if batch is None:
                 return
             yield batch
-
-
-def is_best(history: list[dict[str, Any]], metric: str | None) -> bool:
-    """Whether the last epoch has the highest value of `metric`, the first of equal ones counting as the best."""
-    if metric is None or metric not in history[-1]:
-        return False
-    return all(history[-1][metric] > earlier[metric] for earlier in history[:-1] if metric in earlier)
 
 
 def _check_finite(training: Training, seen: Seen, lrs: list[float]) -> None:

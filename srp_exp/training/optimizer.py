@@ -15,7 +15,12 @@ def parameter_groups(
     The classifier is trained at `head_factor` times `lr`, in groups after those of the body, for fine-tuning, where it
     alone begins from nothing. Raises UserError where the network doesn't say which its classifier is.
     """
-    head = {id(parameter) for parameter in _classifier(model)} if head_factor != 1 else set()
+    head = {id(parameter) for parameter in classifier(model)} if head_factor != 1 else set()
+    if head_factor != 1 and not head:
+        raise UserError(
+            f"optimizer.head_lr_factor: {type(model).__name__} has neither get_classifier() nor a module `classifier`; "
+            "set it to 1"
+        )
     groups = []
     for in_head in (False, True):
         for decays in (True, False):
@@ -31,14 +36,8 @@ def parameter_groups(
     return [group for group in groups if group["params"]]
 
 
-def _classifier(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the classifier: what timm's networks answer, or the module of that name in ours."""
+def classifier(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the classifier: what timm's networks answer, or the module of that name in ours; or none."""
     found = model.get_classifier() if hasattr(model, "get_classifier") else getattr(model, "classifier", None)  # type: ignore[operator]
     parts = found if isinstance(found, tuple | list) else [found]
-    parameters = [p for part in parts if isinstance(part, nn.Module) for p in part.parameters()]
-    if not parameters:
-        raise UserError(
-            f"optimizer.head_lr_factor: {type(model).__name__} has neither get_classifier() nor a module `classifier`; "
-            "set it to 1"
-        )
-    return parameters
+    return [p for part in parts if isinstance(part, nn.Module) for p in part.parameters()]

@@ -36,6 +36,7 @@ class Derived(Base):
     # two lines.
     above: list[int] = within("[0, 9]", [1, 2], length=2)  # type: ignore[assignment]
     none: str | None = None
+    no_side: Side | None = None
 
     both: int = 2  # here: a # b...
     side: Side = Side.left  # which
@@ -51,6 +52,7 @@ def test_a_schema_is_told_setting_by_setting() -> None:
         Setting("x.of_base", "integer", "", "1", "kept"),
         Setting("x.above", "list of integers", "2 in [0, 9]", "[1,2]", "Above, in two lines"),
         Setting("x.none", "text or null", "", "null", ""),
+        Setting("x.no_side", "choice or null", "left | right", "null", ""),
         Setting("x.side", "choice", "left | right", "left", "which"),
         Setting("x.inner.width", "number", "(0, 1]", "0.5", "of the map"),
         Setting("x.many[].width", "number", "(0, 1]", "0.5", "of the map"),

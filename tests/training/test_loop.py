@@ -24,7 +24,7 @@ from srp_exp.training.learner import Learner
 from srp_exp.training.loggers.guarded import Loggers
 from srp_exp.training.loggers.logger import LoggedRun
 from srp_exp.training.loggers.tensorboard import TensorBoard
-from srp_exp.training.loop import NonFiniteLossError, Training, fit, is_best
+from srp_exp.training.loop import NonFiniteLossError, Training, fit
 from srp_exp.training.mixing import MixUpOrCutMix
 from srp_exp.training.reporter import Reporter
 
@@ -95,25 +95,6 @@ def run(make_run: Callable[[str], Run]) -> Run:
 # Best epoch
 
 
-@pytest.mark.parametrize(
-    "top1, best_epochs",
-    [
-        ([0.1, 0.2, 0.3], [1, 2, 3]),
-        ([0.3, 0.2, 0.1], [1]),
-        ([0.2, 0.5, 0.5], [1, 2]),
-        ([0.0, 0.0, 0.0], [1]),
-        ([None, 0.4, 0.4], [2]),
-        ([0.4, None, 0.6], [1, 3]),
-    ],
-)
-def test_the_first_of_the_highest_is_the_best(top1: list[float | None], best_epochs: list[int]) -> None:
-    history = [{"epoch": epoch} | ({} if v is None else {"val/top1": v}) for epoch, v in enumerate(top1, 1)]
-    found = [epoch for epoch in range(1, 4) if is_best(history[:epoch], "val/top1")]
-    assert found == best_epochs
-    assert not any(is_best(history[:epoch], None) for epoch in range(1, 4))
-    assert not any(is_best(history[:epoch], "val/top5") for epoch in range(1, 4))
-
-
 @pytest.mark.parametrize("top1, best", [([0.1, 0.2, 0.3], 3), ([0.5, 0.7, 0.6], 2), ([0.7, 0.7, 0.7], 1)])
 def test_the_best_epoch_is_kept(run: Run, top1: list[float], best: int) -> None:
     run.top1 = top1
@@ -126,6 +107,21 @@ def test_the_best_epoch_is_kept(run: Run, top1: list[float], best: int) -> None:
 def test_without_a_metric_no_epoch_is_the_best(run: Run) -> None:
     run.fit(select_by=None, epochs=1)
     assert not run.checkpoints.best.exists()
+
+
+def test_early_stopping_ends_at_the_same_epoch_however_often_it_was_resumed(
+    make_run: Callable[[str], Run], assert_same_state: Any
+) -> None:
+    learners = []
+    for name, parts in (("straight", [6]), ("resumed", [1, 3, 6, 6])):  # the last resumes what has ended
+        run = make_run(name)
+        run.top1 = [0.5, 0.7, 0.6, 0.7, 0.9, 0.9]
+        for epochs in parts:
+            learner = run.fit(epochs=epochs, patience=2)
+        assert [metrics["epoch"] for metrics in run.metrics()] == [1, 2, 3, 4]
+        assert load(run.checkpoints.best)["learner"]["epoch"] == 2
+        learners.append(learner.state_dict())
+    assert_same_state(*learners)
 
 
 # History
