@@ -1,7 +1,7 @@
 """Batches whose images are read from files and decoded by worker processes.
 
-A worker makes a whole batch as uint8, which crosses to the device through pinned memory while the batch before it is
-computed on; there it is normalised. What a sample looks like doesn't depend on the number of workers.
+A worker makes a whole batch as uint8, which crosses to the device from pinned memory, so that the CPU doesn't wait;
+there it is normalised. What a sample looks like doesn't depend on the number of workers.
 """
 
 import os
@@ -63,8 +63,8 @@ class FileReader:
         # At once for all steps, in each of which a GPU would wait for the CPU.
         sizes, rows = [len(rows) for rows in steps], torch.cat(steps)
         labels, index = (values[rows].to(self._device).split(sizes) for values in (self._labels, self._index))
-        for images, *of_step in zip(_on_device(self._images(), self._device), labels, index, strict=True):
-            yield Batch(self._normalise(images), *of_step)
+        for images, *of_step in zip(self._images(), labels, index, strict=True):
+            yield Batch(self._normalise(images.to(self._device, non_blocking=self._loader.pin_memory)), *of_step)
 
     def _images(self) -> Iterator[Tensor]:
         for images in self._loader:
@@ -134,30 +134,3 @@ def _end_when_told() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
-
-
-def _on_device(batches: Iterator[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """The batches on `device`; on a GPU the next one is copied on a stream of its own meanwhile."""
-    if device.type != "cuda":
-        yield from (batch.to(device) for batch in batches)
-        return
-    stream = torch.cuda.Stream(device)
-
-    def start_copy(batch: Tensor) -> tuple[Tensor, torch.cuda.Event]:
-        with torch.cuda.stream(stream):
-            copy = batch.to(device, non_blocking=True)
-            return copy, stream.record_event()
-
-    def finish_copy(copy: Tensor, arrived: torch.cuda.Event) -> Tensor:
-        current = torch.cuda.current_stream(device)
-        current.wait_event(arrived)
-        copy.record_stream(current)  # its memory is in use on this stream too
-        return copy
-
-    ahead = None
-    for batch in batches:
-        behind, ahead = ahead, start_copy(batch)
-        if behind is not None:
-            yield finish_copy(*behind)
-    if ahead is not None:
-        yield finish_copy(*ahead)

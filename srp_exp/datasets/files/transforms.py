@@ -7,8 +7,9 @@ it that the reference fills with.
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,30 +30,30 @@ class TrainTransform:
 
     def __init__(self, augmentation: FileAugmentation, mean: tuple[float, ...]):
         a, colour = augmentation, mean_colour(mean)
+        mode, turned = v2.InterpolationMode(a.interpolation), v2.InterpolationMode.BILINEAR
         side = a.resize if a.crop == "random" else a.crop_size
-        self._crop: Transform = _RandomResizedCrop(a)
-        if a.crop != "random_resized":
-            self._crop = _ShorterSide(side, a.interpolation)
-        turned = {"interpolation": v2.InterpolationMode.BILINEAR}
-        chosen: dict[Any, bool] = {
+        whole = v2.RandomResizedCrop(a.crop_size, scale=(a.min_area, 1.0), interpolation=mode)
+        chosen: dict[Transform, bool] = {
+            partial(_random_resized_crop, drawn_by=whole): a.crop == "random_resized",
+            partial(_shorter_side, side=side, mode=mode): a.crop != "random_resized",
             v2.CenterCrop(a.crop_size): a.crop == "pad",
             v2.RandomCrop(a.crop_size, padding=a.crop_padding or None): a.crop != "random_resized",
             _flipped: a.flip,
             v2.ColorJitter(*(a.color_jitter,) * 3): a.color_jitter > 0,
-            v2.RandAugment(magnitude=a.rand_augment, **turned): a.rand_augment > 0,
-            v2.TrivialAugmentWide(**turned): a.trivial_augment,
+            v2.RandAugment(magnitude=a.rand_augment, interpolation=turned): a.rand_augment > 0,
+            v2.TrivialAugmentWide(interpolation=turned): a.trivial_augment,
             v2.RandomErasing(a.random_erasing, value=colour): a.random_erasing > 0,
             Cutout(a.cutout, colour): a.cutout > 0,
         }
         self._operations = [operation for operation, is_chosen in chosen.items() if is_chosen]
 
     def __call__(self, image: Tensor) -> Tensor:
-        image = self._crop(image)
         for operation in self._operations:
             image = operation(image)
         return image
 
 
+@dataclass(frozen=True)
 class EvalTransform:
     """The middle square, after the picture has been resized, as timm's evaluation transform has it. Draws nothing.
 
@@ -60,11 +61,10 @@ class EvalTransform:
     Pillow's by up to 2 of 255.
     """
 
-    def __init__(self, augmentation: FileAugmentation):
-        self._settings = augmentation
+    augmentation: FileAugmentation
 
     def __call__(self, image: Tensor) -> Tensor:
-        a = self._settings
+        a = self.augmentation
         height, width = resized(image, a.resize)
         if a.eval_crop == "squash":
             height = width = a.resize
@@ -119,24 +119,14 @@ def _flipped(image: Tensor) -> Tensor:
     return image.flip(-1) if torch.rand(1) < 0.5 else image
 
 
-class _RandomResizedCrop:
-    def __init__(self, augmentation: FileAugmentation):
-        self._size, self._interpolation = augmentation.crop_size, augmentation.interpolation
-        self._draw = v2.RandomResizedCrop(self._size, scale=(augmentation.min_area, 1.0))
-
-    def __call__(self, image: Tensor) -> Tensor:
-        drawn = self._draw.make_params([image])
-        top, left, height, width = (drawn[name] for name in ("top", "left", "height", "width"))
-        region = image[:, top : top + height, left : left + width]
-        return _resize(region, self._size, self._size, self._interpolation)
+def _random_resized_crop(image: Tensor, drawn_by: v2.RandomResizedCrop) -> Tensor:
+    drawn = drawn_by.make_params([image])
+    top, left, height, width = (drawn[name] for name in ("top", "left", "height", "width"))
+    return _resize(image[:, top : top + height, left : left + width], drawn_by.size, drawn_by.interpolation)
 
 
-class _ShorterSide:
-    def __init__(self, shorter_side: int, interpolation: str):
-        self._shorter_side, self._interpolation = shorter_side, interpolation
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return _resize(image, *resized(image, self._shorter_side), self._interpolation)
+def _shorter_side(image: Tensor, side: int, mode: v2.InterpolationMode) -> Tensor:
+    return _resize(image, resized(image, side), mode)
 
 
 def resized(image: Tensor, shorter_side: int) -> tuple[int, int]:
@@ -164,9 +154,8 @@ def cut_to_box(image: Tensor, box: Tensor, name: str) -> Tensor:
     return image[:, top:bottom, left:right]
 
 
-def _resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+def _resize(image: Tensor, size: Sequence[int], mode: v2.InterpolationMode) -> Tensor:
     """As torchvision does; copying the pixels together first, as (H, W, 3), makes it faster by a third."""
     packed = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    mode = v2.InterpolationMode(interpolation)
-    other: Tensor = F.resize(packed, [height, width], interpolation=mode, antialias=True)
+    other: Tensor = F.resize(packed, list(size), interpolation=mode, antialias=True)
     return other

@@ -36,24 +36,25 @@ class EpochAugmentation:
         a, rows = augmentation, torch.cat(groups)
         self._padding, self._crops = a.crop_padding, None
         if a.crop_padding or a.flip:
-            drawn = draw(num_samples, a.crop_padding, a.flip, seed, epoch)
-            self._crops = AugmentationDraws(drawn.offsets.to(device), drawn.flips.to(device))
+            self._crops = [each.to(device) for each in draw(num_samples, a.crop_padding, a.flip, seed, epoch)]
         sizes = [len(group) for group in groups]
         self._changes: list[Any] = []
         if a.color_jitter or a.rand_augment or a.trivial_augment:
             # Only who chooses one of them waits for the import of torchvision.
-            from srp_exp.datasets.memory.policies import Changes, policies
+            from srp_exp.datasets.memory.policies import Changes, draw_jitter, draw_policy, draws_of
 
-            for purpose, policy in policies(a, size).items():
-                draws = policy.draw(num_samples, generator(seed, purpose, epoch)).take(rows)
-                self._changes.append(Changes(policy.kinds, draws, sizes, device))
-        self._boxes = []
+            if a.color_jitter:
+                draws = draw_jitter(a.color_jitter, num_samples, generator(seed, "color jitter", epoch))
+                self._changes.append(Changes(draws, rows, sizes, device))
+            if a.rand_augment or a.trivial_augment:
+                drawn = draw_policy(a, size, num_samples, generator(seed, "policy", epoch))
+                self._changes.append(Changes(draws_of(*drawn, size), rows, sizes, device))
+        boxes = []
         if a.random_erasing:
-            source = generator(seed, "erasing", epoch)
-            self._boxes.append(draw_erasing(num_samples, size, a.random_erasing, source).to(device))
+            boxes.append(draw_erasing(num_samples, size, a.random_erasing, generator(seed, "erasing", epoch)))
         if a.cutout:
-            source = generator(seed, "cutout", epoch)
-            self._boxes.append(draw_cutout(num_samples, size, a.cutout, source).to(device))
+            boxes.append(draw_cutout(num_samples, size, a.cutout, generator(seed, "cutout", epoch)))
+        self._boxes = [each.to(device) for each in boxes]
         self._colour = torch.tensor(mean_colour(mean), dtype=torch.uint8, device=device).view(-1, 1, 1)
 
     def __call__(self, images: Tensor, rows: Tensor, group: int) -> Tensor:

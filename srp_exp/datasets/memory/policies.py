@@ -5,13 +5,12 @@ bilinearly, and black comes in from outside. Each image is changed alike whichev
 the device, and all numbers of an epoch are copied to it at once.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample
+from torch.nn.functional import avg_pool2d, grid_sample, pad
 from torchvision.transforms.v2 import functional as F
 
 from srp_exp.datasets.augmentation import Augmentation
@@ -20,95 +19,71 @@ _LEVELS = 30  # the highest of both policies
 _NUMBERS = 6
 """Of an operation: those of an affine map, or its strength first."""
 
-Operation = Callable[[Tensor, Tensor], Tensor]
-"""Maps images (B, C, H, W) uint8 and numbers (B, 6, 1, 1) float32 to images of the same shape and type."""
-
-
-class Kind(NamedTuple):
-    """An operation, whose strength is start + largest * level / 30, of either sign where it is signed.
-
-    largest: of RandAugment, and of TrivialAugment. affine: maps strengths (N,) to the numbers (N, 6) of `moved`.
-    """
-
-    apply: Operation
-    largest: tuple[float, float] = (0.0, 0.0)
-    start: float = 0.0
-    is_signed: bool = True
-    affine: Callable[[Tensor], Tensor] | None = None
-
 
 class Draws(NamedTuple):
-    """Operations of N samples, one after another. kinds: (N, L) int64. strengths: (N, L) float32. On the CPU."""
+    """Operations of N samples, L one after another, on the CPU.
 
-    kinds: Tensor
-    strengths: Tensor
+    operations: (N, L) int64, places in OPERATIONS. numbers: (N, L, 6) float32, what each takes.
+    """
 
-    def take(self, rows: Tensor) -> "Draws":
-        return Draws(self.kinds[rows], self.strengths[rows])
-
-
-class Policy:
-    """Draws operations for every sample of an epoch of images of `size`, H and W."""
-
-    def __init__(self, augmentation: Augmentation, size: tuple[int, int]):
-        self._wide, self._magnitude = augmentation.trivial_augment, augmentation.rand_augment
-        self.kinds = kinds(*size)
-
-    def draw(self, num_samples: int, source: torch.Generator) -> Draws:
-        shape = (num_samples, 1 if self._wide else 2)
-        chosen = torch.randint(len(self.kinds), shape, generator=source)
-        levels = torch.randint(_LEVELS + 1, shape, generator=source) if self._wide else self._magnitude
-        signs = 1 - 2 * torch.randint(2, shape, generator=source)
-        largest, start, is_signed = (
-            torch.tensor(column)[chosen]
-            for column in zip(*((k.largest[self._wide], k.start, k.is_signed) for k in self.kinds), strict=True)
-        )
-        return Draws(chosen, start + largest * levels / _LEVELS * torch.where(is_signed, signs, 1))
+    operations: Tensor
+    numbers: Tensor
 
 
-class ColorJitter:
+def draw_jitter(strength: float, num_samples: int, source: torch.Generator) -> Draws:
     """Brightness, contrast and saturation, each by a factor of its own, in an order of the sample's own."""
-
-    def __init__(self, strength: float):
-        self._strength = strength
-        self.kinds = [Kind(brightness), Kind(contrast), Kind(saturation)]
-
-    def draw(self, num_samples: int, source: torch.Generator) -> Draws:
-        order = torch.rand(num_samples, 3, generator=source).argsort(1)
-        factors = 1 + self._strength * (2 * torch.rand(num_samples, 3, generator=source) - 1)
-        return Draws(order, factors)
+    order = torch.rand(num_samples, 3, generator=source).argsort(1)
+    factors = 1 + strength * (2 * torch.rand(num_samples, 3, generator=source) - 1)
+    operations = torch.tensor([OPERATIONS.index(each) for each in (brightness, contrast, saturation)])
+    return Draws(operations[order], pad(factors[..., None], (0, _NUMBERS - 1)))
 
 
-def policies(augmentation: Augmentation, size: tuple[int, int]) -> dict[str, Policy | ColorJitter]:
-    """What is chosen for images of `size`, by the purpose of its random draws, in the order in which it is applied."""
-    chosen: dict[str, Policy | ColorJitter] = {}
-    if augmentation.color_jitter:
-        chosen["color jitter"] = ColorJitter(augmentation.color_jitter)
-    if augmentation.rand_augment or augmentation.trivial_augment:
-        chosen["policy"] = Policy(augmentation, size)
-    return chosen
+def draw_policy(
+    augmentation: Augmentation, size: tuple[int, int], num_samples: int, source: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Kinds, (N, L) int64 places in torchvision's list, and strengths, (N, L) float32, for images of `size`, H and W.
+
+    A strength is a start and a part of the largest, of either sign for all but Posterize and Solarize.
+    """
+    (height, width), wide = size, augmentation.trivial_augment
+    largest = [0.0, 0.3, 0.3, 150 / 331 * width, 150 / 331 * height, 30.0, *4 * [0.9], -4.0, -1.0, 0.0, 0.0]
+    if wide:
+        largest = [0.0, 0.99, 0.99, 32.0, 32.0, 135.0, *4 * [0.99], -6.0, -1.0, 0.0, 0.0]
+    start = [*6 * [0.0], *4 * [1.0], 8.0, 1.0, 0.0, 0.0]
+    shape = (num_samples, 1 if wide else 2)
+    kinds = torch.randint(len(start), shape, generator=source)
+    levels = torch.randint(_LEVELS + 1, shape, generator=source) if wide else augmentation.rand_augment
+    signs = torch.where(kinds < 10, 1 - 2 * torch.randint(2, shape, generator=source), 1)
+    return kinds, torch.tensor(start)[kinds] + torch.tensor(largest)[kinds] * levels / _LEVELS * signs
+
+
+def draws_of(kinds: Tensor, strengths: Tensor, size: tuple[int, int]) -> Draws:
+    """The operations that are the kinds of a policy: the first is none, the next five move pixels."""
+    height, width = size
+    shear_x, shear_y, right, down, degrees = (torch.where(kinds == move, strengths, 0) for move in range(1, 6))
+    cos, sin = degrees.deg2rad().cos(), degrees.deg2rad().sin()
+    of_x = torch.stack([cos, shear_x - sin, shear_x * height / 2 - right.trunc()], -1) * (2 / width)
+    of_y = torch.stack([shear_y + sin, cos, shear_y * width / 2 - down.trunc()], -1) * (2 / height)
+    others = pad(strengths[..., None], (0, _NUMBERS - 1))
+    numbers = torch.where((kinds < 6)[..., None], torch.cat([of_x, of_y], -1), others)
+    return Draws(torch.tensor([0, *5 * [1], *range(2, len(OPERATIONS))])[kinds], numbers)
 
 
 class Changes:
-    """What `draws` does to images that come in groups, of `sizes` images each, in the order of the draws.
+    """What draws do to the samples `rows`, (N,) int64, which come in groups of `sizes`, on `device`."""
 
-    kinds: those that the draws number. The groups lie on `device`.
-    """
-
-    def __init__(self, kinds: list[Kind], draws: Draws, sizes: list[int], device: torch.device):
-        self._operations = list(dict.fromkeys(kind.apply for kind in kinds))
+    def __init__(self, draws: Draws, rows: Tensor, sizes: list[int], device: torch.device):
         starts = (torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)).repeat_interleave(torch.tensor(sizes))
         group = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-        operation_of = torch.tensor([self._operations.index(kind.apply) for kind in kinds])
         places, numbers = [], []
         self._counts: list[list[list[int]]] = []
-        for chosen, strengths in zip(draws.kinds.T, draws.strengths.T, strict=True):
-            sort_by = group * len(self._operations) + operation_of[chosen]
+        for operations, of_sample in zip(draws.operations[rows].T, draws.numbers[rows].unbind(1), strict=True):
+            sort_by = group * len(OPERATIONS) + operations
             order = sort_by.argsort(stable=True)
-            counts = sort_by.bincount(minlength=len(sizes) * len(self._operations))
+            counts = sort_by.bincount(minlength=len(sizes) * len(OPERATIONS))
             self._counts.append(counts.view(len(sizes), -1).tolist())
             places += [order - starts, order.argsort() - starts]
-            numbers.append(_numbers(kinds, chosen, strengths)[order])
+            numbers.append(of_sample[order])
         self._places = torch.stack(places).to(device).split(sizes, 1)
         self._numbers = torch.stack(numbers)[..., None, None].to(device).split(sizes, 1)
 
@@ -117,60 +92,10 @@ class Changes:
         for stage, counts in enumerate(self._counts):
             order, back = self._places[group][2 * stage : 2 * stage + 2]
             numbers = self._numbers[group][stage].split(counts[group])
-            parts = zip(self._operations, images.index_select(0, order).split(counts[group]), numbers, strict=True)
+            parts = zip(OPERATIONS, images.index_select(0, order).split(counts[group]), numbers, strict=True)
             changed = torch.cat([apply(part, of_part) if len(part) else part for apply, part, of_part in parts])
             images = changed.index_select(0, back)
         return images
-
-
-def _numbers(kinds: list[Kind], chosen: Tensor, strengths: Tensor) -> Tensor:
-    """The numbers (N, 6) of the chosen kinds (N,) with strengths (N,)."""
-    numbers = torch.nn.functional.pad(strengths[:, None], (0, _NUMBERS - 1))
-    for number, kind in enumerate(kinds):
-        if kind.affine is not None:
-            numbers[chosen == number] = kind.affine(strengths[chosen == number])
-    return numbers
-
-
-def kinds(height: int, width: int) -> list[Kind]:
-    """The operations of both policies, in torchvision's order: Identity, ShearX, ShearY, TranslateX, ..., Equalize."""
-    part = 150 / 331  # of the side
-
-    def affine(x_of_x: Tensor, x_of_y: Tensor, x: Tensor, y_of_x: Tensor, y_of_y: Tensor, y: Tensor) -> Tensor:
-        numbers = torch.stack([x_of_x, x_of_y, x, y_of_x, y_of_y, y], 1)
-        return numbers * torch.tensor(3 * [2 / width] + 3 * [2 / height])
-
-    def turned(degrees: Tensor) -> Tensor:
-        cos, sin, zero = degrees.deg2rad().cos(), degrees.deg2rad().sin(), torch.zeros_like(degrees)
-        return affine(cos, -sin, zero, sin, cos, zero)
-
-    def units(s: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(s), torch.ones_like(s)
-
-    def shifted_x(s: Tensor, by: Tensor, x_of_y: Tensor) -> Tensor:
-        zero, one = units(s)
-        return affine(one, x_of_y, by, zero, one, zero)
-
-    def shifted_y(s: Tensor, by: Tensor, y_of_x: Tensor) -> Tensor:
-        zero, one = units(s)
-        return affine(one, zero, zero, y_of_x, one, by)
-
-    return [
-        Kind(_same),
-        Kind(moved, (0.3, 0.99), affine=lambda s: shifted_x(s, s * height / 2, s)),
-        Kind(moved, (0.3, 0.99), affine=lambda s: shifted_y(s, s * width / 2, s)),
-        Kind(moved, (part * width, 32.0), affine=lambda s: shifted_x(s, -s.trunc(), 0 * s)),
-        Kind(moved, (part * height, 32.0), affine=lambda s: shifted_y(s, -s.trunc(), 0 * s)),
-        Kind(moved, (30.0, 135.0), affine=turned),
-        Kind(brightness, (0.9, 0.99), start=1.0),
-        Kind(saturation, (0.9, 0.99), start=1.0),
-        Kind(contrast, (0.9, 0.99), start=1.0),
-        Kind(sharpness, (0.9, 0.99), start=1.0),
-        Kind(posterized, (-4.0, -6.0), 8.0, is_signed=False),
-        Kind(solarized, (-1.0, -1.0), start=1.0, is_signed=False),
-        Kind(stretched),
-        Kind(equalized),
-    ]
 
 
 def _same(images: Tensor, _: Tensor) -> Tensor:
@@ -250,3 +175,10 @@ def _from_centre(height: int, width: int, device: torch.device) -> tuple[Tensor,
     """How many pixels right of the centre each column is, (W, 1), and below it each row, (H, 1, 1)."""
     across, down = (torch.arange(side, device=device) - (side - 1) / 2 for side in (width, height))
     return across[:, None], down[:, None, None]
+
+
+OPERATIONS = (
+    *(_same, moved, brightness, saturation, contrast),
+    *(sharpness, posterized, solarized, stretched, equalized),
+)
+"""Each maps images (B, C, H, W) uint8 and numbers (B, 6, 1, 1) float32 to images of the same shape and type."""

@@ -9,7 +9,16 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from srp_exp.datasets.augmentation import Augmentation
-from srp_exp.datasets.memory.policies import Changes, ColorJitter, Draws, Kind, Policy, brightness, contrast, kinds
+from srp_exp.datasets.memory.policies import (
+    OPERATIONS,
+    Changes,
+    Draws,
+    brightness,
+    contrast,
+    draw_jitter,
+    draw_policy,
+    draws_of,
+)
 from srp_exp.datasets.memory.policies import saturation as saturate
 
 SIZES = [(32, 32), (28, 28), (17, 40), (5, 7)]
@@ -27,9 +36,13 @@ def pictures(count: int, channels: int, size: tuple[int, int]) -> Tensor:
     return images.clamp(0, 255).byte()
 
 
-def changed(kinds: list[Kind], images: Tensor, draws: Draws) -> Tensor:
+def changed(images: Tensor, draws: Draws) -> Tensor:
     """The images, as one group, with their draws."""
-    return Changes(kinds, draws, [len(images)], torch.device("cpu"))(images, 0)
+    return Changes(draws, torch.arange(len(images)), [len(images)], torch.device("cpu"))(images, 0)
+
+
+def drawn(augmentation: Augmentation, seed: int = 0, number: int = 64, size: tuple[int, int] = (32, 32)) -> Draws:
+    return draws_of(*draw_policy(augmentation, size, number, torch.Generator().manual_seed(seed)), size)
 
 
 class Recorded:
@@ -66,7 +79,7 @@ def test_every_operation_is_torchvisions_to_one_of_255(augmentation, channels, s
     assert {name for name, _ in theirs.seen} == set(theirs.names)
     chosen = torch.tensor([[theirs.names.index(name)] for name, _ in theirs.seen])
     strengths = torch.tensor([[strength(*seen)] for seen in theirs.seen])
-    found = changed(kinds(*size), images, Draws(chosen, strengths))
+    found = changed(images, draws_of(chosen, strengths, size))
     assert found.dtype == torch.uint8
     wrong = (found.int() - expected.int()).abs().flatten(1).max(1).values > 1
     assert not wrong.any(), [seen for seen, is_wrong in zip(theirs.seen, wrong, strict=True) if is_wrong]
@@ -77,8 +90,8 @@ def test_every_operation_is_torchvisions_to_one_of_255(augmentation, channels, s
 def test_draws_have_torchvisions_distribution(augmentation) -> None:
     """The same operations and strengths, as often: every pair that it draws and no other, each within five sigma."""
     size, samples = (32, 48), 20_000
-    draws = Policy(augmentation, size).draw(samples, torch.Generator().manual_seed(0))
-    assert draws.kinds.shape == draws.strengths.shape == (samples, 1 if augmentation.trivial_augment else 2)
+    kinds, strengths = draw_policy(augmentation, size, samples, torch.Generator().manual_seed(0))
+    assert kinds.shape == strengths.shape == (samples, 1 if augmentation.trivial_augment else 2)
     theirs = Recorded(augmentation)
     theirs.apply = lambda image, *_, **__: image
     torch.manual_seed(0)
@@ -87,7 +100,7 @@ def test_draws_have_torchvisions_distribution(augmentation) -> None:
         theirs.transform(image)
     expected = {(name, round(strength(name, magnitude), 4)) for name, magnitude in theirs.seen}
     counts: dict[tuple[str, float], int] = {}
-    for kind, value in zip(draws.kinds.flatten().tolist(), draws.strengths.flatten().tolist(), strict=True):
+    for kind, value in zip(kinds.flatten().tolist(), strengths.flatten().tolist(), strict=True):
         name = theirs.names[kind]
         if name == "Posterize":
             value = round(value)
@@ -99,7 +112,7 @@ def test_draws_have_torchvisions_distribution(augmentation) -> None:
         assert near, key
     for name in theirs.names:
         total = sum(count for (other, _), count in counts.items() if other == name)
-        mean = draws.kinds.numel() / 14
+        mean = kinds.numel() / 14
         assert abs(total - mean) < 5 * math.sqrt(mean), name
         of_both = [sum(c for (n, v), c in counts.items() if n == name and sign * v > 0) for sign in (1, -1)]
         if name in ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"):
@@ -109,44 +122,48 @@ def test_draws_have_torchvisions_distribution(augmentation) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jitter_is_torchvisions_with_the_same_order_and_factors(channels) -> None:
     images = pictures(60, channels, (32, 32))
-    draws = ColorJitter(0.8).draw(60, torch.Generator().manual_seed(1))
-    theirs = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation]
+    draws = draw_jitter(0.8, 60, torch.Generator().manual_seed(1))
+    pairs = ((brightness, F.adjust_brightness), (contrast, F.adjust_contrast), (saturate, F.adjust_saturation))
+    theirs = {OPERATIONS.index(ours): other for ours, other in pairs}
+    strengths = draws.numbers[..., 0]
     expected = []
-    for image, order, factors in zip(images, draws.kinds.tolist(), draws.strengths.tolist(), strict=True):
+    for image, order, factors in zip(images, draws.operations.tolist(), strengths.tolist(), strict=True):
         for which, factor in zip(order, factors, strict=True):
             image = theirs[which](image, factor)
         expected.append(image)
-    found = changed(ColorJitter(0.8).kinds, images, draws)
+    found = changed(images, draws)
     assert (found.int() - torch.stack(expected).int()).abs().max() <= 3  # one for each of three roundings
-    for ours, other in ((brightness, theirs[0]), (contrast, theirs[1]), (saturate, theirs[2])):
-        pairs = zip(images, draws.strengths[:, 0].tolist(), strict=True)
-        once = torch.stack([other(image, factor) for image, factor in pairs])
-        assert (ours(images, draws.strengths[:, :1, None, None]).int() - once.int()).abs().max() <= 1
+    for ours, other in pairs:
+        once = torch.stack([other(*each) for each in zip(images, strengths[:, 0].tolist(), strict=True)])
+        assert (ours(images, strengths[:, :1, None, None]).int() - once.int()).abs().max() <= 1
 
 
 def test_jitter_draws_every_order_and_uniform_factors() -> None:
-    draws = ColorJitter(0.4).draw(12_000, torch.Generator().manual_seed(0))
-    orders = {tuple(order) for order in draws.kinds.tolist()}
-    assert len(orders) == 6
-    assert (draws.kinds.sort(1).values == torch.arange(3)).all()
-    assert draws.strengths.min() >= 0.6 and draws.strengths.max() <= 1.4
-    counts = draws.strengths.flatten().histc(8, 0.6, 1.4)
+    draws = draw_jitter(0.4, 12_000, torch.Generator().manual_seed(0))
+    orders = {tuple(order) for order in draws.operations.tolist()}
+    assert len(orders) == 6 and {len(set(order)) for order in orders} == {3}
+    strengths = draws.numbers[..., 0]
+    assert strengths.min() >= 0.6 and strengths.max() <= 1.4
+    counts = strengths.flatten().histc(8, 0.6, 1.4)
     assert (counts - 4500).abs().max() < 5 * 4500**0.5
 
 
-@pytest.mark.parametrize("policy", [Policy(RAND[1], (32, 32)), Policy(TRIVIAL, (32, 32)), ColorJitter(0.5)])
+JITTER = draw_jitter(0.5, 64, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("draws", [drawn(RAND[1]), drawn(TRIVIAL), JITTER], ids=["rand", "trivial", "jitter"])
 @pytest.mark.parametrize("sizes", [[1] * 64, [7] * 9 + [1], [40, 24]], ids=["1", "7", "40"])
-def test_an_image_is_changed_alike_whichever_others_it_is_among(policy, sizes) -> None:
+def test_an_image_is_changed_alike_whichever_others_it_is_among(draws, sizes) -> None:
     images = pictures(64, 3, (32, 32))
-    draws = policy.draw(64, torch.Generator().manual_seed(0))
-    whole, untouched = changed(policy.kinds, images, draws), images.clone()
-    changes = Changes(policy.kinds, draws, sizes, torch.device("cpu"))
-    parts = [changes(part, group) for group, part in enumerate(images.split(sizes))]
-    assert torch.equal(torch.cat(parts), whole)
+    whole, untouched = changed(images, draws), images.clone()
+    rows = torch.arange(64).flip(0)
+    changes = Changes(draws, rows, sizes, torch.device("cpu"))
+    parts = [changes(images[part], group) for group, part in enumerate(rows.split(sizes))]
+    assert torch.equal(torch.cat(parts), whole[rows])
     assert torch.equal(images, untouched)
 
 
 def test_draws_are_a_function_of_the_seed() -> None:
-    one, same, other = (Policy(TRIVIAL, (8, 8)).draw(50, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    one, same, other = (drawn(TRIVIAL, seed) for seed in (1, 1, 2))
     assert all(map(torch.equal, one, same))
-    assert not torch.equal(one.kinds, other.kinds)
+    assert not torch.equal(one.operations, other.operations)
