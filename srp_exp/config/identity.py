@@ -62,14 +62,14 @@ def run_id(config: DictConfig) -> str:
 def identity_of(config: DictConfig) -> dict[str, Any]:
     """The part of the resolved configuration that the hash covers.
 
-    Left out are the fields that can't change the result (srp_exp.config.fields), and the names of the choices, which
-    nothing reads.
+    Left out are the fields that can't change the result (srp_exp.config.fields), the names of the choices, which
+    nothing reads, and a choice of which nothing else counts.
     """
     identity = _without_settings(config, plain_values(config))
     for group in identity.values():
         if isinstance(group, dict):
             group.pop("name", None)
-    return identity
+    return {key: value for key, value in identity.items() if value != {}}
 
 
 def sha256_of_file(path: str | None) -> str | None:

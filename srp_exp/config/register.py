@@ -54,6 +54,7 @@ SCHEMAS: dict[str, dict[str, type[Any]]] = {
     },
     "optimizer": {"sgd": t.SgdConfig, "adamw": t.AdamWConfig},
     "lr_schedule": {"cosine": t.CosineLrConfig, "step": t.StepLrConfig, "one_cycle": t.OneCycleLrConfig},
+    "loss": {"plain": t.LossConfig, "bce": t.BinaryCrossEntropyConfig, "focal": t.FocalConfig},
     "mixing": {"none": t.MixingConfig, "mix": t.MixConfig, "mixup_or_cutmix": t.MixUpOrCutMixConfig},
     "logger": {"logger": l.LoggerConfig, "wandb": l.WandbConfig, "mlflow": l.MLflowConfig},
 }
@@ -70,6 +71,7 @@ BASES: dict[str, type[Any]] = {
     "srp": s.SrpConfig,
     "optimizer": t.OptimizerConfig,
     "lr_schedule": t.LrScheduleConfig,
+    "loss": t.LossConfig,
     "mixing": t.MixingConfig,
 }
 """What every choice of a group has; gap alone, which is none, has less."""

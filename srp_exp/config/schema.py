@@ -131,6 +131,7 @@ class Config:
     srp: Any = MISSING  # Stochastic Region Pooling, or gap: global average pooling
     optimizer: Any = MISSING  # a class of torch.optim, or your own
     lr_schedule: Any = MISSING  # the learning rate over the training
+    loss: Any = MISSING  # that training minimises
     mixing: Any = MISSING  # of pictures and labels within a batch
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
 

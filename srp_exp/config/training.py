@@ -18,6 +18,16 @@ class Frozen(Enum):
     batch_norm = "batch_norm"
 
 
+class ClassWeights(Enum):
+    equal = "equal"
+    balanced = "balanced"
+
+
+class Sampler(Enum):
+    shuffled = "shuffled"
+    balanced = "balanced"
+
+
 @dataclass
 class RecipeConfig:
     """How long and how hard to train."""
@@ -31,6 +41,10 @@ class RecipeConfig:
     warmup_epochs: float = taken_over("[0, inf)", 0.0)
     pretrained: bool = taken_over(None, False)  # begin with timm's ImageNet weights; backbone.weights=FILE takes others
     label_smoothing: float = within("[0, 1)", 0.0)  # part of the label that goes to all classes alike
+    # Of the classes in the loss; balanced: all classes count alike, however many pictures each has.
+    class_weights: ClassWeights = within(None, ClassWeights.equal, counts_unless=("class_weights", "equal"))
+    # Of an epoch's pictures; balanced: as many, drawn with replacement so that all classes are equally likely.
+    sampler: Sampler = within(None, Sampler.shuffled, counts_unless=("sampler", "shuffled"))
     # Decay per step of a moving average of the weights, which is then evaluated; null: no average.
     ema_decay: float | None = within("(0, 1)", None)
     ema_warmup: bool = False  # true: a decay of at most 1 - t^(-2/3) at step t, so that a short training has an average
@@ -132,6 +146,30 @@ class OneCycleLrConfig(LrScheduleConfig):
     peak_at: float = within("(0, 1)", 0.3)  # part of the training after which the rate is highest
     start_factor: float = within("(0, 1]", 0.04)  # times the peak learning rate
     final_factor: float = within("[0, 1]", 0.0)  # times the peak learning rate
+
+
+_CROSS_ENTROPY = "srp_exp.training.losses.CrossEntropy"
+
+
+@dataclass
+class LossConfig:
+    name: str = MISSING  # the name of the choice
+    _target_: str = within(None, _CROSS_ENTROPY, counts_unless=("_target_", _CROSS_ENTROPY))
+    _partial_: bool = within(None, True, counts_unless=("_partial_", True))
+
+
+@dataclass
+class BinaryCrossEntropyConfig(LossConfig):
+    _target_: str = "srp_exp.training.losses.BinaryCrossEntropy"
+    # A smoothed or mixed label above it becomes 1, and else 0; null: it stays as it is.
+    target_threshold: float | None = within("[0, 1)", None)
+
+
+@dataclass
+class FocalConfig(LossConfig):
+    _target_: str = "srp_exp.training.losses.Focal"
+    gamma: float = within("[0, inf)", 2.0)  # how little easy answers count; 0: as much as others
+    alpha: float | None = within("[0, 1]", 0.25)  # weight of a sample's own class, 1 - alpha of the others; null: 1
 
 
 @dataclass

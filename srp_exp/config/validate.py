@@ -132,6 +132,11 @@ def _validate_training(config: DictConfig) -> None:
         )
     if config.optimizer.get("nesterov") and config.optimizer.get("momentum") == 0:
         raise UserError("optimizer.momentum=0: Nesterov's needs some; set optimizer.nesterov=false")
+    if recipe.class_weights.name == "balanced" == recipe.sampler.name:
+        raise UserError(
+            "recipe.class_weights=balanced and recipe.sampler=balanced: rare classes would count twice as much as "
+            "they need; choose one of the two"
+        )
     if recipe.ema_warmup and recipe.ema_decay is None:
         raise UserError("recipe.ema_warmup=true: there is no average to warm up; set recipe.ema_decay, or leave it out")
     if recipe.pretrained and "pretrained" not in config.backbone:

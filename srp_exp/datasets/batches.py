@@ -50,8 +50,12 @@ class TrainingBatches(Protocol):
 class Reader(Protocol):
     """Turns rows of a split into batches on the device, as they are seen in an epoch."""
 
-    def batches(self, epoch: int, steps: list[Tensor]) -> Iterator[Batch]:
-        """A batch for each of `steps`, (B,) int64 rows."""
+    def batches(self, epoch: int, steps: list[Tensor], draws: list[Tensor] | None = None) -> Iterator[Batch]:
+        """A batch for each of `steps`, (B,) int64 rows.
+
+        draws: for each of these which of the epoch's draws of augmentation, of as many as the split has samples, the
+        sample gets; None: that of its row, which a sample that is seen once has for itself.
+        """
 
 
 class Normalisation:
@@ -82,6 +86,15 @@ def training_rows(num_samples: int, batch_size: int, seed: int, epoch: int) -> l
     """The rows of every whole global batch of an epoch, (B,) int64 each: a pure function of (seed, epoch)."""
     order = torch.randperm(num_samples, generator=generator(seed, "order", epoch))
     return list(order[: num_samples // batch_size * batch_size].split(batch_size))
+
+
+def balanced_rows(labels: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """As `training_rows` of N samples, drawn with replacement, so that all classes of `labels`, (N,), are equally
+    likely: what torch's WeightedRandomSampler draws.
+    """
+    likely = 1 / labels.bincount().double()[labels]
+    order = torch.multinomial(likely, len(labels), replacement=True, generator=generator(seed, "order", epoch))
+    return list(order[: len(labels) // batch_size * batch_size].split(batch_size))
 
 
 def evaluation_rows(num_samples: int, batch_size: int, rank: int, world_size: int) -> list[Tensor]:

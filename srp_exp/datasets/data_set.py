@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from srp_exp.datasets.batches import Batch, Placement, Reader, evaluation_rows, training_rows
+import torch
+from torch import Tensor
+
+from srp_exp.datasets.batches import Batch, Placement, Reader, balanced_rows, evaluation_rows, training_rows
 from srp_exp.errors import UserError
 
 ALONE = Placement()
@@ -52,8 +55,10 @@ class DataSet(ABC):
     def forget(self) -> None:  # noqa: B027  most sets remember nothing
         """Find out anew at the next start what is remembered about the files."""
 
-    def training_batches(self, split: Any, batch_size: int, seed: int, placement: Placement) -> "BatchLoader":
-        return BatchLoader(self, split, batch_size=batch_size, seed=seed, placement=placement)
+    def training_batches(
+        self, split: Any, batch_size: int, seed: int, placement: Placement, balanced: bool = False
+    ) -> "BatchLoader":
+        return BatchLoader(self, split, batch_size=batch_size, seed=seed, placement=placement, balanced=balanced)
 
     def evaluation_batches(self, split: Any, batch_size: int, placement: Placement) -> "EvalLoader":
         return EvalLoader(self, split, batch_size=batch_size, placement=placement)
@@ -63,11 +68,22 @@ class BatchLoader:
     """Training batches: a new order and new augmentation every epoch, whole batches only.
 
     The order is a pure function of (seed, epoch), the augmentation of a sample of (seed, epoch, its position in the
-    split). `batch_size` counts the images of all processes together. Raises UserError where the split is smaller than
-    one batch, and where the processes cannot share a batch evenly.
+    split). `balanced`: an epoch is as many samples, drawn so that all classes are equally likely; some come several
+    times, and the augmentation follows from the place in the epoch. `batch_size` counts the images of all processes
+    together. Raises UserError where the split is smaller than one batch, and where the processes cannot share a batch
+    evenly.
     """
 
-    def __init__(self, dataset: DataSet, split: Any, *, batch_size: int, seed: int, placement: Placement = ALONE):
+    def __init__(
+        self,
+        dataset: DataSet,
+        split: Any,
+        *,
+        batch_size: int,
+        seed: int,
+        placement: Placement = ALONE,
+        balanced: bool = False,
+    ):
         size, world_size = len(split), placement.world_size
         if not 1 <= batch_size <= size:
             raise UserError(f"batch size {batch_size}: the training part has {size} samples; choose 1 to {size}")
@@ -76,6 +92,7 @@ class BatchLoader:
         self.batch_size = batch_size
         self.steps_per_epoch = size // batch_size
         self._num_samples, self._seed, self._placement = size, seed, placement
+        self._labels = split.labels if balanced else None
         self._reader = dataset.reader(split, placement, seed)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -84,8 +101,16 @@ class BatchLoader:
         They are those that a full pass over the epoch gives at these steps. One pass at a time. Raises
         CorruptImageError or OSError, with the path, where an image can't be read.
         """
-        steps = training_rows(self._num_samples, self.batch_size, self._seed, epoch)[first_step:]
-        return self._reader.batches(epoch, [rows[self._placement.rank :: self._placement.world_size] for rows in steps])
+        if self._labels is None:
+            steps = training_rows(self._num_samples, self.batch_size, self._seed, epoch)[first_step:]
+            return self._reader.batches(epoch, self._own(steps))
+        steps = balanced_rows(self._labels, self.batch_size, self._seed, epoch)
+        places = torch.arange(len(steps) * self.batch_size).split(self.batch_size)
+        return self._reader.batches(epoch, self._own(steps[first_step:]), self._own(places[first_step:]))
+
+    def _own(self, steps: Sequence[Tensor]) -> list[Tensor]:
+        """This rank's part of each step."""
+        return [rows[self._placement.rank :: self._placement.world_size] for rows in steps]
 
 
 class EvalLoader:

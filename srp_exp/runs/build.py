@@ -32,6 +32,7 @@ from srp_exp.training.freezing import freeze
 from srp_exp.training.learner import Learner, StepSettings, check_parts
 from srp_exp.training.loggers.logger import Logger
 from srp_exp.training.logs import LOG
+from srp_exp.training.losses import Loss, balanced, soft_labels
 from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
 
@@ -41,11 +42,15 @@ MOST_WORKERS = 16
 
 @dataclass(frozen=True)
 class Data:
-    """A data set with its parts, train, val (None: no validation part) and test, and where its batches go."""
+    """A data set with its parts, train, val (None: no validation part) and test, and where its batches go.
+
+    balanced: whether training draws all classes equally often.
+    """
 
     dataset: DataSet
     splits: dict[str, Any]
     placement: Placement
+    balanced: bool = False
     _evaluations: dict[tuple[str, int], Iterable[Batch]] = field(default_factory=dict)
 
     @property
@@ -53,7 +58,7 @@ class Data:
         return torch.device(self.placement.device)
 
     def training_batches(self, batch_size: int, seed: int) -> TrainingBatches:
-        return self.dataset.training_batches(self.splits["train"], batch_size, seed, self.placement)
+        return self.dataset.training_batches(self.splits["train"], batch_size, seed, self.placement, self.balanced)
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
         """The same loader each time. Raises UserError where the data set has no such split."""
@@ -99,7 +104,7 @@ def build_data(
     splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, MOST_WORKERS)
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
-    return Data(dataset, splits, placement)
+    return Data(dataset, splits, placement, config.recipe.sampler == "balanced")
 
 
 def _divided(config: DictConfig, dataset: DataSet) -> tuple[Any, Any]:
@@ -172,7 +177,6 @@ def build_learner(
         seed=config.seed,
         total_steps=recipe.epochs * steps_per_epoch,
         precision=config.precision,
-        label_smoothing=recipe.label_smoothing,
         accumulate_steps=recipe.accumulate_steps,
         clip_norm=recipe.clip_norm,
         ema_decay=recipe.ema_decay,
@@ -180,16 +184,53 @@ def build_learner(
         ramp_until=config.srp.get("ramp_until"),
         compile=config.compile_mode if config.compile else None,
     )
+    loss = _build_loss(config, data)
     mix = _build_mix(config.mixing, data.dataset.num_classes)
     exchange = Exchange(config.ddp.bucket_mb, config.ddp.static_graph, config.bf16_gradients)
     return Learner(
-        model, optimizer, lr_schedule, settings, mix=mix, device=device, processes=processes, exchange=exchange
+        model,
+        optimizer,
+        lr_schedule,
+        settings,
+        loss=loss,
+        mix=mix,
+        device=device,
+        processes=processes,
+        exchange=exchange,
     )
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:
     """The loggers, which have written nothing yet. Raises UserError where one needs a package that isn't installed."""
     return [instantiate(_arguments(node, without=())) for node in config.logger.values()]
+
+
+def _build_loss(config: DictConfig, data: Data) -> Loss:
+    """The loss, with the weights of the classes and the smoothing of labels where the recipe sets them.
+
+    Raises UserError where its class takes none of these, or no soft labels of mixing.
+    """
+    recipe, classes = config.recipe, data.dataset.num_classes
+    named, given = f"loss={config.loss.name}", dict[str, Any]()
+    if recipe.class_weights == "balanced":
+        given["weight"] = balanced(data.splits["train"].labels, classes).to(data.device)
+    if recipe.label_smoothing:
+        given["label_smoothing"] = recipe.label_smoothing
+    make_loss = instantiate(_arguments(config.loss, without=("name",)))
+    with _named(
+        f"{named} with recipe.label_smoothing={recipe.label_smoothing:g}, class_weights={recipe.class_weights}"
+    ):
+        loss: Loss = make_loss(**given)
+    labels = torch.zeros(2, dtype=torch.int64, device=data.device)
+    mixes = config.mixing._target_ is not None
+    try:
+        tried = loss(torch.zeros(2, classes, device=data.device), soft_labels(labels, classes) if mixes else labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        targets = f"the soft labels of mixing={config.mixing.name}" if mixes else "labels"
+        raise UserError(f"{named}: its class refuses {targets} ({str(error).partition(chr(10))[0]})") from error
+    if not (isinstance(tried, torch.Tensor) and tried.ndim == 0):
+        raise UserError(f"{named}: its class returns {tried!r:.60}: let it return the mean loss, a tensor ()")
+    return loss
 
 
 def _build_mix(mixing: DictConfig, num_classes: int) -> Mix | None:

@@ -12,7 +12,7 @@ from srp_exp.runs.device import build_device, choose_kernels
 _IMAGES = 16  # of the first batch
 _TIMED = 3  # steps
 _PATIENCE = 30.0  # seconds for the steps of a whole batch
-_OF_NETWORK = ("backbone", "attention", "srp", "optimizer", "lr_schedule", "mixing", "study")
+_OF_NETWORK = ("backbone", "attention", "srp", "optimizer", "lr_schedule", "loss", "mixing", "study")
 """What the data don't depend on."""
 
 

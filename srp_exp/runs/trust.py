@@ -54,6 +54,7 @@ KINDS: dict[str, _Kind] = {
     "srp": _CALLABLES,
     "optimizer": _OPTIMIZERS,
     "lr_schedule": _SCHEDULERS,
+    "loss": _CALLABLES,
     "mixing": _CALLABLES,
     "logger": _Kind((Logger,)),
 }

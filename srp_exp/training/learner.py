@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,10 +17,11 @@ from srp_exp.seeding import derive
 from srp_exp.srp import set_progress
 from srp_exp.training.distributed import SINGLE, Processes
 from srp_exp.training.exchange import Exchange
+from srp_exp.training.losses import CrossEntropy, Loss
 from srp_exp.training.mixing import Mix
 from srp_exp.training.throughput import Stopwatch
 
-_EXCHANGE = Exchange()
+_EXCHANGE, _CROSS_ENTROPY = Exchange(), CrossEntropy()
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,7 +38,6 @@ class StepSettings:
     seed: int
     total_steps: int
     precision: str = "fp32"
-    label_smoothing: float = 0.0
     accumulate_steps: int = 1
     clip_norm: float | None = None
     ema_decay: float | None = None
@@ -62,13 +61,15 @@ class Learner:
         lr_schedule: LRScheduler,
         settings: StepSettings,
         *,
+        loss: Loss = _CROSS_ENTROPY,
         mix: Mix | None = None,
         device: torch.device,
         processes: Processes = SINGLE,
         exchange: Exchange = _EXCHANGE,
     ) -> None:
         self.model, self.optimizer, self.lr_schedule = model, optimizer, lr_schedule
-        self.settings, self.mix, self.device, self.processes = settings, mix, device, processes
+        self.settings, self.device, self.processes = settings, device, processes
+        self.loss, self.mix = loss, mix
         parallel = processes.size > 1
         self._parallel = exchange.parallel(model, device) if parallel else None
         network = model if self._parallel is None else self._parallel
@@ -126,7 +127,7 @@ class Learner:
                 timed = len(part) if watch and number == 1 and self.processes.size > 1 else 0
                 with self.autocast, self.stopwatch.over(timed):
                     logits = self._network(part)
-                    loss = F.cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
+                    loss = self.loss(logits, target)
                 self.scaler.scale(loss * (len(part) / len(images))).backward()
             self.totals.add(loss.detach(), logits.detach(), target, self.step)
 

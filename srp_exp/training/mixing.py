@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srp_exp.training.losses import soft_labels
+
 
 class Mix(Protocol):
     """Maps images (B, C, H, W) and labels (B,) to mixed images and soft labels (B, classes); `seed` names the draw."""
@@ -81,7 +83,7 @@ def _partners(values: Tensor) -> Tensor:
 
 def _soft(labels: Tensor, share: float, num_classes: int) -> Tensor:
     """Soft labels (B, classes): `share` of the own label, the rest of the partner's. Nothing waits for the device."""
-    hard = torch.zeros(len(labels), num_classes, device=labels.device).scatter_(1, labels[:, None], 1.0)
+    hard = soft_labels(labels, num_classes)
     return torch.lerp(hard, _partners(hard), 1 - share)
 
 

@@ -24,7 +24,7 @@ from srp_exp.config.study import StudyConfig
 # Written down here on purpose, not read from the schemas: a change of this list has to be meant.
 NOT_IDENTITY = {
     "dataset.name", "attention.name", "backbone.name", "srp.name", "recipe.name", "optimizer.name", "lr_schedule.name",
-    "mixing.name",
+    "loss.name", "mixing.name",
     "mode", "rerun", "run", "test_root", "checkpoint.every_steps", "checkpoint.every_minutes", "split", "trust_targets",
     "device", "activation_checkpointing", "checkpoint_every_block", "ddp.bucket_mb", "ddp.static_graph",
     "log_every_steps", "profile", "progress", "data_root", "output_dir",
@@ -41,9 +41,9 @@ DEPENDS = {  # each has a test
 BASES = {  # together they hold every schema
     "defaults": (),
     "cifar": ("dataset=cifar10", "backbone=wrn16_8", "attention=cbam", "srp=fixed", "optimizer=adamw",
-              "lr_schedule=step", "mixing=mixup", "recipe=cifar"),
+              "lr_schedule=step", "loss=bce", "mixing=mixup", "recipe=cifar"),
     "synthetic": ("dataset=synthetic", "backbone=resnext29_8x64d", "attention=splat", "srp=stages",
-                  "lr_schedule=one_cycle", "mixing=mixup_cutmix"),
+                  "lr_schedule=one_cycle", "loss=focal", "mixing=mixup_cutmix"),
     "timm": ("dataset=imagenet", "backbone=resnet50", "attention=sk", "srp=cosine"),  # and image files
     "native": ("backbone=seresnet50", "srp=ramped"),
     "densenet": ("backbone=densenet_bc_100_12", "attention=ge"),
@@ -122,6 +122,14 @@ def test_the_list_of_what_does_not_count_names_settings_that_exist(compose) -> N
     assert names >= NOT_IDENTITY
 
 
+def test_a_loss_that_is_the_default_stands_in_no_identity(compose) -> None:
+    """Nor do equal weights of classes and the usual sampler: runs without them keep the hash that they had."""
+    of_default, of_focal = (identity_of(compose(*loss)) for loss in ((), ("loss=focal",)))
+    assert "loss" not in of_default
+    assert {"class_weights", "sampler"}.isdisjoint(of_default["recipe"])
+    assert of_focal["loss"].keys() == {"_target_", "gamma", "alpha"}
+
+
 def test_every_value_of_a_setting_has_a_hash_of_its_own(compose) -> None:
     """Not only "changed or not": no two of these runs share a folder."""
     config = compose("srp=ramped", "dataset=synthetic", "mixing=mixup")
@@ -143,7 +151,7 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
         (("seed=3", "srp.last=0.4", "mixing=mixup"), ("mixing=mixup", "seed=3", "srp.last=0.4")),
         (("recipe.lr=1",), ("recipe.lr=1.0",)),
         (("recipe.lr=0.05",), ("recipe.lr=5e-2",)),
-        (("attention=se", "srp=scheduled", "seed=0"), ()),
+        (("attention=se", "srp=scheduled", "seed=0", "loss=cross_entropy"), ()),
         (("recipe.lr=${optimizer.weight_decay}",), ("recipe.lr=5e-4",)),
         (("recipe.ema_decay=null",), ()),
         (("experiment=demo",), ("mixing=mixup", "speed=fast", "compile=false")),

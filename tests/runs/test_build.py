@@ -239,7 +239,54 @@ def test_every_file_composes_builds_and_trains_one_step(compose, cifar_files, fi
 
 def test_every_group_of_the_defaults_has_files() -> None:
     groups = {file.partition("/")[0] for file in FILES}
-    assert groups >= {"attention", "backbone", "dataset", "lr_schedule", "mixing", "optimizer", "recipe", "srp"}
+    assert groups >= {
+        "attention", "backbone", "dataset", "loss", "lr_schedule", "mixing", "optimizer", "recipe", "srp",
+    }  # fmt: skip
+
+
+UNEQUAL = ("dataset=synthetic", "dataset.train_size=12", "dataset.test_size=8", "dataset.num_classes=4", "srp=gap",
+           "dataset.image_size=[16,16]", "backbone.depth=8", "recipe.batch_size=4", "device=cpu")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (("loss=focal", "recipe.label_smoothing=0.1"), ["recipe.label_smoothing=0.1", "loss=focal"]),
+        (
+            ("loss=focal", "loss._target_=torch.nn.SoftMarginLoss", "recipe.class_weights=balanced"),
+            ["loss=focal", "class_weights=balanced"],
+        ),
+        (("loss=focal", "mixing=mixup"), ["loss=focal", "soft labels of mixing=mixup", "one class"]),
+        (("loss._target_=torch.nn.MultiMarginLoss", "loss.name=margin", "mixing=cutmix"), ["loss=margin", "cutmix"]),
+        (("loss._target_=torch.sub",), ["loss=cross_entropy", "refuses its settings"]),
+        (("loss._target_=torch.nn.CrossEntropyLoss", "+loss.reduction=none"), ["loss=cross_entropy", "the mean loss"]),
+    ],
+)
+def test_what_a_loss_can_not_do_is_refused_before_training(compose, overrides, parts) -> None:
+    config = OmegaConf.create(plain_values(compose(*UNEQUAL, *overrides)))
+    data = build_data(config, build_device("cpu"))
+    model, _ = build_model(config, data.dataset, data.device)
+    with pytest.raises(UserError) as refused:
+        build_learner(config, model, data, 3)
+    assert [part for part in parts if part not in str(refused.value)] == [], refused.value
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce", "focal"])
+def test_classes_are_weighed_and_sampled_by_the_part_that_trains(compose, loss) -> None:
+    overrides = (*UNEQUAL, "dataset.val_fraction=0.34", f"loss={loss}")
+    config = OmegaConf.create(plain_values(compose(*overrides, "recipe.class_weights=balanced")))
+    data = build_data(config, build_device("cpu"))
+    model, _ = build_model(config, data.dataset, data.device)
+    learner = build_learner(config, model, data, 1)
+    counts = data.splits["train"].labels.bincount(minlength=4)
+    torch.testing.assert_close(learner.loss.weight * counts, torch.full((4,), counts.sum() / 4))
+    learner.train_step(next(data.training_batches(4, 0).epoch(0)))
+    assert learner.totals.read()["bad_step"] == 0
+    sampled = OmegaConf.create(plain_values(compose(*overrides, "recipe.sampler=balanced")))
+    batches = build_data(sampled, build_device("cpu")).training_batches(4, 0)
+    epochs = [torch.cat([batch.index for batch in batches.epoch(epoch)]) for epoch in range(4)]
+    assert any(len(index.unique()) < len(index) for index in epochs)  # drawn with replacement
 
 
 # --- Every backbone x attention ------------------------------------------------------------------

@@ -19,6 +19,7 @@ from srp_exp.config.training import average_of_the_start
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.srp import srp_modules
 from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
+from srp_exp.training.losses import CrossEntropy
 from srp_exp.training.mixing import MixUpOrCutMix
 
 MakeLearner = Callable[..., Learner]
@@ -40,6 +41,7 @@ def linear_learner(
     lr: float = LR,
     momentum: float = MOMENTUM,
     weight_decay: float = WEIGHT_DECAY,
+    label_smoothing: float = 0.0,
     **settings: Any,
 ) -> Learner:
     """A learner with a rate that halves with every step."""
@@ -50,6 +52,7 @@ def linear_learner(
         optimizer,
         schedule,
         StepSettings(seed=0, total_steps=10, **settings),
+        loss=CrossEntropy(label_smoothing=label_smoothing),
         mix=mix,
         device=torch.device("cpu"),
     )
@@ -291,7 +294,7 @@ def test_totals_name_the_first_of_several_bad_steps() -> None:
     assert totals.read()["bad_step"] == 2
 
 
-EVERYTHING = {"ema_decay": 0.9, "ramp_until": 0.8, "label_smoothing": 0.1, "clip_norm": 1.0, "accumulate_steps": 2}
+EVERYTHING = {"ema_decay": 0.9, "ramp_until": 0.8, "clip_norm": 1.0, "accumulate_steps": 2}
 
 
 def everything(make_learner: MakeLearner, **settings: Any) -> Learner:

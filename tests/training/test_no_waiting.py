@@ -8,6 +8,7 @@ import importlib
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from srp_exp.datasets import Batch
 from srp_exp.srp import apply_srp
 from srp_exp.training import learner as learner_module
 from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
+from srp_exp.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, Loss
 from srp_exp.training.mixing import CutMix, MixUp
 
 CLASSES, BATCH = 4, 4
@@ -65,6 +67,7 @@ def steps(
     fakes: Callable[[], AbstractContextManager[Any]] = nullcontext,
     watching: Callable[[], AbstractContextManager[Any]] = nullcontext,
     before: int = 2,
+    loss: Callable[[torch.device], Loss] = lambda _: CrossEntropy(label_smoothing=0.1),
 ) -> None:
     """Steps of the settings on tensors made in `fakes`, within the ramp of SRP: after `before` ones two `watching`.
 
@@ -73,7 +76,7 @@ def steps(
     precision, ema_decay, mixing, clip_norm, watch = settings
     model = network()
     step_settings = StepSettings(
-        0, 20, precision=precision, label_smoothing=0.1, accumulate_steps=2, clip_norm=clip_norm, ema_decay=ema_decay,
+        0, 20, precision=precision, accumulate_steps=2, clip_norm=clip_norm, ema_decay=ema_decay,
         ramp_until=0.5,
     )  # fmt: skip
     made = SGD(model.parameters(), lr=0.1)
@@ -82,7 +85,7 @@ def steps(
     with fakes():
         for net in (model,) if learner.ema is None else (model, learner.ema.module):
             on_device(net, device)  # after the average has copied what it averages: a copy reads
-        learner.totals = Totals(device)
+        learner.totals, learner.loss = Totals(device), loss(device)
         learner.optimizer = OPTIMIZERS[optimizer](model.parameters(), lr=0.1, fused=precision == "fp16")
         learner.lr_schedule = LambdaLR(learner.optimizer, lambda step: 0.5**step)
         images = torch.empty(BATCH, 3, 8, 8, device=device)
@@ -104,6 +107,26 @@ def test_a_step_reads_no_value(precision: str, optimizer: str) -> None:
     for settings in SETTINGS:
         if settings[0] == precision:
             steps(torch.device("cpu"), settings, optimizer, fakes=FakeTensorMode)
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {
+    "cross_entropy": partial(CrossEntropy, label_smoothing=0.1),
+    "bce": partial(BinaryCrossEntropy, target_threshold=0.2, label_smoothing=0.1),
+    "focal": Focal,
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_weighted_loss_reads_no_value_and_copies_nothing(
+    loss: Callable[..., Loss], accelerator: torch.device
+) -> None:
+    def weighted(device: torch.device) -> Loss:
+        return loss(weight=torch.empty(CLASSES, device=device))
+
+    for mixing in MIXES if loss is not Focal else ("none",):
+        settings: Settings = ("fp32", None, mixing, None, False)
+        steps(torch.device("cpu"), settings, "sgd", fakes=FakeTensorMode, loss=weighted)
+        steps(accelerator, settings, "sgd", watching=no_copies, before=4, loss=weighted)
 
 
 @pytest.mark.parametrize("read", [Tensor.item, Tensor.tolist, bool, float, Tensor.nonzero])

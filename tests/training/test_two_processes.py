@@ -18,11 +18,13 @@ from srp_exp.datasets import Batch
 from srp_exp.training.distributed import SINGLE, Processes, connected
 from srp_exp.training.exchange import Exchange
 from srp_exp.training.learner import Learner, StepSettings, check_parts
+from srp_exp.training.losses import CrossEntropy
 from srp_exp.training.mixing import CutMix, MixUp
 
 BATCH, STEPS, CLASSES = 12, 3, 4
 SPOILT = {0: 2, 1: 1}
 """By rank, the step at which its loss isn't finite."""
+LOSS = CrossEntropy(torch.tensor([0.2, 1.0, 3.0, 0.5]), label_smoothing=0.1)  # whose weights differ between the parts
 MIXES = {"none": None, "mixup": MixUp(0.4, CLASSES), "cutmix": CutMix(1.0, CLASSES)}
 
 Case = tuple[int, float | None, float | None, str, str]
@@ -60,14 +62,15 @@ def make_learner(
     model = network() if model is None else model
     optimizer = SGD(model.parameters(), lr=0.3, momentum=0.9)
     settings = StepSettings(
-        5, STEPS, precision=precision, label_smoothing=0.1, accumulate_steps=accumulate_steps,
+        5, STEPS, precision=precision, accumulate_steps=accumulate_steps,
         clip_norm=clip_norm, ema_decay=ema_decay,
     )  # fmt: skip
     schedule = LambdaLR(optimizer, lambda step: 1.0)
     cpu = torch.device("cpu")
     return Learner(
-        model, optimizer, schedule, settings, mix=MIXES[mixing], device=cpu, processes=processes, exchange=exchange
-    )
+        model, optimizer, schedule, settings, loss=LOSS, mix=MIXES[mixing], device=cpu, processes=processes,
+        exchange=exchange,
+    )  # fmt: skip
 
 
 def train(case: Case, processes: Processes, exchange: Exchange = Exchange()) -> list[dict[str, Any]]:  # noqa: B008

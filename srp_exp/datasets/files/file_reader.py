@@ -22,8 +22,8 @@ from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, cut_to_box
 from srp_exp.seeding import derive_many
 
-_Request = tuple[int, list[int]]
-"""An epoch, and the positions in the split of the samples of a batch."""
+_Request = tuple[int, list[int], list[int]]
+"""An epoch, and of the samples of a batch the positions in the split, and which of the epoch's draws each gets."""
 
 _BATCHES_AHEAD = 2  # of each worker
 
@@ -55,9 +55,12 @@ class FileReader:
             generator=torch.Generator(),  # the DataLoader draws from it, and would from torch's own
         )
 
-    def batches(self, epoch: int, steps: list[Tensor]) -> Iterator[Batch]:
+    def batches(self, epoch: int, steps: list[Tensor], draws: list[Tensor] | None = None) -> Iterator[Batch]:
         """The batches of `steps`, the rows of one each. All that a worker raises is raised here."""
-        self._requests[:] = [(epoch, rows.tolist()) for rows in steps]
+        drawn = steps if draws is None else draws
+        self._requests[:] = [
+            (epoch, rows.tolist(), of_step.tolist()) for rows, of_step in zip(steps, drawn, strict=True)
+        ]
         if not steps:
             return
         # At once for all steps, in each of which a GPU would wait for the CPU.
@@ -88,9 +91,8 @@ class _Images(Dataset[Tensor | Exception]):
         self._seeds: tuple[int, NDArray[np.uint64]] | None = None  # of an epoch; a list would hold 40 bytes for each
 
     def __getitem__(self, request: _Request) -> Tensor | Exception:
-        epoch, positions = request
         try:
-            images = self._images(epoch, positions)
+            images = self._images(*request)
         except (ValueError, OSError) as error:
             return error
         # In memory they are H, W, C, as the decoders and the resizing leave them: stacked so, whole lines are copied.
@@ -98,15 +100,15 @@ class _Images(Dataset[Tensor | Exception]):
         batch: Tensor = default_collate([image.permute(1, 2, 0) for image in images])
         return batch.permute(0, 3, 1, 2)
 
-    def _images(self, epoch: int, positions: list[int]) -> list[Tensor]:
+    def _images(self, epoch: int, positions: list[int], draws: list[int]) -> list[Tensor]:
         if self._seed is None:
             return [self._image(position) for position in positions]
         if self._seeds is None or self._seeds[0] != epoch:
             self._seeds = epoch, derive_many(len(self._split), self._seed, "augment", epoch)
         images = []
         with torch.random.fork_rng(devices=[]):
-            for position in positions:
-                torch.default_generator.manual_seed(int(self._seeds[1][position]))
+            for position, draw in zip(positions, draws, strict=True):
+                torch.default_generator.manual_seed(int(self._seeds[1][draw]))
                 images.append(self._image(position))
         return images
 

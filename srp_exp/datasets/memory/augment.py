@@ -18,8 +18,9 @@ from srp_exp.seeding import generator
 class EpochAugmentation:
     """The changes that `augmentation` asks for, drawn for N samples of an epoch, which are seen in `groups`.
 
-    mean: of the channels, in [0, 1], to fill with. size: height and width of the images. groups: (B,) int64 rows each,
-    on the CPU. All that is drawn is copied to the device here and not in the steps, where it would make a GPU wait.
+    mean: of the channels, in [0, 1], to fill with. size: height and width of the images. groups: (B,) int64 each, on
+    the CPU: which of the N draws each image gets. All that is drawn is copied to the device here and not in the steps,
+    where it would make a GPU wait.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class EpochAugmentation:
         self._colour = torch.tensor(mean_colour(mean), dtype=torch.uint8, device=device).view(-1, 1, 1)
 
     def __call__(self, images: Tensor, rows: Tensor, group: int) -> Tensor:
-        """Change images (B, C, H, W) uint8, which are the samples `rows`, (B,) int64 on the device, of a group."""
+        """Change images (B, C, H, W) uint8 as the draws `rows`, (B,) int64 on the device, of a group say."""
         if self._crops is not None:
             offsets, flips = self._crops
             images = crop_and_flip(images, offsets[rows], flips[rows], self._padding)

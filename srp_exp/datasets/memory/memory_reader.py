@@ -30,20 +30,22 @@ class MemoryReader:
         self._settings = dataset.augmentation, dataset.mean, dataset.image_size, len(split)
         self._seed = seed
 
-    def batches(self, epoch: int, steps: list[Tensor]) -> Iterator[Batch]:
+    def batches(self, epoch: int, steps: list[Tensor], draws: list[Tensor] | None = None) -> Iterator[Batch]:
         if not steps:
             return
         groups = _in_groups(steps, self.batches_together(len(steps[0])))
         # Transferred here and not in the steps, where it would make a GPU wait for the CPU.
-        rows_of = torch.cat(steps).to(self._device).split([sum(map(len, group)) for group in groups])
+        sizes = [sum(map(len, group)) for group in groups]
+        rows_of = torch.cat(steps).to(self._device).split(sizes)
+        draws_of = rows_of if draws is None else torch.cat(draws).to(self._device).split(sizes)
         augment = None
         if self._seed is not None:
-            in_groups = [torch.cat(group) for group in groups]
+            in_groups = list(torch.cat(steps if draws is None else draws).split(sizes))
             augment = EpochAugmentation(*self._settings, self._seed, epoch, in_groups, self._device)
-        for number, (group, rows) in enumerate(zip(groups, rows_of, strict=True)):
+        for number, (group, rows, drawn) in enumerate(zip(groups, rows_of, draws_of, strict=True)):
             images = self._images.index_select(0, rows)
             if augment is not None:
-                images = augment(images, rows, number)
+                images = augment(images, drawn, number)
             labels, index = self._labels.index_select(0, rows), self._index.index_select(0, rows)
             parts = (values.split([len(step) for step in group]) for values in (images, labels, index))
             for of_step, *others in zip(*parts, strict=True):

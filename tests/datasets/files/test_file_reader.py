@@ -313,3 +313,20 @@ def test_a_gpu_sees_the_batches_of_the_cpu(file_set) -> None:
             assert other.images.is_cuda and other.labels.is_cuda and other.index.is_cuda
             torch.testing.assert_close(batch.images, other.images.cpu(), rtol=0, atol=1e-5)
             assert torch.equal(batch.index, other.index.cpu())
+
+
+def test_a_balanced_epoch_draws_a_look_of_its_own_for_each_place(file_set: FileSet) -> None:
+    def epoch(placement: Placement, first_step: int = 0) -> list[Batch]:
+        loader = file_set.training_batches(file_set.train, 6, SEED, placement, balanced=True)
+        return list(loader.epoch(1, first_step))
+
+    batches = epoch(IN_PROCESS)
+    for batch, same in zip(batches[1:], epoch(TWO_WORKERS, first_step=1), strict=True):
+        assert torch.equal(batch.images, same.images)
+        assert torch.equal(batch.index, same.index)
+    index, images = torch.cat([b.index for b in batches]), torch.cat([b.images for b in batches])
+    repeated = [row for row in index.unique() if (index == row).sum() > 1]
+    assert len(repeated) > 2
+    for row in repeated:
+        looks = images[index == row]
+        assert len(looks.flatten(1).unique(dim=0)) == len(looks)

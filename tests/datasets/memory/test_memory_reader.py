@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.datasets import BatchLoader, EvalLoader, Placement
+from srp_exp.datasets.batches import balanced_rows
 from srp_exp.datasets.memory import memory_reader
 from srp_exp.datasets.memory.augment import draw
 from srp_exp.datasets.memory.memory_reader import MemoryReader
@@ -94,6 +95,48 @@ def test_ranks_together_see_the_batches_of_one_process(make_set, more):
         for rank, part in enumerate(parts):
             assert torch.equal(part.index, whole.index[rank::3])
             assert torch.equal(part.images, whole.images[rank::3])
+
+
+@pytest.mark.parametrize("more", ["crops", "all", "trivial"])
+def test_a_balanced_epoch_is_a_function_of_seed_and_epoch_and_shared_by_ranks(make_set, more):
+    dataset = make_set(train=24, **MORE[more])
+    alone = BatchLoader(dataset, dataset.train, batch_size=6, seed=0, balanced=True)
+    whole = batches_of(alone, 3)
+    for batch, other in zip(whole[2:], batches_of(alone, 3, first_step=2), strict=True):
+        assert_same(batch, other)
+    ranks = [
+        BatchLoader(
+            dataset, dataset.train, batch_size=6, seed=0, placement=Placement(rank=rank, world_size=2), balanced=True
+        )
+        for rank in range(2)
+    ]
+    for batch, *parts in zip(whole, *(batches_of(loader, 3) for loader in ranks), strict=True):
+        for rank, part in enumerate(parts):
+            assert torch.equal(part.index, batch.index[rank::2])
+            assert torch.equal(part.images, batch.images[rank::2])
+    other_epoch = torch.cat([batch.index for batch in batches_of(alone, 4)])
+    assert not torch.equal(other_epoch, torch.cat([batch.index for batch in whole]))
+
+
+def test_a_sample_that_comes_twice_in_an_epoch_is_augmented_anew(make_set):
+    dataset = make_set(train=24, crop_padding=3, flip=True)
+    batches = batches_of(BatchLoader(dataset, dataset.train, batch_size=6, seed=0, balanced=True), 0)
+    index, images = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("index", "images"))
+    repeated = [row for row, count in Counter(index.tolist()).items() if count > 1]
+    looks = [images[index == row].flatten(1).unique(dim=0) for row in repeated]
+    assert len(repeated) > 3
+    assert sum(len(look) for look in looks) > len(repeated) + 3  # of 98 looks two are rarely the same
+
+
+def test_balanced_rows_draw_every_class_as_often():
+    labels = torch.tensor([0] * 900 + [2] * 90 + [5] * 10)
+    rows = torch.cat(balanced_rows(labels, 8, seed=0, epoch=1))
+    assert len(rows) == 1000
+    drawn = labels[rows].bincount(minlength=6)
+    assert drawn[[1, 3, 4]].tolist() == [0, 0, 0]
+    for label in (0, 2, 5):  # five standard deviations of a binomial with p = 1/3
+        assert abs(int(drawn[label]) - 1000 / 3) < 5 * (1000 * 2 / 9) ** 0.5
+    assert len(rows[labels[rows] == 5].unique()) == 10
 
 
 def test_evaluation_gives_every_sample_once_in_order(make_set):
