@@ -81,7 +81,7 @@ def another(value: Any) -> Any:
 
 def set_to_something(config: DictConfig, name: str) -> None:
     """Give a setting that is None a value of its type."""
-    for value in (0.75, 3, "given", [0.25], StudyConfig(name="given")):
+    for value in (0.75, 3, "given", "backbone", [0.25], StudyConfig(name="given")):
         try:
             OmegaConf.update(config, name, value, merge=False)
         except ValidationError:
