@@ -32,4 +32,31 @@ class Exchange:
         parallel.broadcast_buffers = False
         if self.bf16_gradients:
             parallel.register_comm_hook(None, bf16_compress_hook)
+        _order_buckets(parallel)
         return parallel
+
+
+class _Sum(nn.Module):
+    """Zero, with a gradient of zero for each parameter, the last one's first."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self) -> torch.Tensor:
+        used = [p for p in self._model.parameters() if p.requires_grad]
+        return torch.stack([(p * 0).sum() for p in used]).sum()
+
+
+def _order_buckets(parallel: DistributedDataParallel) -> None:
+    """Let DDP put the gradients into the buckets that it keeps for the rest of the training.
+
+    It does so once, after the first backward pass, in the order in which gradients were ready. How more than two
+    processes sum a number depends on its place in a bucket: a resumed training would make its first step with other
+    buckets than one that was never interrupted, and end with different bits.
+    """
+    model = parallel.module
+    parallel.module = _Sum(model)
+    parallel().backward()
+    parallel.module = model
+    parallel.zero_grad()

@@ -141,6 +141,38 @@ def exchanges(processes: Processes) -> tuple[int, float]:
     return sum(reduced), float(model.seen)
 
 
+class RegisteredBackwards(nn.Module):
+    """Its gradients are ready in the order of its parameters, where DDP expects the opposite one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([*network()][::-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in [*self.layers][::-1]:
+            x = layer(x)
+        return x
+
+
+def buckets(processes: Processes) -> list[list[list[torch.Size]]]:
+    """The shapes of the parameters in each bucket, in each of two steps."""
+    small = Exchange(bucket_mb=0.0005)
+    learner = make_learner((1, None, None, "fp32", "none"), processes, RegisteredBackwards(), small)
+    sent: list[list[list[torch.Size]]] = [[], []]
+
+    def note(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        sent[learner.step].append([p.shape for p in bucket.parameters()])
+        future: torch.futures.Future[Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    assert learner._parallel is not None
+    learner._parallel.register_comm_hook(None, note)
+    for step in range(2):
+        learner.train_step(batch_of(step, processes.rank, processes.size))
+    return sent
+
+
 EXCHANGES = {
     "small buckets": Exchange(bucket_mb=0.001),
     "static graph": Exchange(static_graph=True),
@@ -159,7 +191,8 @@ def one_of_two(rank: int, folder: str, port: int) -> None:
     with connected(torch.device("cpu")) as processes:
         results = {"steps": [train(case, processes) for case in CASES], "bad": first_bad_step(processes)}
         results["exchanged"] = {name: train(WATCHED, processes, how) for name, how in EXCHANGES.items()}
-        torch.save({**results, "exchanges": exchanges(processes)}, Path(folder) / f"{rank}.pt")
+        results |= {"exchanges": exchanges(processes), "buckets": buckets(processes)}
+        torch.save(results, Path(folder) / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +241,12 @@ def test_the_first_bad_step_is_that_of_the_rank_which_was_first(two: list[dict[s
 
 def test_gradients_are_exchanged_once_a_step_and_buffers_never(two: list[dict[str, Any]]) -> None:
     assert [found["exchanges"] for found in two] == [(1, 4.0), (1, 8.0)]
+
+
+def test_the_first_step_sends_gradients_as_all_others_do(two: list[dict[str, Any]]) -> None:
+    """More than two processes sum in an order that depends on the buckets; a resumed training has a first step too."""
+    for first, second in (found["buckets"] for found in two):
+        assert first == second and len(first) > 1
 
 
 @pytest.mark.parametrize(
