@@ -32,6 +32,7 @@ def facts_of(dataset: DataSet) -> dict[str, Any]:
         "in_files": isinstance(dataset, FileSet),
         "reading": vars(dataset.reading) if isinstance(dataset, FileSet) else {},
         "held": isinstance(dataset.test, Split),
+        "brings_val": dataset.val is not None,
         "boxed": isinstance(dataset.test, FileSplit) and dataset.test.boxes is not None,
     }
 

@@ -72,7 +72,7 @@ class Data:
 
 
 def build_dataset(config: DictConfig, facts: Mapping[str, Any] | None = None) -> DataSet:
-    """The data set. facts: what a checkpoint keeps of it, with which a set in files opens its test pictures only."""
+    """The data set. facts: what a checkpoint keeps of it, with which a set in files opens no training picture."""
     arguments = _arguments(config.dataset, without=OF_EVERY_SET)
     own = config.dataset
     if facts and facts["in_files"]:
@@ -90,8 +90,8 @@ def build_data(
 ) -> Data:
     """The data set, as rank 0 finds or makes it first, and where its batches go.
 
-    workers: of a machine, divided over its processes. facts: what a checkpoint keeps of the set, where only the test
-    split is needed; with config.test_root, which has its pictures, the set isn't opened then.
+    workers: of a machine, divided over its processes. facts: what a checkpoint keeps of the set, where no training
+    picture is needed; with config.test_root, which has its pictures, the set isn't opened then.
     """
     if facts and config.test_root is not None:
         augmentation = instantiate(_arguments(config.dataset.augmentation, without=()))
@@ -99,7 +99,7 @@ def build_data(
     else:
         with processes.in_turns():
             dataset = build_dataset(config, facts)
-    train, val = (dataset.train, None) if facts else _divided(config, dataset)
+    train, val = (dataset.train, dataset.val) if facts else _divided(config, dataset)
     test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
     splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, MOST_WORKERS)

@@ -88,14 +88,16 @@ def part_name(config: DictConfig) -> str:
 def data_of(
     config: DictConfig, checkpoint: Path, split: str, device: torch.device, processes: Processes = SINGLE
 ) -> Data:
-    """The data of the run of a checkpoint, of which the test split opens no other pictures.
+    """The data of the run of a checkpoint; for its test split, and a validation part of its own, none of training.
 
     With config.test_root its pictures are the test split, and no other is opened.
 
     Raises UserError where the data aren't those that the run has read, or aren't where they were.
     """
-    needs_training = split != "test" or config.dataset.test_on_unused or config.dataset.get("augmentation") is None
-    facts = {} if needs_training else load_of_run(checkpoint).get("data") or {}
+    facts = load_of_run(checkpoint).get("data") or {}
+    apart = split == "test" or (split == "val" and facts.get("brings_val"))
+    if not apart or config.dataset.test_on_unused or config.dataset.get("augmentation") is None:
+        facts = {}
     if facts and config.test_root is not None:
         return build_data(config, device, processes, facts)
     try:

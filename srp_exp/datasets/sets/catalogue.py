@@ -93,9 +93,8 @@ class Catalogue:
         parts = {name: getattr(self, name) for name in PARTS}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def test_only(self) -> "Catalogue":
-        """The set with an empty training part and no validation part."""
-        return replace(self, train=self.train.rows(np.arange(0)), val=None)
+    def without_training(self) -> "Catalogue":
+        return replace(self, train=self.train.rows(np.arange(0)))
 
     def to_arrays(self) -> Arrays:
         """The catalogue as arrays, for an index file."""
@@ -137,7 +136,7 @@ def listing_of_rows(
     labels: NDArray[np.int64],
     rows: NDArray[np.int64] | None = None,
 ) -> Listing:
-    """Images in the column of tables, of which each is a name for messages and the Arrow files that hold it.
+    """Images in the column of tables, of which each is a name for messages and the Arrow files that hold it; unread.
 
     rows: (N,), counted over all tables; None: all. Raises UserError where a file is damaged.
     """
@@ -151,17 +150,9 @@ def listing_of_rows(
     rows = np.arange(sum(counts)) if rows is None else rows
     starts = np.cumsum(counts)
     number = np.searchsorted(starts, rows, "right") - 1
-    source = TableSource(files, places, np.stack([number, rows - starts[number]], 1), column)
-    paths = encoded_texts([str(file) for file in files])
-    return Listing(
-        paths,
-        labels,
-        rows,
-        cells=source.cells,
-        places=encoded_texts(places),
-        column=column,
-        content=content_of(source),
-    )
+    cells = np.stack([number, rows - starts[number]], 1)
+    paths, encoded_places = (encoded_texts([str(text) for text in texts]) for texts in (files, places))
+    return Listing(paths, labels, rows, cells=cells, places=encoded_places, column=column)
 
 
 def divide(
@@ -185,11 +176,10 @@ def divide(
 
 
 def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -> Catalogue:
-    """The catalogue with the sizes of its files, and without those that aren't below `home`.
+    """The catalogue with the sizes of its files, or digests of images in tables, and without files that are absent.
 
-    The folders that hold them, or the Arrow files, join what it is read from.
-
-    Raises MissingFileError where files are absent and `strict`.
+    The folders that hold them, or the Arrow files, join what it is read from. Raises MissingFileError where files are
+    absent and `strict`.
     """
     parts: dict[str, Any] = {}
     folders: set[bytes] = set()
@@ -203,6 +193,7 @@ def look_up_files(catalogue: Catalogue, home: Path, remedy: str, strict: bool) -
             folders |= inside
         else:
             folders |= set(part.paths.tolist())
+            part = replace(part, content=content_of(part.source(home)))
         parts[name] = part
     places = dict.fromkeys([*catalogue.read_from, *(home / os.fsdecode(folder) for folder in sorted(folders))])
     found = replace(catalogue, read_from=tuple(places), **parts)

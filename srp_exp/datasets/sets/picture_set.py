@@ -41,7 +41,7 @@ class PictureSet(FileSet):
     picture to its bounding box before all else. memory_mb: pictures that all have one size and take no more than that
     together are held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by
     default. own, settings: what `read` gets besides, under their names. known: facts of the set, as of `facts_of`, with
-    which only test pictures are looked at, and the training part stays empty.
+    which no training picture is looked at, and the training part stays empty.
 
     What was found out counts until the set or the file of the class changes. `index` of a split counts the samples of
     the official list, so that it stays the same in subsets and copies. mean and std are ImageNet's for a published set,
@@ -55,9 +55,9 @@ class PictureSet(FileSet):
     remedy: ClassVar[str] = "restore it"  # where to get the set, the end of messages about missing parts
     usual_names: ClassVar[tuple[str, ...]] = ()  # of its folder; and layouts: as of `find_home`
     layouts: ClassVar[tuple[tuple[str, ...], ...]] = ((),)
-    asks: ClassVar[
-        tuple[str, ...]
-    ] = ()  # what `read` gets besides: "boxes", whether they are needed; "cache", a folder
+    asks: ClassVar[tuple[str, ...]] = ()
+    """What `read` gets besides: "boxes", whether they are needed; "cache", a folder; "class_names", where these are
+    known already and no training picture is needed, else None."""
 
     def __init__(
         self,
@@ -94,7 +94,8 @@ class PictureSet(FileSet):
                 index, key = index.with_name(f"{index.stem}-test.zip"), f"{key} test"
 
         def read() -> Arrays:
-            told = {name: value for name, value in (("boxes", crop_to_box), ("cache", cache)) if name in self.asks}
+            all_told = {"boxes": crop_to_box, "cache": cache, "class_names": known and tuple(known["class_names"])}
+            told = {name: all_told[name] for name in self.asks}
             found = read_copy(home, copy) if copy else self.read(home, **told, **settings)
             found = self._checked(found, home, verify == "strict", known is None)
             if on_corrupt == "skip" or vet != "none":
@@ -105,7 +106,7 @@ class PictureSet(FileSet):
 
         catalogue = Catalogue.from_arrays(remembered(index, key, read))
         if known is not None:
-            catalogue = catalogue.test_only()
+            catalogue = catalogue.without_training()
         for note in catalogue.notes:
             LOG.warning("%s", note)
         reading = replace(reading, value_range=reading.value_range or catalogue.value_range)
@@ -168,12 +169,12 @@ class PictureSet(FileSet):
     def _checked(cls, catalogue: Catalogue, home: Path, strict: bool, whole: bool) -> Catalogue:
         """The set in `home`, with the facts that it lacks as notes, or as an error where `strict`.
 
-        Not `whole`: its test part only.
+        Not `whole`: without its training part.
         """
         remedy = f"{cls.remedy}, or accept a subset with dataset.verify=warn" if cls.facts else cls.remedy
-        catalogue = catalogue if whole else catalogue.test_only()
+        catalogue = catalogue if whole else catalogue.without_training()
         catalogue = look_up_files(catalogue, home, remedy if cls.facts else "restore or remove them", strict)
-        if not whole:  # digests of the test part say more
+        if not whole:  # digests of the other parts say more
             return catalogue
         counts = check_counts(catalogue, cls.facts, home, remedy, strict)
         labels = {name: part.labels for name, part in catalogue.parts.items()}

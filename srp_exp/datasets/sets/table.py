@@ -25,7 +25,7 @@ class TableSet(PictureSet):
     """
 
     set_name = "table"
-    asks: ClassVar = ("cache",)
+    asks: ClassVar = ("cache", "class_names")
     endings: ClassVar[tuple[str, ...]] = tuple(KINDS)
     remedy = (
         "it needs train.parquet or train-*.parquet (or .arrow, .csv, .tsv, .json, .jsonl), or one table of any name"
@@ -37,7 +37,9 @@ class TableSet(PictureSet):
 
     @classmethod
     def read(cls, home: Path, cache: Path, **settings: Any) -> Catalogue:
-        files = find_tables(home, cls.endings)
+        files = dict(find_tables(home, cls.endings))
+        if settings.get("class_names") and len(files) > 1:
+            del files["train"]
         tables = {split: [read_table(path, cache) for path in paths] for split, paths in files.items()}
         catalogue = catalogue_of(tables, home, **settings)
         return replace(catalogue, read_from=(home, *(path for paths in files.values() for path in paths)))
@@ -61,6 +63,7 @@ class _Part(NamedTuple):
 def catalogue_of(
     tables: Mapping[str, list[Table]],
     home: Path,
+    class_names: tuple[str, ...] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
@@ -70,44 +73,50 @@ def catalogue_of(
 ) -> Catalogue:
     """The set whose tables are given by split; `read_from` is left empty.
 
+    class_names: where they are known, and tables of train can be left out; then the training part is empty.
     image_column: images (binary, or a struct with the field `bytes`), or names of image files relative to the table;
     label_column: integers from 0, or texts. None: the only column that may be it. Classes have the names that the
     schema gives; of texts they are in sorted order. split_column: tells the split of every row where all tables are of
     train; None: the column "split", if there is one. test_split: "test", "validation"...; None: test, or validation
     where test is absent or has no labels. test_fraction, split_seed: as of `divide`, for a set without a test split.
     """
-    columns = find_columns(tables["train"][0], image_column, label_column, split_column)
-    parts, notes = _parts(tables, columns if len(tables) == 1 else columns._replace(split=None))
-    labels, names = parts["train"].labels, columns.class_names
-    if labels.dtype.kind == "U":
+    first = next(tables[split] for split in ("train", "val", "test") if split in tables)
+    columns = find_columns(first[0], image_column, label_column, split_column)
+    parts, notes = _parts(tables, columns if len(tables) == 1 else columns._replace(split=None), class_names)
+    labels, names = parts["train"].labels, class_names or columns.class_names
+    if not names and labels.dtype.kind == "U":
         names = tuple(np.unique(labels).tolist())
     elif not names:
         check_numbers(labels, columns.label, home)
-        names = tuple(str(label) for label in range(int(labels.max(initial=-1)) + 1))
+        names = tuple(map(str, range(int(labels.max(initial=-1)) + 1)))
     chosen = test_split and split_of(test_split)
     if test_split and (chosen == "train" or chosen not in parts):
         raise UserError(
             f"dataset.test_split={test_split}: {home} has no such split with labels, but {first_few(list(parts))}"
         )
     test = chosen or next((split for split in ("test", "val") if split in parts), None)
-    val = "val" if "val" in parts and test != "val" else None
+    used = {split: part for split, part in parts.items() if split in ("train", "val", test)}
     listings = {
-        split: _listing(parts[split], columns.image, _numbered(parts[split].labels, labels, names, split, home), home)
-        for split in ("train", test, val)
-        if split is not None
+        split: _listing(part, columns.image, _numbered(part.labels, labels, names, split, home), home)
+        for split, part in used.items()
     }
     tested = listings[test] if test else None
     train, test_part = divide(listings["train"], tested, test_fraction, split_seed, home, names)
     if train.cells is None and len(both := np.intersect1d(train.paths, test_part.paths)):
         files = first_few([os.fsdecode(path) for path in both.tolist()])
         notes.append(f"{home}: {len(both):,} files are in train and in the test part ({files})")
-    return Catalogue(train, test_part, names, (), tuple(notes), listings.get("val") if val else None)
+    return Catalogue(train, test_part, names, (), tuple(notes), None if test == "val" else listings.get("val"))
 
 
-def _parts(tables: Mapping[str, list[Table]], columns: Columns) -> tuple[dict[str, _Part], list[str]]:
+def _parts(
+    tables: Mapping[str, list[Table]], columns: Columns, class_names: tuple[str, ...] | None
+) -> tuple[dict[str, _Part], list[str]]:
     """The splits that have labels, train always; and notes on those that have none."""
-    whole = tables["train"]
-    labels = read_labels(whole, columns)
+    whole = tables.get("train", [])
+    if whole:
+        labels = read_labels(whole, columns)
+    else:  # of integers the classes have their names
+        labels = np.empty(0, np.int64 if class_names == tuple(map(str, range(len(class_names or ())))) else np.str_)
     if columns.split is None:
         parts = {"train": _Part(whole, labels, np.arange(len(labels)))}
         notes = []
@@ -153,7 +162,7 @@ def _listing(part: _Part, column: str, labels: NDArray[np.int64], home: Path) ->
     every = [(table, name) for table, names in zip(part.tables, named, strict=True) for name in names or ()]
     rows = [every[row] for row in part.rows.tolist()]
     paths = [os.path.normpath(table.folder.absolute() / name) for table, name in rows]
-    if not Path(paths[0]).is_file():
+    if paths and not Path(paths[0]).is_file():
         raise MissingFileError(
             f"{rows[0][0].place}: column {column} names {rows[0][1]!r}, but {paths[0]} doesn't exist; names begin at "
             f"the folder of the table, have / between folders and end as the files do"

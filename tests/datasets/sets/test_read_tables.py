@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from pathlib import Path
 
 import datasets
 import pandas as pd
@@ -9,12 +10,16 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import torch
 from official_copies import encoded
 
 from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.files.table_source import TableSource
+from srp_exp.datasets.known import facts_of
 from srp_exp.datasets.sets.hub import Hub
 from srp_exp.datasets.sets.table import Csv, TableSet
 from srp_exp.errors import UserError
+from srp_exp.files import cache_folder
 from srp_exp.runs.data import digests_of
 
 FILES = [f"images/{number}.jpg" for number in range(8)]
@@ -126,6 +131,37 @@ def test_a_file_in_both_parts_is_said_and_a_relative_table_is_read(home, caplog,
         caplog.clear()
         assert open_table(root).train.source.read(1) == encoded("rgb", 1)
         assert "2 files are in train and in the test part" in caplog.text
+
+
+@pytest.mark.parametrize("labels", ["xyzw", "0123", [1, 0, 1, 0]], ids=["texts", "digits", "integers"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_needs_no_training_picture_opens_no_table_of_train(home, kind, labels):
+    """Nor an image of the training rows of a table with all splits: their classes are known."""
+    parts = ("train", "validation", "test")
+    for part, rows in zip(parts, (slice(0, 4), slice(2, 4), slice(4, 6)), strict=True):
+        images = FILES[rows] if kind == "csv" else [(home / file).read_bytes() for file in FILES[rows]]
+        KINDS[kind](home, {"file": images, "species": list(labels)[: len(images)]})
+        (home / f"a.{kind}").rename(home / f"{part}.{kind}")
+    whole = open_table(home)
+    (home / f"train.{kind}").write_bytes(b"no table")
+    found = open_table(home, known=facts_of(whole))
+    assert (len(found.train), found.class_names, found.mean) == (0, whole.class_names, whole.mean)
+    of_train = {part for part in digests_of(whole) if "training" in part}
+    assert digests_of(found) == {part: value for part, value in digests_of(whole).items() if part not in of_train}
+
+
+def test_training_rows_of_a_table_with_all_splits_are_not_read(home, monkeypatch):
+    images = [encoded("rgb", number) for number in range(8)]
+    pq.write_table(pa.table(columns(file=images)), home / "all.parquet")
+    whole = open_table(home)
+    for file in Path(cache_folder()).rglob("*.zip"):
+        file.unlink()
+    rows = []
+    read = TableSource.read
+    monkeypatch.setattr(TableSource, "read", lambda self, at, most=-1: (rows.append(self.name(at)), read(self, at))[1])
+    found = open_table(home, known=facts_of(whole))
+    assert torch.equal(found.test.labels, whole.test.labels)
+    assert {int(name.rpartition("#")[2]) for name in rows} == {4, 5, 6, 7}
 
 
 def test_an_image_column_has_no_labels(home):
