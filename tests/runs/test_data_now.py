@@ -16,9 +16,9 @@ LOOK = ("device=cpu", "workers=0")
 
 
 def write_pictures(root: Path) -> Path:
-    """Two classes, eight training and four test pictures each, of several sizes."""
+    """Two classes, eight training, two validation and four test pictures each, of several sizes."""
     draw = torch.Generator().manual_seed(0)
-    for part, count in (("train", 8), ("test", 4)):
+    for part, count in (("train", 8), ("test", 4), ("val", 2)):
         for label, name in enumerate(("dark", "light")):
             (root / part / name).mkdir(parents=True)
             for number in range(count):
@@ -109,6 +109,15 @@ def test_the_test_part_needs_no_training_picture(command_line, home, mode) -> No
         assert (facts["images"]["background"], facts["images"]["value_range"]) == ([255, 255, 255], None)
     else:
         assert metrics(runs(home)[0]) == before
+
+
+def test_nor_does_a_validation_part_that_the_set_brings(command_line, home) -> None:
+    for picture in (home / "new" / "pics" / "train").glob("*/*"):
+        picture.write_bytes(b"")
+    run, _ = runs(home)
+    outcome = command_line("mode=eval", f"run={run}", f"dataset.root={home / 'new' / 'pics'}", "split=val", *LOOK)
+    assert outcome.code == 0, outcome.err
+    assert metrics(run, "val")["samples"] == 4
 
 
 def test_data_that_did_not_move_are_found_from_everywhere(command_line, original, tmp_path, monkeypatch) -> None:
