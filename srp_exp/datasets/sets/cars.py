@@ -71,26 +71,21 @@ class Cars(PictureSet):
 def _read_part(file: Path, home: Path, part: str) -> Listing:
     folder = f"{part}/{part}" if (home / part / part).is_dir() else part
     (annotations,) = load_mat(file, ("annotations",))
-    paths = [f"{folder}/{name}" for name in field(annotations, "fname", file).tolist()]
-    return listing(paths, field(annotations, "class", file).astype(np.int64) - 1, _boxes(annotations, file))
+    return _listing(annotations, file, [f"{folder}/{name}" for name in field(annotations, "fname", file).tolist()])
 
 
 def _read_single(file: Path) -> Catalogue:
     annotations, names = load_mat(file, ("annotations", "class_names"))
     is_test = field(annotations, "test", file).astype(bool)
     train, test = (
-        listing(
-            field(chosen, "relative_im_path", file).tolist(),
-            field(chosen, "class", file).astype(np.int64) - 1,
-            _boxes(chosen, file),
-        )
+        _listing(chosen, file, field(chosen, "relative_im_path", file).tolist())
         for chosen in (annotations[~is_test], annotations[is_test])
     )
     return Catalogue(train, test, tuple(str(name) for name in names), (file,))
 
 
-def _boxes(annotations: NDArray[Any], file: Path) -> NDArray[np.float32]:
-    """Corners of the boxes as pixels counted from 1, both inside, to left, top, right and bottom edges, (N, 4)."""
+def _listing(annotations: NDArray[Any], file: Path, paths: list[str]) -> Listing:
+    """Boxes are corners as pixels counted from 1, both inside, and become left, top, right and bottom edges."""
     names = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
-    corners = [field(annotations, name, file).astype(np.float32) for name in names]
-    return np.stack(corners, 1) - np.array([1, 1, 0, 0], np.float32)
+    corners = np.stack([field(annotations, name, file).astype(np.float32) for name in names], 1) - (1, 1, 0, 0)
+    return listing(paths, field(annotations, "class", file).astype(np.int64) - 1, corners)

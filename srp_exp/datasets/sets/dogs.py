@@ -70,18 +70,13 @@ def _annotations(home: Path) -> Path | None:
 
 def _class_names(splits: Sequence[tuple[list[str], NDArray[np.int64]]], lists: Path) -> tuple[str, ...]:
     """The folder of each label. Raises UserError unless labels and folders belong together one to one."""
-    pairs = {
-        (int(label), file.partition("/")[0])
-        for files, labels in splits
-        for file, label in zip(files, labels, strict=True)
-    }
-    folders = {folder for _, folder in pairs}
-    if len(pairs) != len(folders):
-        several = sorted(folder for folder in folders if sum(folder == other for _, other in pairs) > 1)
+    rows = [row for files, labels in splits for row in zip(labels, files, strict=True)]
+    folders = [folder for _, folder in sorted({(label, file.partition("/")[0]) for label, file in rows})]
+    if several := sorted({folder for folder in folders if folders.count(folder) > 1}):
         raise UserError(
             f"{lists}: folders with more than one label in the lists ({first_few(several)}); fetch the lists again"
         )
-    return tuple(folder for _, folder in sorted(pairs))
+    return tuple(folders)
 
 
 def _boxes(annotations: Path | None, files: Sequence[str]) -> NDArray[np.float32] | None:
