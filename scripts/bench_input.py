@@ -33,9 +33,9 @@ from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.transforms import EvalTransform
+from srp_exp.datasets.on_disk.catalogue import listing_of_rows
+from srp_exp.datasets.on_disk.prepared import copy_facts, read_copy
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
-from srp_exp.datasets.sets.catalogue import listing_of_rows
-from srp_exp.datasets.sets.prepared import copy_facts, read_copy
 from srp_exp.datasets.sets.read_tables import read_table
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -18,8 +18,8 @@ from torch import nn
 from srp_exp.config.datasets import OF_EVERY_SET
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
 from srp_exp.datasets.known import without_pictures
+from srp_exp.datasets.on_disk.picture_set import PictureSet
 from srp_exp.datasets.other_test import other_test
-from srp_exp.datasets.sets.picture_set import PictureSet
 from srp_exp.datasets.subset import with_subset
 from srp_exp.errors import UserError
 from srp_exp.seeding import derive

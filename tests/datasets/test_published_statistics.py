@@ -13,9 +13,9 @@ from torchvision.models import ResNet50_Weights
 
 from srp_exp.datasets import ImageSet, Split, with_statistics
 from srp_exp.datasets.augmentation import Augmentation
+from srp_exp.datasets.on_disk.picture_set import IMAGENET_MEAN, IMAGENET_STD
 from srp_exp.datasets.sets.cifar import Cifar10, Cifar100
 from srp_exp.datasets.sets.mnist5k import Mnist5k
-from srp_exp.datasets.sets.picture_set import IMAGENET_MEAN, IMAGENET_STD
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg"
 

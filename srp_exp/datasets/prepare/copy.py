@@ -1,4 +1,4 @@
-"""Making the prepared copy of a data set: pictures made small, in a few Arrow files; sets/prepared.py reads it."""
+"""Making the prepared copy of a data set: pictures made small, in a few Arrow files; on_disk/prepared.py reads it."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 
 from srp_exp.datasets.files.decode import Reading, stored
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.sets.prepared import COPY_KEY
+from srp_exp.datasets.on_disk.prepared import COPY_KEY
 from srp_exp.errors import UserError
 
 _TOGETHER = 500  # pictures that are made small before they are written

@@ -17,12 +17,12 @@ from typing import Protocol
 
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
+from srp_exp.datasets.on_disk.picture_set import PictureSet
+from srp_exp.datasets.on_disk.prepared import copy_facts
 from srp_exp.datasets.prepare.archives import Advance, extract, read_archive
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.prepare.imagenet_archives import extract_imagenet
 from srp_exp.datasets.prepare.official_files import archive_files, checksum_fault
-from srp_exp.datasets.sets.picture_set import PictureSet
-from srp_exp.datasets.sets.prepared import copy_facts
 from srp_exp.errors import MissingFileError, UserError, first_few
 from srp_exp.files import remove, stamp, write_atomically
 

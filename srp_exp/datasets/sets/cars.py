@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, listing
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Facts, Listing, listing
+from srp_exp.datasets.on_disk.picture_set import PictureSet
+from srp_exp.datasets.on_disk.search import first_there
 from srp_exp.datasets.sets.matlab import field, load_mat
-from srp_exp.datasets.sets.picture_set import PictureSet
-from srp_exp.datasets.sets.search import first_there
 from srp_exp.errors import MissingFileError
 
 _META, _TRAIN, _TEST = "cars_meta.mat", "cars_train_annos.mat", "cars_test_annos_withlabels.mat"

@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, listing
-from srp_exp.datasets.sets.picture_set import PictureSet
-from srp_exp.datasets.sets.search import require
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Facts, listing
+from srp_exp.datasets.on_disk.picture_set import PictureSet
+from srp_exp.datasets.on_disk.search import require
 from srp_exp.errors import UserError
 
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")

@@ -12,10 +12,10 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, listing
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Facts, listing
+from srp_exp.datasets.on_disk.picture_set import PictureSet
+from srp_exp.datasets.on_disk.search import first_there, require
 from srp_exp.datasets.sets.matlab import load_mat
-from srp_exp.datasets.sets.picture_set import PictureSet
-from srp_exp.datasets.sets.search import first_there, require
 from srp_exp.errors import MissingFileError, UserError, first_few
 
 _LISTS = ("train_list.mat", "test_list.mat")

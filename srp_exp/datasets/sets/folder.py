@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from srp_exp.datasets.labels import refuse_unknown
-from srp_exp.datasets.sets.catalogue import Catalogue, Listing, divide, listing
-from srp_exp.datasets.sets.picture_set import PictureSet
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Listing, divide, listing
+from srp_exp.datasets.on_disk.picture_set import PictureSet
 from srp_exp.errors import MissingFileError, UserError, first_few
 
 ENDINGS = (

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from srp_exp.datasets.sets.catalogue import Catalogue
+from srp_exp.datasets.on_disk.catalogue import Catalogue
 from srp_exp.datasets.sets.read_tables import read_hub
 from srp_exp.datasets.sets.table import TableSet, catalogue_of
 from srp_exp.datasets.sets.table_files import split_of

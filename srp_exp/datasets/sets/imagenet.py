@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from srp_exp.datasets.labels import refuse_unknown
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, Listing, listing
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Facts, Listing, listing
+from srp_exp.datasets.on_disk.picture_set import PictureSet
+from srp_exp.datasets.on_disk.search import first_there
 from srp_exp.datasets.sets.folder import class_folders, list_pictures, loose_pictures
-from srp_exp.datasets.sets.picture_set import PictureSet
-from srp_exp.datasets.sets.search import first_there
 from srp_exp.errors import UserError, first_few
 
 FACTS = Facts(train_size=1_281_167, test_size=50_000, num_classes=1_000)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from srp_exp.datasets.sets.search import candidates
+from srp_exp.datasets.on_disk.search import candidates
 from srp_exp.errors import MissingFileError, UserError, first_few
 
 SPLITS = {

@@ -11,8 +11,8 @@ from PIL import Image
 from srp_exp.datasets.files.decode import Reading, decode
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
+from srp_exp.datasets.on_disk.prepared import check_copy, copy_facts, read_copy
 from srp_exp.datasets.prepare.copy import CopySettings, shrink, write_copy
-from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
 from srp_exp.errors import CorruptImageError
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.on_disk.picture_set import PictureSet
 from srp_exp.datasets.sets.cars import Cars
 from srp_exp.datasets.sets.cub200 import Cub200
 from srp_exp.datasets.sets.dogs import Dogs
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.datasets.sets.imagenet import ImageNet
-from srp_exp.datasets.sets.picture_set import PictureSet
 
 BUFFER = io.BytesIO()
 Image.new("RGB", (12, 10), (200, 30, 90)).save(BUFFER, "JPEG")

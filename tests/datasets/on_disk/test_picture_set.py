@@ -21,9 +21,9 @@ from official_copies import (
 
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.decode import decode
+from srp_exp.datasets.on_disk.catalogue import Facts, listing
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.cars import Cars
-from srp_exp.datasets.sets.catalogue import Facts, listing
 from srp_exp.datasets.sets.cub200 import Cub200
 from srp_exp.datasets.sets.dogs import Dogs
 from srp_exp.datasets.sets.imagenet import ImageNet
@@ -154,7 +154,7 @@ def test_a_change_is_noticed(tmp_path, monkeypatch):
 
 
 def test_what_is_amiss_is_said_at_every_start(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
     home = make_cub200(tmp_path)
     for _ in range(2):
         caplog.clear()
@@ -164,7 +164,7 @@ def test_what_is_amiss_is_said_at_every_start(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cub200", "cars", "cars in one file", "dogs"])
 def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
     kind, make = COPIES[name]
     home = make(tmp_path)
     complete = open_set(kind, home)
@@ -187,7 +187,7 @@ def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, 
 def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatch, caplog):
     kind, make = COPIES[name]
     home = make(tmp_path)
-    monkeypatch.setattr("srp_exp.datasets.sets.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
     complete = open_set(kind, home)
     for part, row, content in (
         (complete.train, 2, encoded("truncated", 1)),
@@ -207,7 +207,7 @@ def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatc
         assert (found.train.skipped, found.test.skipped) == (2, 1)
         assert "2 pictures of train can't be read: left out" in caplog.text
         if attempt == 0:
-            monkeypatch.setattr("srp_exp.datasets.sets.vetted.vet", None)  # remembered
+            monkeypatch.setattr("srp_exp.datasets.on_disk.vetted.vet", None)  # remembered
 
 
 def test_a_set_that_is_no_copy_has_no_copy_side(tmp_path):

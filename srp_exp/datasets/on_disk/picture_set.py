@@ -17,10 +17,10 @@ from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.measure import channel_statistics, hold_in_memory
 from srp_exp.datasets.labels import check_classes
-from srp_exp.datasets.sets.catalogue import Catalogue, Facts, check_counts, look_up_files
-from srp_exp.datasets.sets.prepared import check_copy, copy_facts, read_copy
-from srp_exp.datasets.sets.search import find_home
-from srp_exp.datasets.sets.vetted import open_split, vetted
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Facts, check_counts, look_up_files
+from srp_exp.datasets.on_disk.prepared import check_copy, copy_facts, read_copy
+from srp_exp.datasets.on_disk.search import find_home
+from srp_exp.datasets.on_disk.vetted import open_split, vetted
 from srp_exp.remembered import Arrays, index_file, remembered
 from srp_exp.remembered import known as remembered_as
 

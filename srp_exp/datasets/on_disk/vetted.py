@@ -12,7 +12,7 @@ from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.vet import Outcome, vet
 from srp_exp.datasets.labels import check_classes
-from srp_exp.datasets.sets.catalogue import Catalogue, Listing
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Listing
 from srp_exp.errors import CorruptImageError, MissingFileError, UserError, first_few
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from srp_exp.datasets.files.table_source import read_arrow
-from srp_exp.datasets.sets.catalogue import Catalogue, Listing, listing_of_rows
+from srp_exp.datasets.on_disk.catalogue import Catalogue, Listing, listing_of_rows
 from srp_exp.errors import UserError
 
 COPY_KEY = b"srp_exp"
