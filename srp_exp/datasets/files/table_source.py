@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from srp_exp.datasets.files.source import ImageSource
 from srp_exp.errors import UserError
 
 _READS_PER_RELEASE = 256  # of the maps: their pages count as resident until they are released
@@ -68,7 +69,7 @@ class TableSource:
         return self._files
 
 
-def content_of(source: TableSource) -> str:
+def content_of(source: ImageSource) -> str:
     """A digest of all images."""
     found = hashlib.sha256()
     for row in range(len(source)):

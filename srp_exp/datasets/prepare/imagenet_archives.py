@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from srp_exp.datasets.on_disk.search import require
 from srp_exp.datasets.prepare.archives import Advance, extract, read_archive, read_nested_tar
-from srp_exp.datasets.sets.search import require
 from srp_exp.errors import MissingFileError, UserError
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from srp_exp.datasets.files.source import FolderSource, ImageSource
-from srp_exp.datasets.sets.catalogue import listing_of_rows
+from srp_exp.datasets.on_disk.catalogue import listing_of_rows
 from srp_exp.datasets.sets.columns import file_names, image_column
 from srp_exp.datasets.sets.folder import ENDINGS, walk
 from srp_exp.datasets.sets.read_tables import KINDS, read_table
