@@ -32,7 +32,7 @@ from srp_exp.datasets import Placement
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.transforms import EvalTransform
+from srp_exp.datasets.files.transforms import Transform, eval_transform
 from srp_exp.datasets.on_disk.catalogue import listing_of_rows
 from srp_exp.datasets.on_disk.prepared import copy_facts, read_copy
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
@@ -134,13 +134,13 @@ def resident_mib(pid: int | None) -> float:
 
 def report_differences(original: FileSplit, copy: FileSplit) -> None:
     """What the smaller copy changes in the evaluation crop, in grey levels of 255."""
-    transform = EvalTransform(FileAugmentation())
+    transform = eval_transform(FileAugmentation())
     views = [list(evaluated(split, transform)) for split in (original, copy)]
     differences = [(a - b).abs().mean().item() for a, b in zip(*views, strict=True)]
     print(f"prepared copy against the original: mean absolute difference {statistics.mean(differences):.2f} of 255")
 
 
-def evaluated(split: FileSplit, transform: EvalTransform) -> Iterator[torch.Tensor]:
+def evaluated(split: FileSplit, transform: Transform) -> Iterator[torch.Tensor]:
     for position in range(min(100, len(split))):
         yield transform(split.picture(position)).float()
 

@@ -14,7 +14,7 @@ from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.preprocess import Preprocess
 from srp_exp.datasets.files.source import FolderSource
-from srp_exp.datasets.files.transforms import EvalTransform, FitTransform
+from srp_exp.datasets.files.transforms import eval_transform, fit_transform
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split
 from srp_exp.errors import UserError
@@ -52,7 +52,7 @@ def preprocess_of(
     if channels not in (1, 3):
         raise UserError(f"the network takes pictures of {channels} channels, and files have 1 or 3; export it instead")
     normalise = Normalisation(tuple(facts["mean"]), tuple(facts["std"]), device, memory_format)
-    transform = FitTransform(*facts["shape"]) if facts["held"] else EvalTransform(augmentation)
+    transform = fit_transform(*facts["shape"]) if facts["held"] else eval_transform(augmentation)
     return Preprocess(Reading(**facts["reading"]), transform, normalise)
 
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from srp_exp.datasets.batches import Batch, Normalisation, Placement
 from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.transforms import EvalTransform, TrainTransform, Transform, cut_to_box
+from srp_exp.datasets.files.transforms import Transform, cut_to_box, eval_transform, train_transform
 from srp_exp.seeding import derive_many
 
 _Request = tuple[int, list[int], list[int]]
@@ -37,7 +37,7 @@ class FileReader:
 
     def __init__(self, dataset: DataSet, split: FileSplit, placement: Placement, seed: int | None):
         augmentation = dataset.augmentation
-        transform = EvalTransform(augmentation) if seed is None else TrainTransform(augmentation, dataset.mean)
+        transform = eval_transform(augmentation) if seed is None else train_transform(augmentation, dataset.mean)
         self._device = torch.device(placement.device)
         self._labels, self._index = split.labels, split.index
         self._normalise = Normalisation(dataset.mean, dataset.std, self._device, placement.memory_format)

@@ -7,13 +7,11 @@ it that the reference fills with.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -25,93 +23,59 @@ Transform = Callable[[Tensor], Tensor]
 """Maps a picture, (3, H, W) uint8, to (3, S, S) uint8."""
 
 
-class TrainTransform:
+def train_transform(augmentation: FileAugmentation, mean: tuple[float, ...]) -> Transform:
     """A random crop, then the random operations that `augmentation` asks for. mean: of the channels, in [0, 1]."""
-
-    def __init__(self, augmentation: FileAugmentation, mean: tuple[float, ...]):
-        a, colour = augmentation, mean_colour(mean)
-        mode, turned = v2.InterpolationMode(a.interpolation), v2.InterpolationMode.BILINEAR
-        side = a.resize if a.crop == "random" else a.crop_size
-        whole = v2.RandomResizedCrop(a.crop_size, scale=(a.min_area, 1.0), interpolation=mode)
-        chosen: dict[Transform, bool] = {
-            partial(_random_resized_crop, drawn_by=whole): a.crop == "random_resized",
-            partial(_shorter_side, side=side, mode=mode): a.crop != "random_resized",
-            v2.CenterCrop(a.crop_size): a.crop == "pad",
-            v2.RandomCrop(a.crop_size, padding=a.crop_padding or None): a.crop != "random_resized",
-            _flipped: a.flip,
-            v2.ColorJitter(*(a.color_jitter,) * 3): a.color_jitter > 0,
-            v2.RandAugment(magnitude=a.rand_augment, interpolation=turned): a.rand_augment > 0,
-            v2.TrivialAugmentWide(interpolation=turned): a.trivial_augment,
-            v2.RandomErasing(a.random_erasing, value=colour): a.random_erasing > 0,
-            Cutout(a.cutout, colour): a.cutout > 0,
-        }
-        self._operations = [operation for operation, is_chosen in chosen.items() if is_chosen]
-
-    def __call__(self, image: Tensor) -> Tensor:
-        for operation in self._operations:
-            image = operation(image)
-        return image
+    a, colour = augmentation, mean_colour(mean)
+    mode, turned = v2.InterpolationMode(a.interpolation), v2.InterpolationMode.BILINEAR
+    shorter_side = a.resize if a.crop == "random" else a.crop_size
+    crop = v2.RandomResizedCrop(a.crop_size, scale=(a.min_area, 1.0), interpolation=mode)
+    chosen: dict[Transform, bool] = {
+        partial(_random_resized_crop, crop=crop): a.crop == "random_resized",
+        partial(_resize, size=[shorter_side], mode=mode): a.crop != "random_resized",
+        v2.CenterCrop(a.crop_size): a.crop == "pad",
+        v2.RandomCrop(a.crop_size, padding=a.crop_padding or None): a.crop != "random_resized",
+        _flipped: a.flip,
+        v2.ColorJitter(*(a.color_jitter,) * 3): a.color_jitter > 0,
+        v2.RandAugment(magnitude=a.rand_augment, interpolation=turned): a.rand_augment > 0,
+        v2.TrivialAugmentWide(interpolation=turned): a.trivial_augment,
+        v2.RandomErasing(a.random_erasing, value=colour): a.random_erasing > 0,
+        partial(cutout, size=a.cutout, colour=colour): a.cutout > 0,
+    }
+    return v2.Compose([operation for operation, is_chosen in chosen.items() if is_chosen])
 
 
-@dataclass(frozen=True)
-class EvalTransform:
+def eval_transform(augmentation: FileAugmentation) -> Transform:
     """The middle square, after the picture has been resized, as timm's evaluation transform has it. Draws nothing.
 
     Pictures are resized by Pillow, as in timm: torchvision's resizing of uint8, in a quarter of the time, differs from
     Pillow's by up to 2 of 255.
     """
-
-    augmentation: FileAugmentation
-
-    def __call__(self, image: Tensor) -> Tensor:
-        a = self.augmentation
-        height, width = resized(image, a.resize)
-        if a.eval_crop == "squash":
-            height = width = a.resize
-        whole = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        small = whole.resize((width, height), Image.Resampling[a.interpolation.upper()])
-        square: Tensor = F.center_crop(torch.from_numpy(np.array(small)).permute(2, 0, 1), [a.eval_crop_size])
-        return square
+    a = augmentation
+    resize = v2.Resize([a.resize] * (2 if a.eval_crop == "squash" else 1), v2.InterpolationMode(a.interpolation))
+    return v2.Compose([v2.ToPILImage(), resize, v2.CenterCrop(a.eval_crop_size), v2.PILToTensor()])
 
 
-class FitTransform:
+def fit_transform(channels: int, height: int, width: int) -> Transform:
     """For a network whose pictures were held in memory at their size, (channels, height, width).
 
     A picture of another size is resized until it covers that one, bilinearly by Pillow, and its middle is taken. For a
     network of one channel colours become grey, by ITU-R 601-2.
     """
-
-    def __init__(self, channels: int, height: int, width: int):
-        self._channels, self._size = channels, (height, width)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        whole = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        height, width = self._size
-        factor = max(height / whole.height, width / whole.width)
-        if (whole.height, whole.width) != self._size:
-            covering = max(width, round(whole.width * factor)), max(height, round(whole.height * factor))
-            whole = whole.resize(covering, Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(whole.convert("L"))[None] if self._channels == 1 else np.array(whole))
-        fitted: Tensor = F.center_crop(pixels if self._channels == 1 else pixels.permute(2, 0, 1), [height, width])
-        return fitted
+    covering = partial(ImageOps.cover, size=(width, height), method=Image.Resampling.BILINEAR)
+    grey = [v2.Grayscale()] if channels == 1 else []
+    return v2.Compose([v2.ToPILImage(), covering, v2.CenterCrop([height, width]), *grey, v2.PILToTensor()])
 
 
-class Cutout:
-    """Fills a square of `size` pixels around a random pixel; what lies outside the image is cut off.
+def cutout(image: Tensor, size: int, colour: list[int]) -> Tensor:
+    """The picture with a square of `size` pixels filled around a random pixel; what lies outside is cut off.
 
     Source: arXiv:1708.04552, section 3.2, where the fill is zero after normalisation: the mean colour.
     """
-
-    def __init__(self, size: int, colour: list[int]):
-        self._size, self._colour = size, torch.tensor(colour, dtype=torch.uint8)[:, None, None]
-
-    def __call__(self, image: Tensor) -> Tensor:
-        _, height, width = image.shape
-        top, left = (int(torch.randint(side, ())) - self._size // 2 for side in (height, width))
-        rows, columns = (slice(max(0, start), start + self._size) for start in (top, left))
-        image = image.clone()
-        image[:, rows, columns] = self._colour
-        return image
+    top, left = (int(torch.randint(side, ())) - size // 2 for side in image.shape[1:])
+    rows, columns = (slice(max(0, start), start + size) for start in (top, left))
+    image = image.clone()
+    image[:, rows, columns] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
+    return image
 
 
 def _flipped(image: Tensor) -> Tensor:
@@ -119,22 +83,10 @@ def _flipped(image: Tensor) -> Tensor:
     return image.flip(-1) if torch.rand(1) < 0.5 else image
 
 
-def _random_resized_crop(image: Tensor, drawn_by: v2.RandomResizedCrop) -> Tensor:
-    drawn = drawn_by.make_params([image])
+def _random_resized_crop(image: Tensor, crop: v2.RandomResizedCrop) -> Tensor:
+    drawn = crop.make_params([image])
     top, left, height, width = (drawn[name] for name in ("top", "left", "height", "width"))
-    return _resize(image[:, top : top + height, left : left + width], drawn_by.size, drawn_by.interpolation)
-
-
-def _shorter_side(image: Tensor, side: int, mode: v2.InterpolationMode) -> Tensor:
-    return _resize(image, resized(image, side), mode)
-
-
-def resized(image: Tensor, shorter_side: int) -> tuple[int, int]:
-    """Height and width after the shorter became `shorter_side`; the longer is rounded down, as in torchvision."""
-    _, height, width = image.shape
-    if height <= width:
-        return shorter_side, int(shorter_side * width / height)
-    return int(shorter_side * height / width), shorter_side
+    return _resize(image[:, top : top + height, left : left + width], crop.size, crop.interpolation)
 
 
 def cut_to_box(image: Tensor, box: Tensor, name: str) -> Tensor:
@@ -154,8 +106,8 @@ def cut_to_box(image: Tensor, box: Tensor, name: str) -> Tensor:
     return image[:, top:bottom, left:right]
 
 
-def _resize(image: Tensor, size: Sequence[int], mode: v2.InterpolationMode) -> Tensor:
+def _resize(image: Tensor, size: list[int], mode: v2.InterpolationMode) -> Tensor:
     """As torchvision does; copying the pixels together first, as (H, W, 3), makes it faster by a third."""
     packed = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    other: Tensor = F.resize(packed, list(size), interpolation=mode, antialias=True)
+    other: Tensor = F.resize(packed, size, interpolation=mode, antialias=True)
     return other

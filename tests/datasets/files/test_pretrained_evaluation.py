@@ -26,7 +26,7 @@ from srp_exp.config.preprocessing import describe_preprocessing
 from srp_exp.config.validate import validate
 from srp_exp.datasets.batches import Normalisation
 from srp_exp.datasets.files.decode import decode
-from srp_exp.datasets.files.transforms import EvalTransform
+from srp_exp.datasets.files.transforms import eval_transform
 
 MODELS = [
     "resnet50.a1_in1k", "resnet50.tv_in1k", "resnet18.tv_in1k", "seresnet50.ra2_in1k", "ecaresnet26t.ra2_in1k",
@@ -86,7 +86,7 @@ def composed(compose: Any, model: str, *overrides: str) -> Any:
 def seen(config: Any, encoded: bytes) -> Tensor:
     dataset = config.dataset
     augmentation = instantiate(OmegaConf.to_container(dataset.augmentation))
-    pixels = EvalTransform(augmentation)(decode(encoded, "x"))
+    pixels = eval_transform(augmentation)(decode(encoded, "x"))
     normalise = Normalisation(tuple(dataset.mean), tuple(dataset.std), "cpu", torch.contiguous_format)
     return normalise(pixels[None])[0]
 
