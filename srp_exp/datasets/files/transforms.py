@@ -23,7 +23,7 @@ Transform = Callable[[Tensor], Tensor]
 """Maps a picture, (3, H, W) uint8, to (3, S, S) uint8."""
 
 
-def train_transform(augmentation: FileAugmentation, mean: tuple[float, ...]) -> Transform:
+def train_transform(augmentation: FileAugmentation, mean: tuple[float, ...]) -> v2.Transform:
     """A random crop, then the random operations that `augmentation` asks for. mean: of the channels, in [0, 1]."""
     a, colour = augmentation, mean_colour(mean)
     mode, turned = v2.InterpolationMode(a.interpolation), v2.InterpolationMode.BILINEAR
@@ -44,7 +44,7 @@ def train_transform(augmentation: FileAugmentation, mean: tuple[float, ...]) -> 
     return v2.Compose([operation for operation, is_chosen in chosen.items() if is_chosen])
 
 
-def eval_transform(augmentation: FileAugmentation) -> Transform:
+def eval_transform(augmentation: FileAugmentation) -> v2.Transform:
     """The middle square, after the picture has been resized, as timm's evaluation transform has it. Draws nothing.
 
     Pictures are resized by Pillow, as in timm: torchvision's resizing of uint8, in a quarter of the time, differs from
@@ -55,7 +55,7 @@ def eval_transform(augmentation: FileAugmentation) -> Transform:
     return v2.Compose([v2.ToPILImage(), resize, v2.CenterCrop(a.eval_crop_size), v2.PILToTensor()])
 
 
-def fit_transform(channels: int, height: int, width: int) -> Transform:
+def fit_transform(channels: int, height: int, width: int) -> v2.Transform:
     """For a network whose pictures were held in memory at their size, (channels, height, width).
 
     A picture of another size is resized until it covers that one, bilinearly by Pillow, and its middle is taken. For a
