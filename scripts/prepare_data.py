@@ -3,7 +3,7 @@
     python scripts/prepare_data.py dataset=cub200 archive=PATH [resize=512] [quality=90] [output=FOLDER] [override ...]
 
 archive: an archive, a folder that holds the official ones, or a list, as archive=[A,B]; without it the set in
-dataset.root is taken. resize: write a copy with that shorter side in pixels, in few large files, to output (default:
+dataset.root is taken. resize: write a copy with that shorter side in pixels, a file for each split, to output (default:
 <dataset.root>-<resize>); train from it with dataset.root=<output> dataset.copy_side=<resize> and the same other
 settings of the data set. workers=N: threads.
 

@@ -1,6 +1,6 @@
-"""The prepared copy of a data set: Arrow files of smaller pictures, which Hugging Face's `datasets` reads too.
+"""The prepared copy of a data set: an Arrow file of smaller pictures for each split, which `datasets` reads too.
 
-<split>-00000.arrow, ... with the columns image (its bytes), label, index and, where the set has them, box.
+<split>-00000.arrow with the columns image (its bytes), label, index and, where the set has them, box.
 The schema's metadata hold the class names as the hub's do, and under `COPY_KEY` the facts of the copy.
 """
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from srp_exp.datasets.files.table_source import read_arrow
 from srp_exp.datasets.on_disk.catalogue import Catalogue, Listing, listing_of_rows
@@ -20,16 +19,15 @@ from srp_exp.errors import UserError
 COPY_KEY = b"srp_exp"
 
 
-def copy_files(folder: Path, part: str) -> list[Path]:
-    return sorted(folder.glob(f"{part}-[0-9]*.arrow"))
+def copy_file(folder: Path, part: str) -> Path:
+    return folder / f"{part}-00000.arrow"
 
 
 def copy_facts(folder: Path) -> dict[str, Any] | None:
     """What `folder` is a copy of, and how it was made: the facts that `write_copy` notes; None where it is no copy."""
-    files = copy_files(folder, "train")
-    facts: dict[str, Any] | None = None
-    if files:
-        facts = json.loads(_metadata(files[0]).get(COPY_KEY, b"null"))
+    file, facts = copy_file(folder, "train"), None
+    if file.is_file():
+        facts = json.loads(_metadata(file).get(COPY_KEY, b"null"))
     return facts
 
 
@@ -61,24 +59,21 @@ def check_copy(
 def read_copy(folder: Path, facts: dict[str, Any]) -> Catalogue:
     """The copy in `folder`, with the labels, order, index and skipped of the original."""
     parts: dict[str, Listing] = {}
-    for part in facts["sizes"]:
-        files = copy_files(folder, part)
-        data = [read_arrow(file) for file in files]
-        if sum(map(len, data)) != facts["sizes"][part]:
-            count = f"{sum(map(len, data)):,} of {facts['sizes'][part]:,} {part} pictures"
-            raise UserError(f"{folder}: has {count}; prepare it again")
-        table = pa.concat_tables(data).drop_columns(["image"])
+    files = {part: copy_file(folder, part) for part in facts["sizes"]}
+    for part, size in facts["sizes"].items():
+        table = read_arrow(files[part]).drop_columns(["image"])
+        if len(table) != size:
+            raise UserError(f"{folder}: has {len(table):,} of {size:,} {part} pictures; prepare it again")
         table.validate(full=True)
         boxes = None
         if facts["boxes"]:
             boxes = table.column("box").combine_chunks().flatten().to_numpy().astype(np.float32).reshape(-1, 4)
         labels, index = (np.array(table.column(name).to_numpy()) for name in ("label", "index"))
-        read = listing_of_rows([(str(file), [file]) for file in files], "image", labels)
+        read = listing_of_rows([(str(files[part]), [files[part]])], "image", labels)
         parts[part] = replace(read, index=index, boxes=boxes, skipped=facts["skipped"][part])
-    metadata = json.loads(_metadata(copy_files(folder, "train")[0])[b"huggingface"])
+    metadata = json.loads(_metadata(files["train"])[b"huggingface"])
     names = metadata["info"]["features"]["label"]["names"]
-    read_from = (folder, *(file for part in parts for file in copy_files(folder, part)))
-    return Catalogue(parts["train"], parts["test"], tuple(names), read_from, val=parts.get("val"))
+    return Catalogue(parts["train"], parts["test"], tuple(names), (folder, *files.values()), val=parts.get("val"))
 
 
 def _metadata(file: Path) -> dict[bytes, bytes]:

@@ -1,1 +1,1 @@
-"""From archives to a checked folder, and from that to a copy in few large files."""
+"""From archives to a checked folder, and from that to a copy of a file for each split."""

@@ -1,4 +1,4 @@
-"""Making the prepared copy of a data set: pictures made small, in a few Arrow files; on_disk/prepared.py reads it."""
+"""Making the prepared copy of a data set: pictures made small, in an Arrow file for each split (on_disk/prepared.py)."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 
 from srp_exp.datasets.files.decode import Reading, stored
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.on_disk.prepared import COPY_KEY
+from srp_exp.datasets.on_disk.prepared import COPY_KEY, copy_file
 from srp_exp.errors import UserError
 
 _TOGETHER = 500  # pictures that are made small before they are written
@@ -90,7 +90,7 @@ def write_copy(
     # Codecs and resizing leave Python's lock, so threads do.
     with ThreadPoolExecutor(settings.workers, initializer=torch.set_num_threads, initargs=(1,)) as threads:
         for part, split in splits.items():
-            with pa.ipc.new_stream(folder / f"{part}-00000.arrow", schema) as writer:
+            with pa.ipc.new_stream(copy_file(folder, part), schema) as writer:
                 for positions in torch.arange(len(split)).split(_TOGETHER):
                     rows = list(threads.map(partial(_row, split, settings), positions.tolist()))
                     writer.write_table(pa.Table.from_pylist(rows, schema))
