@@ -1,7 +1,7 @@
 """A part of a data set, and how a validation part is taken out of it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
@@ -105,20 +105,26 @@ def held_out(labels: Tensor, fraction: float, seed: int, part: str, class_names:
     """
     if not 0 <= fraction < 1:
         raise UserError(f"dataset.{part}_fraction={fraction}: choose a fraction in [0, 1)")
-    is_held_out = torch.zeros(len(labels), dtype=torch.bool)
+
+    def taken(label: int, size: int) -> int:
+        count = int(size * fraction + 0.5)
+        if 0 < count < size:
+            return count
+        name = class_names[label] if class_names else label
+        remedy = "choose a fraction that leaves" if size > 1 else "add pictures to it, or remove it: it has to leave"
+        raise UserError(
+            f"dataset.{part}_fraction={fraction}: takes {count} of the {size} training samples of class {name}; "
+            f"{remedy} at least one sample in each part"
+        )
+
+    return drawn(labels, seed, "validation" if part == "val" else part, taken)
+
+
+def drawn(labels: Tensor, seed: int, purpose: str, count: Callable[[int, int], int]) -> Tensor:
+    """Which samples are drawn from `seed`, (N,) bool: of each label and its size as many as `count` says."""
+    is_drawn = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().squeeze(1)
-        size, taken = len(members), int(len(members) * fraction + 0.5)
-        if not 0 < taken < size:
-            name = class_names[label] if class_names else label
-            remedy = (
-                "choose a fraction that leaves" if size > 1 else "add pictures to it, or remove it: it has to leave"
-            )
-            raise UserError(
-                f"dataset.{part}_fraction={fraction}: takes {taken} of the {size} training samples of class {name}; "
-                f"{remedy} at least one sample in each part"
-            )
-        purpose = "validation" if part == "val" else part
-        shuffled = torch.randperm(size, generator=generator(seed, purpose, label))
-        is_held_out[members[shuffled[:taken]]] = True
-    return is_held_out
+        shuffled = members[torch.randperm(len(members), generator=generator(seed, purpose, label))]
+        is_drawn[shuffled[: count(label, len(members))]] = True
+    return is_drawn

@@ -4,7 +4,6 @@ Few training pictures make a network over-fit, so that a regularizer can help; m
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,14 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from srp_exp.datasets.data_set import DataSet
+from srp_exp.datasets.data_set import AnyDataSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import ImageSource
-from srp_exp.datasets.split import Split
+from srp_exp.datasets.split import Split, drawn
 from srp_exp.errors import UserError
-from srp_exp.seeding import generator
 
-AnyDataSet = TypeVar("AnyDataSet", bound=DataSet)
 AnySplit = TypeVar("AnySplit", Split, FileSplit)
 
 
@@ -31,7 +28,13 @@ def with_subset(dataset: AnyDataSet, train_per_class: int | None, test_on_unused
     """
     if train_per_class is None:
         return dataset
-    taken = drawn(dataset.train.labels, dataset.class_names, train_per_class, seed)
+    for label, size in enumerate(dataset.train.labels.bincount().tolist()):
+        if 0 < size < train_per_class:
+            raise UserError(
+                f"dataset.train_per_class={train_per_class}: class {dataset.class_names[label]} has {size} training "
+                f"pictures; choose at most as many as the smallest class has"
+            )
+    taken = drawn(dataset.train.labels, seed, "subset", lambda label, size: train_per_class)
     train = dataset.train.take(taken.nonzero().squeeze(1))
     test = dataset.test
     if test_on_unused:
@@ -41,38 +44,16 @@ def with_subset(dataset: AnyDataSet, train_per_class: int | None, test_on_unused
     return changed
 
 
-def drawn(labels: Tensor, class_names: Sequence[str], per_class: int, seed: int) -> Tensor:
-    """Which of the samples, (N,) bool, are the `per_class` of every class. labels: (N,) int64."""
-    taken = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().squeeze(1)
-        if len(members) < per_class:
-            raise UserError(
-                f"dataset.train_per_class={per_class}: class {class_names[label]} has {len(members)} training "
-                f"pictures; choose at most as many as the smallest class has"
-            )
-        taken[members[torch.randperm(len(members), generator=generator(seed, "subset", label))[:per_class]]] = True
-    return taken
-
-
 def joined(test: AnySplit, unused: AnySplit) -> AnySplit:
     """The samples of `test`, then those of `unused`."""
-    first = int(test.index.max()) + 1 if len(test) else 0
-    labels = torch.cat([test.labels, unused.labels])
-    index = torch.cat([test.index, unused.index + first])
-    files: dict[str, Any] = {}
-    if test.source is not None and unused.source is not None:
-        assert test.rows is not None and unused.rows is not None
-        files["source"] = JoinedSource(test.source, unused.source)
-        files["rows"] = torch.cat([test.rows, unused.rows + len(test.source)])
-    if isinstance(test, Split) and isinstance(unused, Split):
-        images = torch.cat([test.images, unused.images])
-        return replace(test, images=images, labels=labels, index=index, **files)
-    assert isinstance(test, FileSplit) and isinstance(unused, FileSplit)
-    boxes = None
-    if test.boxes is not None and unused.boxes is not None:
-        boxes = torch.cat([test.boxes, unused.boxes])
-    return replace(test, labels=labels, index=index, boxes=boxes, **files)
+    both: dict[str, Any] = {
+        name: torch.cat([part, getattr(unused, name)]) for name, part in vars(test).items() if isinstance(part, Tensor)
+    }
+    both["index"] = torch.cat([test.index, unused.index + (int(test.index.max()) + 1 if len(test) else 0)])
+    if test.source is not None and test.rows is not None and unused.source is not None and unused.rows is not None:
+        both["source"] = JoinedSource(test.source, unused.source)
+        both["rows"] = torch.cat([test.rows, unused.rows + len(test.source)])
+    return replace(test, **both)
 
 
 class JoinedSource:

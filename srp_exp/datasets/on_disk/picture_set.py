@@ -31,22 +31,14 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as
 class PictureSet(FileSet):
     """A subclass says in `read` which pictures there are; the rest is done here, for it and for prepared copies of it.
 
-    root: the folder of the set or the one above it, or that of a copy that scripts/prepare_data.py has made. cache_dir:
-    where what was found out is kept; None: the user's cache folder. verify: "strict" demands the official counts and
-    every listed file; "warn" takes what is there and logs what isn't. vet: which pictures are looked at before the
-    first step, "all", "none", or "auto", all but of a split that takes minutes (files/vet.py). on_corrupt: "stop" ends
-    the run at pictures that can't be read; "skip" looks at all and leaves those out of training and evaluation.
-    background, value_range: as of `Reading`; the range is measured over the set where it is None. copy_side: the
-    shorter side in pixels that the copy at `root` was reduced to; None: nothing was reduced. crop_to_box: cut every
-    picture to its bounding box before all else. memory_mb: pictures that all have one size and take no more than that
+    The settings are those of config/datasets.py. Pictures that all have one size and take no more than memory_mb
     together are held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by
     default. own, settings: what `read` gets besides, under their names. known: facts of the set, as of `facts_of`, with
     which no training picture is looked at, and the training part stays empty.
 
     What was found out counts until the set or the file of the class changes. `index` of a split counts the samples of
     the official list, so that it stays the same in subsets and copies. mean and std are ImageNet's for a published set,
-    and measured for others. Raises MissingFileError and UserError, in one line with the first few offenders and the
-    remedy.
+    and measured for others. Raises MissingFileError and UserError.
     """
 
     _index: Path
