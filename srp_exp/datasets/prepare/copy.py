@@ -1,4 +1,4 @@
-"""Making the prepared copy of a data set: pictures made small, in an Arrow file for each split (on_disk/prepared.py)."""
+"""Making the prepared copy of a data set: pictures made small, in an Arrow file for each split."""
 
 import io
 import json
