@@ -56,6 +56,10 @@ class GridSweeper(BasicSweeper):
             sys.exit(STOPPED)
         grid = grid.looked_up()
         print_grid(grid, console)
+        if config.study is None and len(grid.runs) > 1:
+            from srp_exp.commands.overview import print_means  # scipy takes a second to import
+
+            print_means(grid, console)
         if config.study is not None and config.wait:  # on a cluster there is nothing to report yet
             from srp_exp.commands.report import show_report  # scipy takes a second to import
 
@@ -106,18 +110,22 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(overrides)
 
-    def _launch(self, runs: Sequence[PlannedRun], console: Console) -> None:
+    def _launch(self, runs: Sequence[PlannedRun], console: Console, titles: Sequence[str] = ()) -> None:
+        """titles: what is said of each run; else its place among them, and its label."""
         assert self.config is not None
         assert self.launcher is not None
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         one_by_one = isinstance(self.launcher, BasicLauncher)
         size = 1 if one_by_one else self.max_batch_size or max(1, len(runs))
+        for title in () if one_by_one else titles:
+            console.print(title, highlight=False)
+        titles = titles or [f"{number} of {len(runs)}: {planned.label}" for number, planned in enumerate(runs, 1)]
         jobs = []
         for start in range(0, len(runs), size):
             batch = runs[start : start + size]
             overrides = [list(planned.overrides) for planned in batch]
             if one_by_one:
-                console.rule(f"{start + 1} of {len(runs)}: {batch[0].label}", align="left", style="default")
+                console.rule(titles[start], align="left", style="default")
                 with Interruption().watch() as interruption:  # of a signal between two trainings
                     self.launcher.launch(overrides, initial_job_idx=start)
                 if interruption.signal is not None:

@@ -12,7 +12,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from srp_exp.commands import command
-from srp_exp.commands.search import objective
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_command_line
 from srp_exp.config.faults import describe_error, is_one_line, is_users
@@ -33,11 +32,8 @@ register()  # on import, since the processes that a launcher starts import `exec
 
 
 @hydra.main(version_base=None, config_path=str(CONF_DIR), config_name="config")
-def execute(config: DictConfig) -> float | None:
-    """Do what `mode` says with one configuration; a training does it in the folder that Hydra has made for it.
-
-    Returns the objective of a training, for a sweeper that searches.
-    """
+def execute(config: DictConfig) -> None:
+    """Do what `mode` says with one configuration; a training does it in the folder that Hydra has made for it."""
     outlive_the_console()  # in a process that a launcher has started too
     folder = run_folder(config)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -46,7 +42,6 @@ def execute(config: DictConfig) -> float | None:
         if not in_sweep:  # a grid has been checked as one
             _check_single(config)
         command(config.mode.name)(config)
-        return objective(config, folder) if config.mode.name == "train" and not config.dry else None
     except Exception as error:
         why, mendable = describe_error(error), is_users(error)
         if config.mode.name == "train" and not names_a_run(config) and not isinstance(error, InUseError):

@@ -2,8 +2,8 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,14 +19,10 @@ if TYPE_CHECKING:
 
 OUTCOMES = {"supported": "green", "contradicted": "red"}
 
-STYLES = {
-    State.finished: "green",
-    State.running: "cyan",
-    State.queued: "cyan",
-    State.interrupted: "yellow",
-    State.failed: "red",
-    State.new: "default",
-}
+STYLES = {"finished": "green", "running": "cyan", "queued": "cyan", "interrupted": "yellow", "failed": "red"}
+
+_NUMBERS = ("trial", "epochs", "val top-1", "test top-1", "seconds")
+_OUTCOMES = (*_NUMBERS, "state", "run")
 
 
 def terminal() -> Console:
@@ -34,46 +30,73 @@ def terminal() -> Console:
     return Terminal(width=None if sys.stdout.isatty() else 160, markup=False)
 
 
-def grid_table(grid: Grid) -> Table:
-    """A line for each run of a grid: what tells it from the others, its state, what came out of it."""
+def grid_lines(grid: Grid) -> tuple[list[dict[str, Any]], list[str]]:
+    """A line for each run of a grid: what tells it from the others, its state, what came out of it; and those names."""
     axes = list(dict.fromkeys(axis for planned in grid.runs for axis, _ in planned.cell))
-    methods = any(planned.method for planned in grid.runs)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in [*(["method"] if methods else []), *axes, "seed", "state"]:
-        table.add_column(heading)
-    for heading in ("top-1", "seconds"):
-        table.add_column(heading, justify="right")
-    table.add_column("run", no_wrap=True)
-    for planned in grid.runs:
-        cell, run = dict(planned.cell), planned.run
-        named = [planned.method] if methods else []
-        state = Text(run.state.value, STYLES[run.state])
-        names = [*named, *(cell[axis] for axis in axes), str(planned.seed)]
-        table.add_row(*names, state, *outcome(run), run.folder.name)
-    return table
+    names = [*(["method"] if any(planned.method for planned in grid.runs) else []), *axes, "seed"]
+    lines = []
+    for planned, of in zip(grid.runs, outcomes([planned.run for planned in grid.runs]), strict=True):
+        told = {"method": planned.method, **dict(planned.cell), "seed": str(planned.seed)}
+        run = planned.run
+        lines.append({**{n: told.get(n, "") for n in names}, "state": run.state.value, **of, "run": run.folder.name})
+    return lines, names
 
 
-def runs_table(runs: Iterable[Run]) -> Table:
-    """A line for each run: its folder, state, seed, commit, what came out of it, or why it failed."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("run", "state", "seed", "commit"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("top-1", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("failure")
+def outcomes(runs: Sequence[Run]) -> list[dict[str, float | None]]:
+    """Top-1 and seconds of training of finished runs, None of others.
+
+    The test part is left out where there is a validation part: by what is shown runs are chosen.
+    """
+    found: list[dict[str, float | None]] = []
     for run in runs:
-        commit = run.provenance["commit"] if (run.folder / "provenance.json").exists() else None
-        names = run.folder.name, Text(run.state.value, STYLES[run.state]), run.settings.get("seed", "")
-        table.add_row(*names, (commit or "")[:10], *outcome(run), run.failure)
+        done = run.is_finished
+        val = run.validated if done else None
+        test = run.results["test"].get("top1") if done and val is None else None
+        seconds = run.results["training_seconds"] if done else None
+        found.append({"val top-1": val, "test top-1": test, "seconds": seconds})
+    empty = [name for name in ("val top-1", "test top-1") if all(of[name] is None for of in found)]
+    return [{name: value for name, value in of.items() if name not in empty} for of in found]
+
+
+def print_lines(lines: Sequence[Mapping[str, Any]], names: Sequence[str], console: Console) -> None:
+    """Print lines as a table that fits the console: numbers are never cut.
+
+    Where it is too wide a run goes by the hash at the end of its name, then the last of the columns `names` go.
+    """
+    shown = list(names)
+    width = console.width
+    table = _table(lines, names, short=False)
+    if console.measure(table, options=console.options.update(max_width=10_000)).maximum > width:
+        while shown:
+            table = _table(lines, shown, short=True)
+            if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= width:
+                break
+            shown.pop(-2 if shown[-1] == "seed" and len(shown) > 1 else -1)
+    console.print(table)
+    if left_out := [name for name in names if name not in shown]:
+        console.print(f"different too, for a wider window: {', '.join(left_out)}", style="dim", highlight=False)
+
+
+def _table(lines: Sequence[Mapping[str, Any]], names: Sequence[str], short: bool) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    ends = [name for name in (lines[0] if lines else ()) if name in names or name in _OUTCOMES]
+    for name in ends:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
+    for line in lines:
+        table.add_row(*(_shown(name, line[name], short) for name in ends))
     return table
 
 
-def outcome(run: Run) -> tuple[str, str]:
-    """Top-1 in percent and seconds of training of a finished run; else empty."""
-    if not run.is_finished:
-        return "", ""
-    top1 = run.results["test"].get("top1")
-    return ("" if top1 is None else f"{top1:.2%}"), f"{run.results['training_seconds']:,.0f}"
+def _shown(name: str, value: Any, short: bool) -> Text:
+    if name == "state":
+        return Text(value, STYLES.get(value, "default"))
+    if name == "run" and short:
+        return Text(value.rpartition("-")[2])
+    if value is None:
+        return Text("")
+    if name.endswith("top-1"):
+        return Text(f"{value:.2%}")
+    return Text(f"{value:,.0f}" if name in _NUMBERS else f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def count_states(runs: Iterable[Run]) -> str:
@@ -86,7 +109,7 @@ def count_states(runs: Iterable[Run]) -> str:
 
 def print_grid(grid: Grid, console: Console) -> None:
     """The table, the number of runs by state, and a line for each failure."""
-    console.print(grid_table(grid))
+    print_lines(*grid_lines(grid), console)
     if grid.fixed:
         console.print(f"all with {' '.join(grid.fixed)}")
     console.print(count_states(planned.run for planned in grid.runs))

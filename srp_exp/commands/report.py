@@ -2,7 +2,8 @@
 
 srp-report study=demo [the overrides of the grid]    table and verdict of a study, as far as its runs are there
 srp-report FOLDER                                    that of a report in docs/results, from its runs.parquet
-srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings
+srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings; sort=seconds csv=FILE
+srp-report sweep by=srp,recipe.lr [dataset.name=...] mean and deviation over the seeds, by settings; csv=FILE latex=FILE
 srp-report compare RUN OTHER [overrides]             two runs: srp-exp mode=compare run=RUN other=OTHER
 """
 
@@ -14,20 +15,21 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from srp_exp.commands.kept import KEPT, read_kept
-from srp_exp.commands.listing import count_states, print_report, runs_table, terminal
+from srp_exp.commands.listing import print_report, terminal
+from srp_exp.commands.overview import list_runs, sweep_runs
 from srp_exp.commands.power import measured_spreads, power_table
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_overrides, searched
 from srp_exp.config.explain import nearest
-from srp_exp.config.faults import describe_error, ending_in_one_line
+from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import output_folder
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
-from srp_exp.runs.store import State, all_runs, find_run
+from srp_exp.runs.store import find_run
 from srp_exp.studies.grid import Grid, plan
 from srp_exp.studies.report import Contents, contents, write_report
 from srp_exp.studies.results import collect
@@ -75,47 +77,6 @@ def plan_study(overrides: list[str]) -> tuple[DictConfig, Grid]:
     return config, grid
 
 
-def list_runs(arguments: list[str], console: Console) -> None:
-    """List the runs of output_dir=outputs that fit all arguments: setting=value, or state=finished.
-
-    Raises what damaged runs raise when the others are listed.
-    """
-    wanted = dict(_pair(argument) for argument in arguments)
-    parent = Path(wanted.pop("output_dir", "outputs")).expanduser() / "runs"
-    runs = all_runs(parent)
-    if not runs:
-        raise UserError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
-    settings: dict[Path, dict[str, str]] = {}
-    damaged: list[Exception] = []
-    for run in runs:
-        try:
-            runs_table([run])  # reads all that the list shows
-            settings[run.folder] = {**run.settings, "state": run.state.value}
-        except (UserError, OSError) as error:
-            damaged.append(error)
-    known = {name for values in settings.values() for name in values}
-    for name in wanted:
-        if name not in known and settings:
-            raise UserError(f"{name}: no run has such a setting{nearest(name, known)}")
-    states = [state.value for state in State]
-    if wanted.get("state", states[0]) not in states:
-        raise UserError(f"state={wanted['state']}: there is no such state{nearest(wanted['state'], states)}")
-    whole = [run for run in runs if run.folder in settings]
-    chosen = [run for run in whole if all(_is(settings[run.folder].get(name), wanted[name]) for name in wanted)]
-    console.print(runs_table(chosen))
-    console.print(count_states(chosen), highlight=False)
-    if damaged:  # after what can be told of the others
-        for other in damaged[1:]:
-            console.print(f"not listed: {describe_error(other)}", style="red", soft_wrap=True)
-        raise damaged[0]
-
-
-def _is(value: str | None, wanted: str) -> bool:
-    """Whether a setting has the wanted value, however it is written: 0.10 is 0.1."""
-    read, meant = OmegaConf.from_dotlist([f"value={value}"]), OmegaConf.from_dotlist([f"value={wanted}"])
-    return value is not None and bool(value == wanted or read == meant)
-
-
 def compare_runs(arguments: list[str]) -> None:
     """Show in what two runs differ, as mode=compare does."""
     from srp_exp.__main__ import main as srp_exp
@@ -129,13 +90,6 @@ def compare_runs(arguments: list[str]) -> None:
             raise UserError(f"{folder}: not a finished run ({found.state.value})")
     sys.argv = ["srp-exp", "mode=compare", f"run='{run}'", f"other='{other}'", *overrides]
     srp_exp()
-
-
-def _pair(argument: str) -> tuple[str, str]:
-    name, equals, value = argument.partition("=")
-    if not equals:
-        raise UserError(f"{argument} is not a filter: give setting=value, as dataset=cifar10")
-    return name, value
 
 
 def main() -> None:
@@ -157,6 +111,8 @@ def main() -> None:
         match arguments:
             case ["runs", *filters]:
                 list_runs(filters, console)
+            case ["sweep", *filters]:
+                sweep_runs(filters, console)
             case ["compare", *folders]:
                 compare_runs(folders)
             case [folder] if (Path(folder) / KEPT).is_file():

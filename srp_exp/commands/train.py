@@ -41,8 +41,13 @@ def execute(config: DictConfig) -> None:
         print(visible(f"finished already: {folder} (rerun=true trains it afresh)"))
     else:
         from srp_exp.runs.complete import complete_run
+        from srp_exp.training.pruning import GivenUpError
 
-        complete_run(OmegaConf.create(plain_values(config)), folder, flat_identity(config))
+        try:
+            complete_run(OmegaConf.create(plain_values(config)), folder, flat_identity(config))
+        except GivenUpError as error:
+            print(visible(f"{error}: {folder}"))
+            return
     if launched_as().rank == 0:
         _show(folder)
         _measure_missing(config, folder)

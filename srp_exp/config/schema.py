@@ -154,6 +154,8 @@ class Config:
     dry: bool = not_identity(False)  # true: show the runs, their states and their time, and check one batch of each
     wait: bool = not_identity(True)  # false: return as soon as a cluster has taken the runs
 
+    prune_by: str | None = not_identity(None)  # set by hydra/sweeper=search: a file of the val top-1 to be above
+
     mode: Mode = not_identity(Mode.train)  # what the command does
     rerun: bool = not_identity(False)  # true: train afresh even if the run is finished
     run: str | None = not_identity(None)  # mode=eval, predict, export, compare: folder of a finished run

@@ -41,6 +41,7 @@ from srp_exp.training.logs import LOG, log_from_the_start, log_to
 from srp_exp.training.loop import Training, fit
 from srp_exp.training.pictures import regions_on_images
 from srp_exp.training.profiler import Profiled
+from srp_exp.training.pruning import is_behind, read_bar
 from srp_exp.training.reporter import Reporter
 from srp_exp.training.resume import load_best
 from srp_exp.training.throughput import Work, peak_tflops
@@ -50,7 +51,8 @@ def complete_run(config: DictConfig, folder: Path, settings: dict[str, Any]) -> 
     """Train the run of `config` in `folder`, from its latest checkpoint where there is one, and evaluate it.
 
     `settings` are what loggers show of it. results.json is written last: a run that has it is finished.
-    Raises UserError where another process trains in the folder, or the device's memory does not suffice.
+    Raises UserError where another process trains in the folder, or the device's memory does not suffice, and
+    GivenUpError where a search gives the run up (config.prune_by).
     """
     choose_kernels(config)
     device = build_device(config.device)
@@ -188,6 +190,7 @@ def _train(
         evaluate_every_epochs=config.recipe.evaluate_every_epochs,
         select_by="val/top1" if selects else None,
         patience=config.recipe.early_stopping,
+        gives_up=None if config.prune_by is None else lambda of: is_behind(of, read_bar(Path(config.prune_by))),
     )
     watched = "test" if data.splits["val"] is None else "val"
 

@@ -117,6 +117,12 @@ class Run:
             return [dict(json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
 
     @property
+    def validated(self) -> float | None:
+        """Top-1 on the validation part of the epoch whose weights are its result; None where it has no such part."""
+        values = [metrics["val/top1"] for metrics in self.history if "val/top1" in metrics]
+        return (max(values) if self.config["recipe"]["selection"] == "best" else values[-1]) if values else None
+
+    @property
     def failure(self) -> str:
         """Why it failed, in one line; empty where it didn't."""
         files = failure_files(self.folder)

@@ -9,6 +9,7 @@ from srp_exp.studies.tables import Table, TableCell
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "±": r"$\pm$",
+    "<=": r"$\leq$", ">=": r"$\geq$",
 }  # fmt: skip
 
 LONGEST_LABEL, LINE = 40, 64
@@ -78,7 +79,7 @@ def latex(table: Table, label: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Text for LaTeX; signs of numbers become mathematical ones."""
-    escaped = "".join(LATEX.get(character, character) for character in visible(text).replace("\n", " "))
+    escaped = re.sub(r"[<>]=|.", lambda found: LATEX.get(found[0], found[0]), visible(text).replace("\n", " "))
     return re.sub(r"(?<![\w.$])([+-])(?=\d)", r"$\1$", escaped)
 
 

@@ -23,6 +23,7 @@ from srp_exp.config.explain import explain
 from srp_exp.config.faults import is_users
 from srp_exp.config.fields import settings
 from srp_exp.config.identity import run_folder, same_training
+from srp_exp.config.in_words import study_file
 from srp_exp.config.study import StudyConfig
 from srp_exp.config.validate import not_read, validate, validate_fields
 from srp_exp.errors import UserError
@@ -70,7 +71,7 @@ class Grid:
 
     fixed: what it set for all runs. arguments: all of it, but for what says how to run and not what. variant: what
     a report's folder is called by, besides the study. changed: what of it makes the grid another than the study's own.
-    lacking: values of the study's `each` that it leaves out.
+    lacking: values of the study's `each` that it leaves out. file: the text of the study's file.
     """
 
     runs: tuple[PlannedRun, ...]
@@ -79,6 +80,7 @@ class Grid:
     variant: str = ""
     changed: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    file: str = ""
 
     @property
     def entries(self) -> dict[tuple[str, Cell], dict[int, Run]]:
@@ -162,7 +164,7 @@ def plan(
     each = config.study.each if config.study is not None else []
     found = {pair for cell in cells for pair in cell}
     lacking = tuple(f"{a}={value}" for a in each for value in own.get(a, []) if (a, value) not in found)
-    return Grid(tuple(runs), *_command_line(config, overrides, fixed), changed, lacking)
+    return Grid(tuple(runs), *_command_line(config, overrides, fixed), changed, lacking, study_file(config))
 
 
 def _command_line(

@@ -101,19 +101,28 @@ def plain_study(study: StudyConfig) -> dict[str, Any]:
 def check_decidable(study: Mapping[str, Any], runs: Runs) -> None:
     """Raise ValueError where a statement can't come out in every way, and where the looks don't fit the seeds."""
     for statement in statements(study, runs):
+        fewest = min(len(statement.cells[cell]) for group in statement.groups for cell in group)
+        if study["looks"] and study["looks"][-1] != fewest:
+            compared = f"study={study['name']}: {statement.method} and {statement.baseline}"
+            raise UserError(f"{compared} have {fewest} seeds, and study.looks={study['looks']} ends otherwise")
+    if (problem := too_few(study, runs)) and not study["pilot"]:
+        raise UserError(problem)
+
+
+def too_few(study: Mapping[str, Any], runs: Runs) -> str | None:
+    """Why the seeds of the first look can't decide a statement; None where they can. Such a study is a pilot."""
+    for statement in statements(study, runs):
         of_groups = [min(len(statement.cells[cell]) for cell in group) for group in statement.groups]
-        compared = f"study={study['name']}: {statement.method} and {statement.baseline}"
-        if study["looks"] and study["looks"][-1] != min(of_groups):
-            raise UserError(f"{compared} have {min(of_groups)} seeds, and study.looks={study['looks']} ends otherwise")
         first = study["looks"][0] if study["looks"] else max(of_groups)
         pairs = sum(min(seeds, first) for seeds in of_groups)
-        if statement.structural or study["pilot"] or (pairs >= FEWEST_PAIRS and first > 1):
-            continue
-        seeds = max(2, math.ceil(FEWEST_PAIRS / len(of_groups)))  # one tells nothing of their spread
-        raise UserError(
-            f"{compared}: {pairs} pair{'s' * (pairs != 1)} can't decide; it takes {FEWEST_PAIRS}, and two seeds of a "
-            f"cell: 'seed=range({seeds})', or study.pilot=true to run it so"
-        )
+        if not statement.structural and (pairs < FEWEST_PAIRS or first <= 1):
+            seeds = max(2, math.ceil(FEWEST_PAIRS / len(of_groups)))  # one tells nothing of their spread
+            return (
+                f"study={study['name']}: {statement.method} and {statement.baseline}: {pairs} pair{'s' * (pairs != 1)} "
+                f"can't decide; it takes {FEWEST_PAIRS}, and two seeds of a cell: 'seed=range({seeds})', or "
+                "study.pilot=true to run it so"
+            )
+    return None
 
 
 def _pairs(names: list[str], cell: Cell, runs: Runs) -> Pairs | None:

@@ -90,7 +90,7 @@ class Contents:
     def provenance(self) -> dict[str, str]:
         """From what the finished runs come: commits, versions, devices, each with the number of its runs."""
         runs = {run.folder: run for *_, run in self.runs if run.is_finished}.values()
-        return {name: counted(counts) for name, counts in origins(runs).items()} | training_time(runs)
+        return {**self.results.trained, **{n: counted(c) for n, c in origins(runs).items()}, **training_time(runs)}
 
 
 def contents(results: StudyResults) -> Contents:
@@ -145,6 +145,7 @@ def write_report(made: Contents, folder: Path, power: Table | None = None) -> li
         "comparisons.csv": csv(comparisons),
         "verdict.json": json.dumps(decided, indent=1) + "\n",
         "runs.csv": csv(run_values(results)),
+        **({"study.yaml": results.file} if results.file else {}),
         **{name: file for plot in drawn for panel in plot.panels for name, file in panel.files().items()},
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,6 +170,9 @@ def report_markdown(made: Contents, drawn: list[Plot]) -> str:
     if made.provenance:
         origins = (f"- {name}: {escape_markdown(value)}\n" for name, value in made.provenance.items())
         parts.append("## Where the results come from\n\n" + "".join(origins))
+    if made.results.file:
+        lines = (f"    {visible(line)}".rstrip() + "\n" for line in made.results.file.splitlines())
+        parts.append("## The study's file\n\n" + "".join(lines))
     return "\n".join(parts)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from srp_exp.config.check_study import other_recipes
 from srp_exp.config.identity import run_folder, same_training
+from srp_exp.config.in_words import trained
 from srp_exp.config.metrics import is_share
 from srp_exp.config.study import METHOD, StudyConfig
 from srp_exp.errors import UserError
@@ -18,7 +19,7 @@ from srp_exp.runs.folder import differences
 from srp_exp.runs.origins import confounded, counted, origins, other_data, unmeasured
 from srp_exp.runs.store import Run, State
 from srp_exp.studies.grid import Cell, Grid, with_seed
-from srp_exp.studies.pairs import Runs, plain_study
+from srp_exp.studies.pairs import Runs, plain_study, too_few
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class StudyResults:
     """A study and its entries, in the order of the grid.
 
     study: its configuration (srp_exp.config.study) as plain values. warnings: where entries may not be compared.
-    arguments, changed, lacking: as the grid has them. left_out: finished runs of other seeds. excluded: "run: reason".
+    arguments, changed, lacking, file: as the grid has them. left_out: finished runs of other seeds. excluded: "run:
+    reason". trained: training data, network and recipe.
     """
 
     study: Mapping[str, Any]
@@ -63,6 +65,8 @@ class StudyResults:
     lacking: tuple[str, ...] = ()
     left_out: int = 0
     excluded: tuple[str, ...] = ()
+    file: str = ""
+    trained: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -131,6 +135,7 @@ def value_of(run: Run, metric: str) -> Any:
 def collect(grid: Grid, study: StudyConfig) -> StudyResults:
     """The entries of `grid` with the metric of `study` where a run is finished; of several looks those begun."""
     plain = plain_study(study)
+    plain["pilot"] |= too_few(plain, grid.entries) is not None
     excluded = {str(one["run"]): str(one["reason"]) for one in plain["exclude"]}
     entries = []
     for (method, cell), planned in grid.entries.items():
@@ -151,10 +156,9 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
         warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
     warnings += unmeasured(finished.values(), metrics(plain)) + other_recipes({p.method: p.config for p in grid.runs})
     reasons = tuple(f"{run}: {reason}" for run, reason in excluded.items())
-    lines = tuple(dict.fromkeys(warnings))
-    return StudyResults(
-        plain, tuple(entries), grid.arguments, lines, grid.changed, grid.lacking, _left_out(grid), reasons
-    )
+    command = (*grid.arguments, *["study.pilot=true"] * (plain["pilot"] and not study.pilot))
+    given = command, tuple(dict.fromkeys(warnings)), grid.changed, grid.lacking, _left_out(grid), reasons
+    return StudyResults(plain, tuple(entries), *given, grid.file, trained(planned.config for planned in grid.runs))
 
 
 def _left_out(grid: Grid) -> int:

@@ -1,6 +1,5 @@
 """The tables of a study, in one form that every format renders: its results and comparisons."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ NOTHING = "-"
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in one place of a table: a text, whether it is the best, and a note shown smaller beside it."""
+    """What stands in one place of a table: a text, whether it is a verdict, and a note shown smaller beside it."""
 
     text: str
     note: str = ""
@@ -52,23 +51,6 @@ def summary(entry: Entry) -> Mean | None:
     return Mean([list(entry.values.values())]) if entry.values else None
 
 
-def best(results: StudyResults) -> frozenset[tuple[str, Cell]]:
-    """(method, cell) of the entries with the best mean among the methods of their cell.
-
-    Means that are shown alike are equally good. A cell with a run unfinished, or with one method, has no best.
-    """
-    unit, higher = unit_of_study(results), results.study["higher_is_better"]
-    found: set[tuple[str, Cell]] = set()
-    for cell in results.cells:
-        entries = [entry for entry in results.entries if entry.cell == cell]
-        if len(entries) < 2 or not all(entry.values and entry.complete for entry in entries):
-            continue
-        means = {entry.method: math.fsum(entry.values.values()) / len(entry.values) for entry in entries}
-        first = unit.show((max if higher else min)(means.values()))
-        found.update((method, cell) for method, mean in means.items() if unit.show(mean) == first)
-    return frozenset(found)
-
-
 def published(results: StudyResults, entry: Entry) -> list[Mapping[str, Any]]:
     """The published numbers that stand beside an entry."""
     place = dict(entry.cell)
@@ -84,7 +66,7 @@ def results_table(results: StudyResults) -> Table:
 
     An axis in neither becomes one of the rows; with one value only it is said in the caption instead.
     """
-    unit, bests = unit_of_study(results), best(results)
+    unit = unit_of_study(results)
     rows, columns, constant = _layout(results)
     entries = {(_key(entry, rows), _key(entry, columns)): entry for entry in results.entries}
     row_keys, column_keys = (list(dict.fromkeys(keys)) for keys in zip(*entries, strict=True))
@@ -101,7 +83,7 @@ def results_table(results: StudyResults) -> Table:
                 cells.append(TableCell(""))
                 continue
             marks = [_footnote(notes, unit, number) for number in published(results, entry)]
-            cells.append(_value_cell(entry, unit, marks, (entry.method, entry.cell) in bests))
+            cells.append(_value_cell(entry, unit, marks))
         body.append(tuple(cells))
     for number in results.study["published"]:  # also those of entries that this grid leaves out
         _footnote(notes, unit, number)
@@ -129,14 +111,14 @@ def _key(entry: Entry, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(entry.place[name] for name in names)
 
 
-def _value_cell(entry: Entry, unit: Unit, marks: list[str], bold: bool) -> TableCell:
+def _value_cell(entry: Entry, unit: Unit, marks: list[str]) -> TableCell:
     values = summary(entry)
     count = f"n={_count(entry)}" if entry.values else _count(entry)
     note = " ".join([f"({count})", *marks])
     if values is None:
         return TableCell(NOTHING, note)
     spread = "" if values.sd is None else f" ± {unit.show(float(values.sd))}"
-    return TableCell(f"{unit.show(float(values.value))}{spread}", note, bold)
+    return TableCell(f"{unit.show(float(values.value))}{spread}", note)
 
 
 def _count(entry: Entry) -> str:
@@ -156,10 +138,7 @@ def _caption(results: StudyResults, unit: Unit, constant: Mapping[str, str]) -> 
     partial = f" Partial: {finished} of {planned} runs have finished." if finished < planned else ""
     places = "".join(f" {name}: {value}." for name, value in constant.items() if value)
     better = "higher" if results.study["higher_is_better"] else "lower"
-    return (
-        f"Test {unit.name}, {better} is better: mean ± standard deviation over n seeds; "
-        f"bold: the best method where all else is equal.{places}{partial}"
-    )
+    return f"Test {unit.name}, {better} is better: mean ± standard deviation over n seeds.{places}{partial}"
 
 
 CAPTION = (

@@ -12,7 +12,7 @@ from srp_exp.studies.levels import ALPHA
 from srp_exp.studies.measured import Measured, describe
 from srp_exp.studies.results import StudyResults, metrics
 from srp_exp.studies.statistics import Mean
-from srp_exp.studies.tables import best, cell_name, parameters, published, summary
+from srp_exp.studies.tables import cell_name, parameters, published, summary
 from srp_exp.studies.verdict import Verdict
 
 Values = list[dict[str, Any]]
@@ -20,7 +20,7 @@ Values = list[dict[str, Any]]
 
 def entry_values(results: StudyResults) -> Values:
     """Every entry: its statistics over the seeds, and what is published."""
-    bests, warnings = best(results), "; ".join(results.warnings)
+    warnings = "; ".join(results.warnings)
     lines = []
     for entry in results.entries:
         values, numbers = summary(entry), published(results, entry)
@@ -33,7 +33,6 @@ def entry_values(results: StudyResults) -> Values:
                 "n": len(entry.values),
                 "planned": len(entry.runs),
                 **{name: value for name, value in _mean(values).items() if name in ("low", "high")},
-                "best": int((entry.method, entry.cell) in bests),
                 "parameters": parameters(entry).replace(",", ""),
                 "published": "; ".join(str(number["value"]) for number in numbers),
                 "source": "; ".join(number["source"] for number in numbers),

@@ -11,6 +11,7 @@ from rich.segment import Segment
 
 from srp_exp.config.visible import visible
 from srp_exp.training.dispensable import Dispensable, console_is_gone
+from srp_exp.training.pruning import GivenUpError
 
 LOG = logging.getLogger("srp_exp")
 
@@ -86,8 +87,8 @@ def log_to(folder: Path, writes: bool = True) -> Iterator[None]:
     LOG.handlers = [file, _ConsoleHandler()]
     try:
         yield
-    except SystemExit:
-        raise  # who leaves so has said why
+    except (SystemExit, GivenUpError):
+        raise  # who leaves so has said why, or says it
     except BaseException:
         LOG.handlers = [file]
         LOG.exception("stopped")

@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -18,6 +18,7 @@ from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
 from srp_exp.training.logs import LOG
 from srp_exp.training.look import Looks, Seen
+from srp_exp.training.pruning import GivenUpError
 from srp_exp.training.reporter import Reporter
 from srp_exp.training.resume import resume
 from srp_exp.training.selection import is_best, is_hopeless
@@ -47,13 +48,15 @@ class Training:
     """The metric whose highest value marks the best epoch; None: the last epoch is the result."""
     patience: int | None = None
     """Values of that metric, none of them a new best, after which the training ends; None: it never ends early."""
+    gives_up: Callable[[Sequence[Mapping[str, Any]]], bool] | None = None
+    """Whether a search gives up a training with these epochs, as rank 0 sees it; None: no search trains it."""
 
 
 def fit(training: Training, evaluate: Evaluate) -> None:
     """Train to the end, from the latest checkpoint where there is one.
 
-    Raises NonFiniteLossError, naming step, learning rate and last good checkpoint. An interruption by a signal saves
-    the state and ends the process.
+    Raises NonFiniteLossError, naming step, learning rate and last good checkpoint, and GivenUpError after an epoch
+    with which the training is given up. An interruption by a signal saves the state and ends the process.
     """
     learner, reporter = training.learner, training.reporter
     resume(training.checkpoints, learner)
@@ -71,6 +74,9 @@ def fit(training: Training, evaluate: Evaluate) -> None:
         if reporter is not None:
             reporter.epoch(learner)
         training.checkpoints.save(learner, is_best=is_best(learner.history, training.select_by))
+        behind = training.gives_up is not None and training.gives_up(learner.history)
+        if number < training.epochs and learner.processes.of_first(behind):
+            raise GivenUpError(f"given up after epoch {number} of {training.epochs}")
     training.checkpoints.wait()
 
 

@@ -1,7 +1,10 @@
 """srp-report: studies, lists of runs and comparisons of two, from what lies in the run folders."""
 
 import contextlib
+import csv
 import io
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -35,8 +38,10 @@ def outputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "outputs"
 
 
-def names(lines: list[str]) -> list[tuple[str, ...]]:
-    return [tuple(line.split()[:3]) for line in lines[1:-1]]
+def rows(lines: list[str]) -> list[list[str]]:
+    """The words of each line of the list of runs, which ends where they are counted."""
+    (end,) = (number for number, line in enumerate(lines) if re.match(r"\d+ runs?: ", line))
+    return [line.split() for line in lines[1:end]]
 
 
 def test_help_is_printed_without_arguments() -> None:
@@ -52,8 +57,38 @@ def test_help_is_printed_without_arguments() -> None:
 def test_all_runs_are_listed(outputs) -> None:
     code, lines, _ = report("runs")
     assert code == 0
-    assert sorted(state for _, state, _ in names(lines)) == ["failed", "finished", "finished", "interrupted"]
-    assert lines[-1] == "4 runs: 2 finished, 1 interrupted, 1 failed"
+    assert lines[0].split() == ["srp", "seed", "state", "test", "top-1", "seconds", "run"]  # what differs, no more
+    assert sorted(row[2] for row in rows(lines)) == ["failed", "finished", "finished", "interrupted"]
+    assert "4 runs: 2 finished, 1 interrupted, 1 failed" in lines
+    assert re.fullmatch("synthetic-resnet20-se-fixed-.* failed: no space left", lines[-1])
+
+
+def test_runs_are_sorted_chosen_by_what_was_typed_and_written(outputs) -> None:
+    for provenance in (outputs / "runs").glob("*/provenance.json"):
+        of = json.loads(provenance.read_text())
+        of["command"] = ["srp-exp", *(["dataset=mine"] if "-gap-" in str(provenance) else [])]
+        provenance.write_text(json.dumps(of))
+    code, lines, _ = report("runs", "sort=-test", "dataset=mine", "csv=found/runs.csv")
+    assert code == 0
+    assert [row[2] for row in rows(lines)] == ["75.00%", "50.00%"]
+    written = list(csv.DictReader((outputs.parent / "found" / "runs.csv").read_text().splitlines()))
+    assert [line["seed"] for line in written] == ["1", "0"]
+    assert [float(line["test top-1"]) for line in written] == [0.75, 0.5]
+    assert report("runs", "sort=sede")[2].endswith("did you mean seed?")
+
+
+def test_a_sweep_is_summed_up_by_its_settings(outputs) -> None:
+    code, lines, error = report("sweep", "by=srp", "csv=sweep.csv", "latex=sweep.tex")
+    assert code == 0, error
+    by_srp = {line.split("│")[1].strip(): line.split("│")[2:4] for line in lines if line.startswith("│")}
+    assert [cell.strip() for cell in by_srp["gap"]] == ["62.50 ± 17.68", "2"]
+    assert [cell.strip() for cell in by_srp["fixed"]] == ["-", "0 of 2"]
+    assert not any("taken together" in line for line in lines)
+    (gap,) = (row for row in csv.DictReader(Path("sweep.csv").read_text().splitlines()) if row["srp"] == "gap")
+    assert (gap["metric"], gap["mean"], gap["n"]) == ("test top-1", "0.625", "2")
+    assert r"gap & 62.50 $\pm$ 17.68 & 2 \\" in Path("sweep.tex").read_text()
+    mixed = report("sweep", "by=seed")[1]  # gap and fixed have the same seeds
+    assert any("srp" in line and "taken together" in line for line in mixed)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +108,8 @@ def test_all_runs_are_listed(outputs) -> None:
 def test_filters_choose_runs_by_their_settings(filters, count, outputs) -> None:
     code, lines, error = report("runs", *filters)
     assert code == 0, error
-    assert len(names(lines)) == count
-    assert lines[-1].startswith(f"{count} run")
+    assert len(rows(lines)) == count
+    assert any(line.startswith(f"{count} run") for line in lines)
 
 
 def test_a_study_is_reported_as_far_as_its_runs_are_there_and_no_run_is_touched(outputs) -> None:
@@ -85,7 +120,7 @@ def test_a_study_is_reported_as_far_as_its_runs_are_there_and_no_run_is_touched(
     assert any("62.50 ± 17.68" in line for line in lines)
     assert any("Partial: 2 of 6 runs have finished." in line for line in lines)
     wrote = [line.removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
-    assert len(wrote) == 7
+    assert len(wrote) == 8
     assert all(Path(path).is_file() for path in wrote)
 
 
@@ -108,9 +143,10 @@ WRONG = {
     "runs datset=synthetic": ["datset", "mean dataset"],
     "runs state=finishd": ["state=finishd", "finished?"],
     "runs output_dir=nowhere": ["nowhere", "output_dir"],
+    "sweep by=srpp": ["by=srpp", "srp?"],
     "compare": ["name two run folders"],
     "compare outputs/runs/a": ["name two run folders"],
-    "compare nowhere outputs": ["nowhere", "no finished run"],
+    "compare nowhere outputs": ["nowhere", "not a finished run"],
 }
 
 

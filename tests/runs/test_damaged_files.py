@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from srp_exp.commands import report
+from srp_exp.commands import overview, report
 from srp_exp.errors import UserError
 
 TINY = (
@@ -115,7 +115,7 @@ def test_damaged_results_stop_every_command_that_needs_them(command_line, runs, 
 def test_a_damaged_run_does_not_hide_the_others(runs, capsys, name) -> None:
     noise(runs[0] / name)
     with pytest.raises(UserError, match=f"{runs[0].name}/{name} is damaged"):
-        report.list_runs([], Console(width=200))
+        overview.list_runs([], Console(width=200))
     listed = capsys.readouterr().out
     assert runs[1].name in listed and "1 run: 1 finished" in listed
     assert runs[0].name not in listed

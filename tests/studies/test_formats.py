@@ -104,6 +104,7 @@ def test_latex_is_balanced_and_leaves_nothing_special() -> None:
         ("[-0.1, +2]", "[$-$0.1, $+$2]"),
         ("wrn-28-10", "wrn-28-10"),
         ("1e-05", "1e-05"),
+        ("p <= 0.05 >= x < y", r"p $\leq$ 0.05 $\geq$ x $<$ y"),
         ("100 % & #1_a", r"100 \% \& \#1\_a"),
         ("\\{}~^$", r"\textbackslash{}\{\}\textasciitilde{}\textasciicircum{}\$"),
     ],

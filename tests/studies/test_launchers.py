@@ -1,7 +1,8 @@
-"""Launchers and sweepers other than SLURM's: processes of one machine with a device each, and a search."""
+"""Launchers other than SLURM's: processes of one machine with a device each."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from srp_exp.commands.search import objective
 from srp_exp.runs.device import build_device
 from srp_exp.runs.free_device import free_cuda, take_first_free
 
@@ -107,7 +107,11 @@ def test_processes_give_what_one_after_the_other_gives(command_line, tmp_path) -
     done = srp_exp(*TINY, "seed=0,1", both[0], "hydra/launcher=processes", OMP_NUM_THREADS="", LOKY_MAX_CPU_COUNT="2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 runs: 2 finished" in done.stdout
-    assert command_line("-m", *TINY, "seed=0,1", both[1]).code == 0
+    alone = command_line("-m", *TINY, "seed=0,1", both[1])
+    assert alone.code == 0
+    assert re.search(
+        r"┃ test top-1 \(%\) ┃ n +┃\n.*\n│ +[\d.]+ ± [\d.]+ │ 2 +│", alone.out
+    )  # a sweep ends in its table
     assert len(outcomes(tmp_path / "alone")) == 2
     origins = [json.loads(file.read_text()) for file in (tmp_path / "processes").glob("runs/*/provenance.json")]
     assert [origin["threads"] for origin in origins] == [1, 1]  # two processes share two CPUs
@@ -128,55 +132,3 @@ def test_a_launcher_that_cannot_work_is_one_line(tmp_path, overrides, error) -> 
     assert done.stderr.startswith(f"srp-exp: {error}")
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.glob("runs/*/*")) == []
-
-
-# --- Search --------------------------------------------------------------------------------------
-
-# hydra-optuna-sweeper asks for optuna 2, which uses what SQLAlchemy 2 has moved.
-OLD_OPTUNA = pytest.mark.filterwarnings("ignore:The ``declarative_base:DeprecationWarning")
-SEARCH = (*TINY, "hydra/sweeper=search", "srp.last=interval(0.2,1)", "hydra.sweeper.n_trials=2")
-
-
-@OLD_OPTUNA
-def test_a_search_maximises_the_validation_part_and_trains_nothing_twice(command_line, tmp_path) -> None:
-    overrides = ("-m", *SEARCH, "recipe.epochs=2", "dataset.val_fraction=0.5", f"output_dir={tmp_path}")
-    done = command_line(*overrides)
-    assert done.code == 0, done.err
-    folders = [folder for folder in (tmp_path / "runs").iterdir() if folder.is_dir()]
-    assert len(folders) == 2
-    last = [json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["val/top1"] for run in folders]
-    best = (tmp_path / "runs" / "optimization_results.yaml").read_text()
-    assert f"best_value: {max(last)}\n" in best
-
-    again = command_line(*overrides)
-    assert again.code == 0, again.err
-    assert again.out.count("finished already: ") == 2
-    assert (tmp_path / "runs" / "optimization_results.yaml").read_text() == best
-
-
-@OLD_OPTUNA
-@pytest.mark.parametrize(
-    ("overrides", "error"),
-    [
-        ([], "hydra/sweeper=search needs a validation part, "),
-        (["dataset.val_fraction=0.5", "mode=cost"], "mode=cost: "),
-        (["dataset.val_fraction=0.5", "dry=true"], "dry=true: "),
-        (["dataset.val_fraction=0.5", "hydra/launcher=slurm"], "hydra/launcher=slurm: "),
-    ],
-)
-def test_a_search_that_cannot_be_is_one_line(command_line, tmp_path, overrides, error) -> None:
-    done = command_line("-m", *SEARCH, *overrides, f"output_dir={tmp_path}")
-    assert done.code == 1
-    assert done.err.startswith(f"srp-exp: {error}")
-    assert len(done.err.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_objective_is_that_of_the_epoch_that_is_kept(compose, tmp_path) -> None:
-    lines = [{"val/top1": 0.25}, {"val/top1": 0.75}, {"train/top1": 1.0}, {"val/top1": 0.5}]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (tmp_path / "results.json").write_text("{}")
-    validated = compose("dataset.val_fraction=0.1")
-    assert objective(validated, tmp_path) == 0.5
-    assert objective(compose("dataset.val_fraction=0.1", "recipe.selection=best"), tmp_path) == 0.75
-    assert objective(compose(), tmp_path) is None

@@ -110,7 +110,7 @@ def test_latex_has_a_table_of_each_kind(full_study: StudyResults, tmp_path: Path
     for label in ("tab:demo_study-results", "tab:demo_study-comparisons"):
         assert text.count(rf"\label{{{label}}}") == 1
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
-    assert r"\textbf{98.60 $\pm$ 0.26}" in text
+    assert r"98.60 $\pm$ 0.26" in text
 
 
 def test_the_terminal_shows_question_tables_and_verdict(full_study: StudyResults) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from srp_exp.commands.report import plan_study, show_report
 
 REPORT = {
     "report.html", "report.md", "tables.tex", "entries.csv", "comparisons.csv", "verdict.json", "runs.csv",
+    "study.yaml",
 }  # fmt: skip
 
 
@@ -64,6 +66,24 @@ def test_the_report_names_the_command_that_goes_on(tmp_path) -> None:
     assert {*TINY, "seed=0,1", "recipe.lr=0.05", "mixing=none,mixup"} <= set(shlex.split(command))
     assert "rerun" not in command
     assert f"    {command.replace('srp-exp', 'srp-report', 1)}\n" in text
+
+
+def test_a_report_says_that_it_is_a_pilot_what_was_trained_and_asked(tmp_path) -> None:
+    """Two seeds can't decide: srp-exp runs them as a pilot only, and so do the commands of the report."""
+    assert "undecided (pilot, " in outcome(tmp_path, "study.pilot=false", "dataset.train_per_class=4")
+    folder = folder_of(tmp_path)
+    text = (folder / "report.md").read_text()
+    assert "**Verdict:** undecided (pilot, " in text
+    (command,) = [line for line in text.splitlines() if line.startswith("    srp-exp ")]
+    assert "study.pilot=true" in shlex.split(command)
+    assert "- training data: synthetic, 4 training pictures of every class\n" in text
+    assert "- network: resnet20 with se\n" in text
+    assert re.search(
+        "^- recipe: quick: 1 epoch, batches of 16, learning rate 0.1 by sgd and cosine$", text, re.MULTILINE
+    )
+    file = (Path(__file__).parents[1] / "conf" / "study" / "three.yaml").read_text()
+    assert (folder / "study.yaml").read_text() == file
+    assert all(f"    {line}\n" in text for line in file.splitlines() if line)
 
 
 def test_reports_with_other_settings_lie_in_folders_of_their_own(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""The tables of results and entries: known numbers, the layout, what is best, what is marked."""
+"""The tables of results and entries: known numbers, the layout, what is marked."""
 
 import statistics
 from typing import Any
@@ -7,15 +7,11 @@ import pytest
 
 from srp_exp.runs.store import State
 from srp_exp.studies.results import StudyResults, unit_of
-from srp_exp.studies.tables import Table, best, results_table, shown_p
+from srp_exp.studies.tables import Table, results_table, shown_p
 
 
 def texts(table: Table) -> list[list[str]]:
     return [[f"{cell.text} {cell.note}".strip() for cell in row] for row in table.rows]
-
-
-def bold(table: Table) -> list[list[bool]]:
-    return [[cell.bold for cell in row] for row in table.rows]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +47,7 @@ def test_results_are_means_and_sample_standard_deviations(make_results: Any) -> 
     table = results_table(results)
     assert table.header == (("method", "top-1 (%)"),)
     assert texts(table) == [["gap", f"{mean:.2f} ± {sd:.2f} (n=3)"], ["fixed", "99.00 (n=1)"]]
-    assert bold(table) == [[False, False], [False, True]]
+    assert not any(cell.bold for row in table.rows for cell in row)  # which is for a verdict
 
 
 def test_unfinished_entries_are_marked(make_results: Any) -> None:
@@ -61,7 +57,6 @@ def test_unfinished_entries_are_marked(make_results: Any) -> None:
     table = results_table(results)
     assert texts(table) == [["gap", "60.00 ± 14.14 (n=2 of 3)"], ["fixed", "- (0 of 3)"]]
     assert "Partial: 2 of 6 runs have finished." in table.caption
-    assert not any(map(any, bold(table)))
 
 
 def grid(make_results: Any, **study: Any) -> StudyResults:
@@ -98,7 +93,6 @@ def test_columns_can_have_two_levels(make_results: Any) -> None:
         ["small", "90.00 (n=1)", "91.00 (n=1)", "94.00 (n=1)", "95.00 (n=1)"],
         ["big", "92.00 (n=1)", "93.00 (n=1)", "96.00 (n=1)", "97.00 (n=1)"],
     ]
-    assert bold(table) == [[False, False, True, False, True]] * 2
 
 
 def test_a_place_without_an_entry_stays_empty(make_results: Any) -> None:
@@ -106,25 +100,6 @@ def test_a_place_without_an_entry_stays_empty(make_results: Any) -> None:
         {("gap", (("backbone", "small"),)): {0: 0.5}, ("fixed", (("backbone", "big"),)): {0: 0.6}}, columns=["backbone"]
     )
     assert texts(results_table(results)) == [["gap", "50.00 (n=1)", ""], ["fixed", "", "60.00 (n=1)"]]
-
-
-@pytest.mark.parametrize(
-    ("higher", "values", "expected"),
-    [
-        (True, {"a": 0.91, "b": 0.92, "c": 0.90}, {"b"}),
-        (False, {"a": 0.91, "b": 0.92, "c": 0.90}, {"c"}),
-        (True, {"a": 0.92001, "b": 0.92, "c": 0.90}, {"a", "b"}),  # shown alike
-        (True, {"a": 0.92}, set()),  # with nothing to compare
-    ],
-)
-def test_the_best_methods(make_results: Any, higher: bool, values: dict[str, float], expected: set[str]) -> None:
-    results = make_results({(name, ()): {0: value} for name, value in values.items()}, higher_is_better=higher)
-    assert {method for method, _ in best(results)} == expected
-
-
-def test_the_best_is_that_of_its_cell(make_results: Any) -> None:
-    results = grid(make_results)
-    assert best(results) == {("fixed", cell) for cell in results.cells}
 
 
 def test_published_numbers_stand_apart(make_results: Any) -> None:
