@@ -163,6 +163,7 @@ class Config:
     checkpoint: Any = not_identity(CheckpointConfig)  # when to save besides epochs' ends; mode=eval: checkpoint=FILE
     split: SplitName = not_identity(SplitName.test)  # mode=eval: the part to evaluate on
     test_root: str | None = not_identity(None)  # other test pictures for a run, in a folder for each of its classes
+    some_classes: bool = not_identity(False)  # true: test_root has a part of the classes; the others' logits are masked
     flip: bool = not_identity(False)  # mode=eval, predict: the mean with the answer to the mirrored picture
     source: str | None = not_identity(None)  # mode=predict: a folder of pictures, a table of them, or one picture
     source_column: str | None = not_identity(None)  # images, or names of image files, in that table; null: the only one

@@ -181,6 +181,8 @@ def _validate_test_root(config: DictConfig) -> None:
             f"test_root={config.test_root}: is for mode=eval run=FOLDER with split=test, mode=export and mode=compare; "
             "leave it out"
         )
+    if config.some_classes and (config.test_root is None or config.mode.name == "export"):
+        raise UserError("some_classes=true: is for test_root=FOLDER of mode=eval and mode=compare; leave it out")
 
 
 def _validate_prediction(config: DictConfig) -> None:

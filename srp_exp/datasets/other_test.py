@@ -1,4 +1,4 @@
-"""Other pictures of the classes that a network knows, to test it on: ImageNet-V2, a part of ImageNet-C, one's own."""
+"""Other pictures of the classes that a network knows, to test it on: ImageNet-V2, -C, -A and -R, one's own."""
 
 import hashlib
 import logging
@@ -19,20 +19,14 @@ LOG = logging.getLogger("srp_exp")
 _WNID = re.compile(r"n\d{8}")  # of ImageNet's classes, whose sorted order is that of the labels everywhere
 
 
-def other_test(root: Path, dataset: DataSet) -> Split | FileSplit:
+def other_test(root: Path, dataset: DataSet, some_classes: bool = False) -> Split | FileSplit:
     """The pictures root/<class>/, at any depth, as a split that `dataset` takes in the place of its test split.
 
-    Folders are matched with the classes by name, in which _ stands for /; ImageNet's may be called 0 to 999 too, as
-    ImageNet-V2 has them. An empty folder is a class without pictures. `index` counts the pictures in the order of their
-    paths within their classes. Raises MissingFileError where there is no such folder, and UserError where the classes
-    aren't the same, for a file that isn't named as a picture, and where a set held in memory meets pictures of another
-    size.
+    `index` counts the pictures in the order of their paths within their classes. Raises as `folders_of_classes`, and
+    UserError for a file that isn't named as a picture, and where a set held in memory meets pictures of another size.
     """
-    if not root.is_dir():
-        raise MissingFileError(f"test_root={root}: there is no such folder")
-    folders = _matched(root, dataset.class_names)
     paths, labels = [], []
-    for label, folder in enumerate(folders):
+    for label, folder in folders_of_classes(root, dataset.class_names, some_classes).items():
         for path in sorted(Path(inner, name) for inner, names in walk(str(folder)) for name in names):
             if not path.name.lower().endswith(ENDINGS):
                 raise UserError(f"test_root={root}: {path} is not named as a picture; take it out")
@@ -58,22 +52,37 @@ def name_of(root: Path) -> str:
     return re.sub(r"[^\w.-]", "_", "-".join([*root.resolve().parts[-2:], digest]))
 
 
-def _matched(root: Path, class_names: tuple[str, ...]) -> list[Path]:
-    """The folder of each class."""
+def folders_of_classes(root: Path, class_names: tuple[str, ...], some_classes: bool) -> dict[int, Path]:
+    """By label the folder of each class, or of `some_classes`, two at least, as ImageNet-A and -R have 200 of 1,000.
+
+    Folders are matched with the classes by name, in which _ stands for /; ImageNet's may be called 0 to 999 too, as
+    ImageNet-V2 has them. An empty folder is a class without pictures. Raises MissingFileError where there is no such
+    folder, and UserError where the classes aren't the same, or aren't among those of the run.
+    """
+    if not root.is_dir():
+        raise MissingFileError(f"test_root={root}: there is no such folder")
     found = set(class_folders(root))
     numbers = [str(label) for label in range(len(class_names))]
-    if found == set(numbers) and all(_WNID.fullmatch(name) for name in class_names):
-        return [root / number for number in numbers]
-    wanted = [name.replace("/", "_") for name in class_names]
+    is_numbered = found <= set(numbers) and all(_WNID.fullmatch(name) for name in class_names)
+    wanted = numbers if is_numbered else [name.replace("/", "_") for name in class_names]
     lacking, unknown = sorted(set(wanted) - found), sorted(found - set(wanted))
+    if some_classes and len(found) >= 2 and not unknown:
+        return {label: root / name for label, name in enumerate(wanted) if name in found}
+    if some_classes:
+        what = f"{first_few(unknown)} isn't one of them" if unknown else f"it has {len(found)} of them"
+        raise UserError(
+            f"test_root={root} some_classes=true: needs folders of two or more of the {len(class_names)} classes of "
+            f"the run, and no others: {what}"
+        )
     if lacking or unknown:
         what = [f"lacks {first_few(lacking)}"] if lacking else []
         what += [f"has {first_few(unknown)} besides"] if unknown else []
         raise UserError(
             f"test_root={root}: its folders aren't the {len(class_names)} classes of the run: it {' and '.join(what)}; "
             f"name them as the classes, with an empty folder for one without pictures"
+            + ("" if unknown or len(found) < 2 else ", or set some_classes=true to choose among those that it has")
         )
-    return [root / name for name in wanted]
+    return {label: root / name for label, name in enumerate(wanted)}
 
 
 def _in_memory(split: FileSplit, dataset: DataSet) -> Split:

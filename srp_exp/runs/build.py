@@ -100,7 +100,9 @@ def build_data(
         with processes.in_turns():
             dataset = build_dataset(config, facts)
     train, val = (dataset.train, dataset.val) if facts else _divided(config, dataset)
-    test = dataset.test if config.test_root is None else other_test(Path(config.test_root).expanduser(), dataset)
+    test = dataset.test
+    if config.test_root is not None:
+        test = other_test(Path(config.test_root).expanduser(), dataset, config.some_classes)
     splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, MOST_WORKERS)
     placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)

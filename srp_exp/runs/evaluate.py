@@ -11,12 +11,12 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from srp_exp.datasets import Batch, DataSet
-from srp_exp.datasets.other_test import name_of
+from srp_exp.datasets.other_test import folders_of_classes, name_of
 from srp_exp.datasets.split import file_names
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.evaluation.test_time import WithMirrored
+from srp_exp.evaluation.test_time import WithMirrored, choose_among
 from srp_exp.runs.build import Data, build_data, build_model
 from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
@@ -38,11 +38,12 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
     device = build_device(config.device)
     with connected(device) as processes:
         data = data_of(config, checkpoint, config.split, device, processes)
-        model, _ = build_model(config, data.dataset, device)
-        load_weights(model, checkpoint)
+        model = _restored(config, data.dataset, device, checkpoint)
         evaluation = evaluate_on(config, model, data, config.split, processes)
         if evaluation is not None:
-            evaluation.save(folder, {name: config[name] for name in ("test_root", "flip") if config[name]})
+            evaluation.save(
+                folder, {name: config[name] for name in ("test_root", "some_classes", "flip") if config[name]}
+            )
     if evaluation is None:
         return {}
     measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
@@ -68,15 +69,24 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     choose_kernels(config)
     device = build_device(config.device)
     data = data_of(config, checkpoint, split, device)
-    plain = config.copy()
-    leave_out_weights(plain)
-    model, _ = build_model(plain, data.dataset, device)
-    load_weights(model, checkpoint)
+    model = _restored(config, data.dataset, device, checkpoint)
     batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
     context = autocast(device, config.precision)
     dataset = data.dataset
     subject = Subject(model.eval(), batches, dataset.class_names, context, config.seed, dataset.mean, dataset.std)
     return subject, dataset
+
+
+def _restored(config: DictConfig, dataset: DataSet, device: torch.device, checkpoint: Path) -> torch.nn.Module:
+    """The network of a checkpoint; with config.some_classes it chooses among those of config.test_root alone."""
+    plain = config.copy()
+    leave_out_weights(plain)
+    model, _ = build_model(plain, dataset, device)
+    load_weights(model, checkpoint)
+    if config.some_classes:
+        known = folders_of_classes(Path(config.test_root).expanduser(), dataset.class_names, some_classes=True)
+        choose_among(model, torch.tensor([*known]))
+    return model
 
 
 def part_name(config: DictConfig) -> str:

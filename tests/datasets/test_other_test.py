@@ -96,7 +96,7 @@ def test_other_content_has_another_place(trained, tmp_path) -> None:
     ("change", "message"),
     [
         (lambda root: (root / "class 3").rename(root / "cat"), "it lacks class 3 and has cat besides"),
-        (lambda root: shutil.rmtree(root / "class 3"), "it lacks class 3; name them"),
+        (lambda root: shutil.rmtree(root / "class 3"), "or set some_classes=true"),
         (lambda root: (root / "class 7").mkdir(), "it has class 7 besides; name them"),
         (lambda root: (root / "class 2" / "notes.txt").touch(), "notes.txt is not named as a picture"),
         (lambda root: write(root / "class 2" / "x.png", torch.zeros(3, 30, 32).byte()), "x.png has 30 x 32 pixels"),
@@ -114,6 +114,57 @@ def test_what_does_not_fit_is_one_line_and_writes_nothing(command_line, trained,
     assert outcome.err.startswith(f"srp-exp: test_root={copy}: ") or "x.png" in outcome.err
     assert message in outcome.err and outcome.err.count("\n") == 1
     assert files(run) == before
+
+
+def test_a_network_chooses_among_some_classes(command_line, trained, tmp_path) -> None:
+    run, root = trained
+    some = tmp_path / "some"
+    for label in (1, 3, 4):
+        shutil.copytree(root / f"class {label}", some / f"class {label}")
+    place = (f"test_root={some}", "some_classes=true", "device=cpu", "evaluators=[robustness]")
+    outcome = command_line("mode=eval", f"run={run}", *place)
+    assert outcome.code == 0, outcome.err
+    rows = pq.read_table(run / "evaluation" / "test" / "predictions.parquet").to_pylist()
+    all_classes = [
+        [row[f"probability_class {label}"] for label in (1, 3, 4)] for row in rows if row["label"] in (1, 3, 4)
+    ]
+    labels = [row["label"] for row in rows if row["label"] in (1, 3, 4)]
+    folder = run / "evaluation" / name_of(some)
+    found = pq.read_table(folder / "predictions.parquet").to_pydict()
+    masked = np.array([found[f"probability_class {label}"] for label in (1, 3, 4)]).T
+    expected = np.array(all_classes)[np.argsort(labels, kind="stable")]
+    np.testing.assert_allclose(masked, expected / expected.sum(1, keepdims=True), rtol=1e-4)
+    for label in (0, 2, 5):
+        assert set(found[f"probability_class {label}"]) == {0.0}
+    right = np.array([1, 3, 4])[masked.argmax(1)] == found["label"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["top1"] == pytest.approx(right.mean()) and metrics["some_classes"] is True
+    measured = json.loads((folder / "robustness.json").read_text())["summary"]["clean_top1"]
+    assert measured == pytest.approx(right.mean())
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda root: (root / "class 9").mkdir(), "class 9 isn't one of them"),
+        (lambda root: [shutil.rmtree(root / f"class {label}") for label in range(1, 6)], "it has 1 of them"),
+        (shutil.rmtree, "there is no such folder"),
+    ],
+)
+def test_classes_that_are_no_part_of_the_runs_are_refused(command_line, trained, tmp_path, change, named) -> None:
+    run, root = trained
+    copy = shutil.copytree(root, tmp_path / "changed")
+    change(copy)
+    outcome = command_line("mode=eval", f"run={run}", f"test_root={copy}", "some_classes=true", "device=cpu")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"srp-exp: test_root={copy}") and named in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_some_classes_without_other_pictures_is_refused(command_line, trained) -> None:
+    run, _ = trained
+    outcome = command_line("mode=eval", f"run={run}", "some_classes=true", "device=cpu")
+    assert outcome.code == 1 and "some_classes=true: is for test_root=FOLDER" in outcome.err
 
 
 @pytest.mark.parametrize("arguments", [("mode=train",), ("mode=eval", "run=x", "split=val"), ("mode=compare", "run=x")])
@@ -137,8 +188,11 @@ def test_folders_with_the_numbers_of_imagenets_classes_are_its_labels(tmp_path) 
     assert isinstance(split, Split)
     assert torch.equal(split.images[:, 0, 0, 0].long(), split.labels)
     assert split.labels.tolist() == list(range(11))
-    with pytest.raises(ValueError, match="aren't the 11 classes of the run"):
-        other_test(tmp_path, set_of(tuple(f"species {label}" for label in range(11))))
+    for label in range(2, 11):
+        shutil.rmtree(tmp_path / str(label))
+    assert other_test(tmp_path, set_of(wnids), some_classes=True).labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="needs folders of two or more of the 11 classes of the run"):
+        other_test(tmp_path, set_of(tuple(f"species {label}" for label in range(11))), some_classes=True)
 
 
 def test_a_slash_in_a_class_is_an_underscore_in_a_folder_and_an_empty_folder_a_class(tmp_path) -> None:
