@@ -69,10 +69,10 @@ def folders_of_classes(root: Path, class_names: tuple[str, ...], some_classes: b
     if some_classes and len(found) >= 2 and not unknown:
         return {label: root / name for label, name in enumerate(wanted) if name in found}
     if some_classes:
-        what = f"{first_few(unknown)} isn't one of them" if unknown else f"it has {len(found)} of them"
+        why = f"{first_few(unknown)} isn't one of them" if unknown else f"it has {len(found)} of them"
         raise UserError(
             f"test_root={root} some_classes=true: needs folders of two or more of the {len(class_names)} classes of "
-            f"the run, and no others: {what}"
+            f"the run, and no others: {why}"
         )
     if lacking or unknown:
         what = [f"lacks {first_few(lacking)}"] if lacking else []
