@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from srp_exp.commands import command
 from srp_exp.config import CONF_DIR
+from srp_exp.config.choices import completed
 from srp_exp.config.command_line import check_command_line
 from srp_exp.config.faults import describe_error, is_one_line, is_users
 from srp_exp.config.help import help_text
@@ -35,6 +36,7 @@ register()  # on import, since the processes that a launcher starts import `exec
 def execute(config: DictConfig) -> None:
     """Do what `mode` says with one configuration; a training does it in the folder that Hydra has made for it."""
     outlive_the_console()  # in a process that a launcher has started too
+    config = completed(config)
     folder = run_folder(config)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:

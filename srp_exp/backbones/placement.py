@@ -1,16 +1,38 @@
 """Where attention goes into a network: at the end of each residual branch, or in place of a 3x3 convolution."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 from torch import nn
 
 from srp_exp.backbones.layers import convolution
 from srp_exp.errors import UserError
 
-AttentionFactory = Callable[[int], nn.Module]  # channels -> module that maps (B, C, H, W) to (B, C, H, W)
-ConvFactory = Callable[..., Any]  # (in_channels, out_channels, stride=, groups=) -> module
+
+class AttentionFactory(Protocol):
+    """Makes attention for the end of a residual branch: what `_target_` of conf/attention/ names, with its settings."""
+
+    def __call__(self, channels: int, /) -> nn.Module:
+        """A module that maps (B, C, H, W) to (B, C, H, W), C being `channels`; called once for each branch."""
+
+
+class ConvFactory(Protocol):
+    """Makes attention that stands in for a 3x3 convolution: the same, where `replaces_conv` is true."""
+
+    def __call__(self, in_channels: int, out_channels: int, /, *, stride: int, groups: int) -> nn.Module:
+        """A module that maps (B, in, H, W) to (B, out, ceil(H/stride), ceil(W/stride)), normalised and activated."""
+
+
+class BackboneFactory(Protocol):
+    """Makes a network: what `_target_` of conf/backbone/ names, a function or a class, with its settings besides."""
+
+    def __call__(
+        self, *, attention: AttentionFactory | None, conv: ConvFactory | None, num_classes: int, in_channels: int
+    ) -> nn.Module:
+        """A network that maps images (B, in_channels, H, W) to logits (B, num_classes).
+
+        attention, conv: at most one of them is given; `Placement` puts either into a block.
+        """
 
 
 @dataclass(frozen=True)

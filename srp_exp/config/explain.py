@@ -27,6 +27,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
+from srp_exp.config.choices import BASES
 from srp_exp.config.documented import in_brackets
 from srp_exp.config.imports import import_failure, own_place
 from srp_exp.config.register import SCHEMAS
@@ -91,8 +92,8 @@ def shortened(line: str) -> str:
 
 def _explain(chain: list[BaseException]) -> str:
     message = str(chain[0])
-    if isinstance(chain[0], UserError):
-        return message
+    if mendable := next((cause for cause in chain if isinstance(cause, UserError)), None):
+        return str(mendable)
     file = re.match(r"In '([^']*)': ", message)
     override = re.match(r"Error merging override ([^~\n]*)", message)
     place = f" (in {file[1]}.yaml)" if file and "/" in file[1] and not file[1].startswith("hydra/") else ""
@@ -133,6 +134,9 @@ def _of_key(cause: BaseException) -> str:
             ConfigKeyError(parent_node=DictConfig() as parent)
             | ConfigAttributeError(parent_node=DictConfig() as parent)
         ) if not isinstance(cause, MissingMandatoryValue):
+            group, _, key = str(cause.full_key).partition(".")
+            if group in BASES and key in {field.name for field in dataclasses.fields(BASES[group])}:
+                return f"{cause.full_key} isn't in the file of this {group}: write +{cause.full_key}=... or add it"
             return f"{cause.full_key} is not a setting{_nearest_key(str(cause.key), parent)}"
     return ""
 

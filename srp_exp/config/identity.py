@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from srp_exp.config.choices import completed
 from srp_exp.config.fields import settings
 
 
@@ -65,7 +66,7 @@ def identity_of(config: DictConfig) -> dict[str, Any]:
     Left out are the fields that can't change the result (srp_exp.config.fields), the names of the choices, which
     nothing reads, and a choice of which nothing else counts.
     """
-    identity = _without_settings(config, plain_values(config))
+    identity = _without_settings(completed(config), plain_values(config))
     for group in identity.values():
         if isinstance(group, dict):
             group.pop("name", None)
@@ -96,6 +97,7 @@ def plain_values(config: DictConfig) -> dict[str, Any]:
     Enumerations become their names. Floats are rounded to 12 digits, so that what is computed, such as
     0.30000000000000004, trains and is named as what is written, 0.3.
     """
+    config = completed(config)
     keys = [str(key) for key in config if key not in ("hydra", "study")]
     first = sorted(keys, key=lambda key: key != "recipe")  # others take their values from it, and an error names it
     plain = {key: _rounded(_plain(config, key)) for key in first}
@@ -145,5 +147,5 @@ def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
             elif value is not None and not key.startswith("_"):
                 flat[f"{prefix}{key}"] = value if isinstance(value, str | float | int | bool) else str(value)
 
-    add("", _without_settings(config, plain_values(config)))
+    add("", _without_settings(completed(config), plain_values(config)))
     return flat

@@ -64,19 +64,6 @@ Under hydra/ they stay out of the choices that --help lists.
 """
 
 
-BASES: dict[str, type[Any]] = {
-    "dataset": d.DatasetConfig,
-    "attention": n.AttentionConfig,
-    "backbone": n.BackboneConfig,
-    "srp": s.SrpConfig,
-    "optimizer": t.OptimizerConfig,
-    "lr_schedule": t.LrScheduleConfig,
-    "loss": t.LossConfig,
-    "mixing": t.MixingConfig,
-}
-"""What every choice of a group has; gap alone, which is none, has less."""
-
-
 @cache
 def register() -> None:
     """Make the schemas and resolvers known to Hydra and OmegaConf; calling it again does nothing."""

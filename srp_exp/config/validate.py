@@ -7,21 +7,22 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from srp_exp.config.choices import BASES, completed
 from srp_exp.config.datasets import InMemoryConfig, PublishedConfig
 from srp_exp.config.documented import in_brackets
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
 from srp_exp.config.explain import nearest
 from srp_exp.config.fields import is_within, schema_fields
 from srp_exp.config.identity import names_a_run
-from srp_exp.config.register import BASES
 from srp_exp.errors import UserError
 
 
 def validate(config: DictConfig) -> None:
     """Raise ValueError, in one line that names value, place and remedy, unless the configuration can be run."""
-    _validate_choices(config)
+    config = completed(config)
     without = {"dataset"} if names_a_run(config) else set[str]()  # that of the run is read
     validate_fields(config, "", without)
+    _validate_own(config)
     _validate_test_root(config)
     _validate_prediction(config)
     _validate_subset(config)
@@ -76,6 +77,15 @@ def validate_fields(node: DictConfig, prefix: str, without: Collection[str] = ()
                 validate_fields(child, f"{prefix}{key}[{place}]." if place != "" else f"{prefix}{key}.")
 
 
+def _validate_own(config: DictConfig) -> None:
+    """Whether the values of a choice without a schema that every choice of its group has are in range."""
+    for group, base in BASES.items():
+        for field in () if schema_fields(config[group]) else dataclasses.fields(base):
+            _validate_value(
+                f"{group}.{field.name}", config[group][field.name], field.metadata, in_brackets(base, field.name)
+            )
+
+
 def _validate_value(name: str, value: Any, metadata: Mapping[str, Any], meaning: str) -> None:
     interval, length = metadata.get("within"), metadata.get("length")
     numbers = list(value) if isinstance(value, ListConfig) else [value]
@@ -83,20 +93,6 @@ def _validate_value(name: str, value: Any, metadata: Mapping[str, Any], meaning:
         raise UserError(f"{name}={value}: give {length} numbers{meaning}")
     if interval is not None and value is not None and not all(is_within(number, interval) for number in numbers):
         raise UserError(f"{name}={value} is out of range: it must lie in {interval}{meaning}")
-
-
-def _validate_choices(config: DictConfig) -> None:
-    """Whether a choice without a schema, which only a file of the user's can be, has what every choice must have."""
-    for group, schema in BASES.items():
-        node = config[group]
-        if not OmegaConf.is_dict(node):
-            raise UserError(f"{group}={node}: give a choice of {group}, or settings, as {group}.name=...")
-        missing = [] if schema_fields(node) else [f.name for f in dataclasses.fields(schema) if f.name not in node]
-        if missing:
-            raise UserError(
-                f"{group}: its file, which names no schema of {group} in its defaults, lacks {', '.join(missing)}; "
-                "write them into it"
-            )
 
 
 def _validate_training(config: DictConfig) -> None:

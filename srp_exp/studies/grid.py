@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.config.check_study import check_study
+from srp_exp.config.choices import completed
 from srp_exp.config.command_line import check_overrides, check_sweeps
 from srp_exp.config.evaluators import not_measured
 from srp_exp.config.explain import explain
@@ -256,7 +257,7 @@ def _swept(parameters: Mapping[str, Any]) -> list[str]:
 def _composed(compose: Callable[[list[str]], DictConfig], overrides: list[str], method: str) -> DictConfig:
     try:
         check_overrides(overrides)
-        return _without_hydra(compose(overrides))
+        return completed(_without_hydra(compose(overrides)))
     except Exception as error:
         if not method or not is_users(error):
             raise

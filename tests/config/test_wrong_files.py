@@ -62,18 +62,19 @@ WRONG = {
         ["override /attention@_global_.attention", "backbone/mine.yaml"],
     ),
     "a backbone without a class": ("backbone/mine", "name: mine\ndepth: 20\n", ["backbone", "lacks _target_"]),
-    "a data set without all settings": (
-        "dataset/mine", "name: mine\n_target_: mine.Set\n", ["dataset", "lacks val_fraction"],
+    "a value out of range without a schema": (
+        "dataset/mine", "name: mine\n_target_: mine.Set\nval_fraction: 2\n", ["dataset.val_fraction=2", "[0, 1)"],
     ),
-    "an attention without all settings": (
-        "attention/mine", "name: mine\n_target_: timm.layers.SqueezeExcite\n_partial_: true\n",
-        ["attention", "replaces_conv, average_pooling"],
+    "a value of a wrong type without a schema": (
+        "attention/mine", "name: mine\n_target_: timm.layers.SqueezeExcite\nreplaces_conv: perhaps\n",
+        ["attention.replaces_conv", "perhaps"],
     ),
-    "an optimizer without all settings": (
-        "optimizer/mine", "name: mine\n_target_: torch.optim.RMSprop\n_partial_: true\nlr: 0.1\n",
-        ["optimizer", "weight_decay, decay_norm_and_bias"],
+    "an optimizer without weight decay": (
+        "optimizer/mine", "name: mine\n_target_: torch.optim.RMSprop\nlr: 0.1\n", ["optimizer", "lacks weight_decay"],
     ),
-    "an SRP without all settings": ("srp/mine", "name: mine\n_target_: srp_exp.srp.Fixed\n", ["srp", "share, regions"]),
+    "no choice of an SRP": (
+        "srp/mine", "name: mine\n_target_: srp_exp.srp.Fixed\nshare: image\n", ["srp.share", "sample, batch"],
+    ),
     "a study in its own package": ("study/mine", STUDY.partition("\n")[2], ["study/mine.yaml", "# @package _global_"]),
     "an experiment in its own package": (
         "experiment/mine", "recipe: {epochs: 3}\n", ["experiment/mine.yaml", "# @package _global_"],
