@@ -3,8 +3,10 @@
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ValidationError
 
 from srp_exp.config import datasets, networks, schema, training
+from srp_exp.config.documented import in_brackets
 from srp_exp.config.fields import schema_fields
 from srp_exp.errors import UserError
 
@@ -20,14 +22,19 @@ BASES: dict[str, type[Any]] = {
 }
 """What every choice of a group has; gap alone, which is none, has less."""
 
-_WRITE = {"name": "name: mine", "_target_": "_target_: package.module.Class", "lr": "lr: 0.1", "weight_decay": "..."}
+_WRITE = {
+    "name": "name: mine",
+    "_target_": "_target_: package.module.Class",
+    "lr": "lr: 0.1",
+    "weight_decay": "weight_decay: 0",
+}
 
 
 def completed(config: DictConfig) -> DictConfig:
     """The configuration with the settings that such a choice leaves out, as every choice of its group has them.
 
-    The same object where each choice has a schema. Raises UserError where a group has no settings, or a choice lacks
-    what has no default, and OmegaConf's ValidationError for a value of the wrong type.
+    The same object where each choice has a schema. Raises UserError where a group has no settings, and where a choice
+    lacks what has no default, or has a value of the wrong type.
     """
     for group, base in BASES.items():
         node = config[group]
@@ -37,11 +44,15 @@ def completed(config: DictConfig) -> DictConfig:
             continue
         known, given = OmegaConf.structured(base), OmegaConf.to_container(node)
         assert isinstance(given, dict)
-        typed = OmegaConf.merge({group: known}, {group: {key: given[key] for key in known.keys() & given.keys()}})
+        try:
+            typed = OmegaConf.merge({group: known}, {group: {key: given[key] for key in known.keys() & given.keys()}})
+        except ValidationError as error:
+            said = f"{error.full_key}={error.value}: {str(error).splitlines()[0]}"
+            raise UserError(said + in_brackets(base, str(error.key))) from error
         plain = OmegaConf.to_container(typed[group], enum_to_str=True)
         assert isinstance(plain, dict)
         if lacks := [key for key, value in plain.items() if value == "???"]:
-            lines = ", ".join(f"`{_WRITE.get(str(key), f'{key}: ...')}`" for key in lacks)
+            lines = ", ".join(f"`{_WRITE[str(key)]}`" for key in lacks)
             raise UserError(f"{group}: its file lacks {', '.join(map(str, lacks))}; write {lines} into it")
         config = config.copy()
         with open_dict(config):
