@@ -52,7 +52,7 @@ def completed(config: DictConfig) -> DictConfig:
         plain = OmegaConf.to_container(typed[group], enum_to_str=True)
         assert isinstance(plain, dict)
         if lacks := [key for key, value in plain.items() if value == "???"]:
-            lines = ", ".join(f"`{_WRITE[str(key)]}`" for key in lacks)
+            lines = ", ".join(f"`{key}: {_WRITE[str(key)]}`" for key in lacks)
             raise UserError(f"{group}: its file lacks {', '.join(map(str, lacks))}; write {lines} into it")
         config = config.copy()
         with open_dict(config):
