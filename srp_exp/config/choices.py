@@ -49,11 +49,12 @@ def completed(config: DictConfig) -> DictConfig:
         except ValidationError as error:
             said = f"{error.full_key}={error.value}: {str(error).splitlines()[0]}"
             raise UserError(said + in_brackets(base, str(error.key))) from error
+        assert isinstance(typed, DictConfig)
         plain = OmegaConf.to_container(typed[group], enum_to_str=True)
         assert isinstance(plain, dict)
-        if lacks := [key for key, value in plain.items() if value == "???"]:
-            lines = ", ".join(f"`{key}: {_WRITE[str(key)]}`" for key in lacks)
-            raise UserError(f"{group}: its file lacks {', '.join(map(str, lacks))}; write {lines} into it")
+        if lacks := [str(key) for key, value in plain.items() if value == "???"]:
+            lines = ", ".join(f"`{_WRITE[key]}`" for key in lacks)
+            raise UserError(f"{group}: its file lacks {', '.join(lacks)}; write {lines} into it")
         config = config.copy()
         with open_dict(config):
             config[group] = {**given, **plain}
