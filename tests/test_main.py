@@ -138,7 +138,8 @@ def test_a_run_leaves_all_that_the_design_names(trained) -> None:
     names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
     expected = {
         "config.yaml", "provenance.json", "metrics.jsonl", "results.json", "run.log", "checkpoints/final.pt",
-        "evaluation/test/metrics.json", "evaluation/test/predictions.parquet",
+        "evaluation/test/metrics.json", "evaluation/test/predictions.parquet", "sample_batch.png",
+        *(f"evaluation/test/{name}.png" for name in ("confusion", "accuracy_by_class", "errors")),
     }  # fmt: skip
     assert expected <= names
     assert [name for name in names if "events.out.tfevents" in name]
@@ -203,11 +204,9 @@ def test_tensorboard_shows_scalars_scales_regions_config_and_hparams(trained) ->
     assert all(event.value > 0 for event in events.Scalars("speed/images_per_second"))
     scales = {tag: events.Scalars(tag)[-1].value for tag in tags["scalars"] if tag.startswith("srp_scale/")}
     assert list(scales.values()) == [1.0, 0.75, 0.5]  # in the order of depth
-    assert tags["images"] == ["regions"]
+    assert tags["images"] == ["sample_batch", "test/confusion", "test/accuracy_by_class", "test/errors"]
     (text,) = events.Tensors("config/text_summary")
     assert b"srp_exp.backbones.resnet.build" in text.tensor_proto.string_val[0]
-    (legend,) = events.Tensors("regions/text_summary")
-    assert b"scale 0.5" in legend.tensor_proto.string_val[0]
     hparams = events.PluginTagToContent("hparams")
     assert b"srp.last" in hparams["_hparams_/session_start_info"]
 

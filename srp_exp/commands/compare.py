@@ -213,7 +213,8 @@ def _draw_cams(a: _Run, b: _Run, config: DictConfig, folder: Path) -> None:
     """Draw images spread evenly over the split, each run's maps on its own copy of them; shown is that of A."""
     from torch.utils.tensorboard import SummaryWriter
 
-    from srp_exp.evaluation.cams import activation_maps, pixels, side_by_side, take
+    from srp_exp.evaluation.cams import activation_maps, side_by_side, take
+    from srp_exp.evaluation.pictures import pixels, png
 
     columns = {}
     samples = _labels(a).num_rows
@@ -227,7 +228,7 @@ def _draw_cams(a: _Run, b: _Run, config: DictConfig, folder: Path) -> None:
     titles = _titles(a, b)
     figure = side_by_side(shown, labels, dataset.class_names, {titles[0]: columns["A"], titles[1]: columns["B"]})
     picture = pixels(figure)
-    write_atomically(folder / f"{part_name(config)}-cams.png", lambda file: figure.savefig(file, format="png"))
+    write_atomically(folder / f"{part_name(config)}-cams.png", png(picture))
     with SummaryWriter(str(folder)) as writer:
         writer.add_image(f"cams/{part_name(config)}", picture, 0, dataformats="HWC")
 

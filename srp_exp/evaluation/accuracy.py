@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +112,10 @@ class Evaluation(Scores):
             "confusion": confusion.tolist(),
         }
 
-    def save(self, folder: Path, facts: dict[str, Any] | None = None) -> None:
-        """Write metrics.json, with `facts`, and predictions.parquet.
+    def save(
+        self, folder: Path, facts: dict[str, Any] | None = None, pictures: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Write metrics.json, with `facts`, predictions.parquet, and `pictures`, the content of PNG files by name.
 
         Its columns are index, path (of pictures in files), label, prediction and probability_<class>.
         """
@@ -124,9 +126,9 @@ class Evaluation(Scores):
         columns |= {f"probability_{name}": self.probabilities[:, i].numpy() for i, name in enumerate(self.class_names)}
         table = pa.table(columns)
         metrics = json.dumps(self.details() | (facts or {}), indent=1).encode()
-        write_together(
-            folder, {"predictions.parquet": lambda file: pq.write_table(table, file), "metrics.json": metrics}
-        )
+        files = {f"{name}.png": content for name, content in (pictures or {}).items()}
+        predictions = {"predictions.parquet": lambda file: pq.write_table(table, file)}
+        write_together(folder, {**files, **predictions, "metrics.json": metrics})
 
 
 def evaluate(

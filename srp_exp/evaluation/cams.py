@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
+from srp_exp.evaluation.pictures import BLUE, ORANGE
 from srp_exp.srp import remove_srp
 
 try:
     from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -102,9 +102,10 @@ def side_by_side(
         for column, maps in enumerate(columns.values(), start=1):
             probabilities = maps.probabilities[row]
             answer = int(probabilities.argmax())
-            text = f"{class_names[answer]} {probabilities[answer]:.0%}"
-            _draw(axes[row, column], image, text, "darkgreen" if answer == label else "firebrick")
-            axes[row, column].imshow(maps.maps[row], cmap="turbo", alpha=0.5, vmin=0, vmax=1)
+            right = answer == label
+            text = f"{'✓' if right else '✗'} {class_names[answer]} {probabilities[answer]:.0%}"
+            _draw(axes[row, column], image, text, BLUE if right else ORANGE)
+            axes[row, column].imshow(maps.maps[row], cmap="viridis", alpha=0.5, vmin=0, vmax=1)
     for axis, name in zip(axes[0], ["image and label", *columns], strict=True):
         axis.annotate(
             name, (0.5, 1.16), xycoords="axes fraction", ha="center", va="bottom", weight="bold", annotation_clip=False
@@ -116,10 +117,3 @@ def _draw(axis: Axes, image: Any, title: str, colour: str) -> None:
     axis.imshow(image, interpolation="nearest")
     axis.set_title(title, fontsize=9, color=colour, pad=3)
     axis.set_axis_off()
-
-
-def pixels(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The figure as it is drawn, (H', W', 3)."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -17,6 +17,7 @@ from srp_exp.config.evaluators import EVALUATORS, measured_file
 from srp_exp.config.imports import import_failure
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
+from srp_exp.evaluation.pictures import histograms, pixels, png
 from srp_exp.files import write_atomically
 
 
@@ -39,7 +40,10 @@ class Subject:
 
 
 Evaluator: TypeAlias = Callable[[Subject], dict[str, Any]]
-"""Returns {"summary": {name: number}} and whatever else JSON can hold; NaN, which it can't, is for undefined values."""
+"""Returns {"summary": {name: number}} and whatever else JSON can hold; NaN, which it can't, is for undefined values.
+
+Of {"histograms": {name: counts in equal parts of [0, 1]}} a picture is drawn.
+"""
 
 
 def load_evaluator(name: str) -> Evaluator:
@@ -62,8 +66,9 @@ def load_evaluator(name: str) -> Evaluator:
 def measure(subject: Subject, names: Iterable[str], folder: Path) -> None:
     """Let each evaluator measure `subject`, and write <name>.json and TensorBoard scalars into `folder`.
 
-    The scalars are measure/<evaluator>/<name of the summary>. Undefined values are null in the file, and no scalars.
-    Raises what the first evaluator that fails has raised, when the others have measured.
+    The scalars are measure/<evaluator>/<name of the summary>; histograms are drawn, into <name>.png too. Undefined
+    values are null in the file, and no scalars. Raises what the first evaluator that fails has raised, when the others
+    have measured.
     """
     evaluators = {name: load_evaluator(name) for name in dict.fromkeys(names)}
     if not evaluators:
@@ -83,6 +88,10 @@ def measure(subject: Subject, names: Iterable[str], folder: Path) -> None:
             for key, value in measured["summary"].items():
                 if value is not None:
                     writer.add_scalar(f"measure/{name}/{key}", value, 0)
+            if measured.get("histograms"):
+                picture = pixels(histograms(measured["histograms"], f"{name.capitalize()} of each module", name))
+                writer.add_image(f"measure/{name}", picture, 0, dataformats="HWC")
+                write_atomically(folder / f"{name}.png", png(picture))
             write_atomically(measured_file(folder, name), content)
     if failed:
         raise failed[0]

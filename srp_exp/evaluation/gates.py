@@ -15,11 +15,23 @@ SCALE = 0.5
 
 
 def gates(subject: Subject) -> dict[str, Any]:
-    """Mean and variances of the gates of every module, and what random regions change. The draws are seeded."""
+    """Mean, variances and histogram of the gates of every module, and what random regions change, with seeded draws."""
+    measures: list[GateMeasure] = []
+
+    def new() -> GateMeasure:
+        measures.append(GateMeasure())
+        return measures[-1]
+
     device = next(subject.model.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # not those of all GPUs of the machine
         torch.manual_seed(derive(subject.seed, "gates"))
-        return measure_attention(subject, GateMeasure)
+        measured = measure_attention(subject, new)
+    counts = {name: of.histogram.tolist() for name, of in zip(measured["modules"], measures, strict=True)}
+    return {**measured, "histograms": counts}
+
+
+BINS = 50
+"""Of the histogram, equal parts of [0, 1]; what lies outside isn't counted."""
 
 
 class GateMeasure:
@@ -28,6 +40,7 @@ class GateMeasure:
     def __init__(self) -> None:
         self._images = 0
         self._sum = self._squares = torch.zeros(())  # by gate, (G,)
+        self.histogram = torch.zeros(BINS)
         self._over_channels = self._gap = torch.zeros((), dtype=torch.float64)
         self._regions = RegionPool(SCALE)
 
@@ -35,6 +48,7 @@ class GateMeasure:
         gate = call.gate.double()
         from_regions = call.gate_with(self._regions).double()
         self._images += len(gate)
+        self.histogram = torch.histc(call.gate.float(), BINS, 0, 1) + self.histogram.to(gate.device)
         self._sum = gate.sum(0) + self._sum
         self._squares = gate.square().sum(0) + self._squares
         self._over_channels = gate.var(1, correction=0).sum() + self._over_channels

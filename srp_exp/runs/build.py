@@ -13,7 +13,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from timm.layers.norm_act import convert_sync_batchnorm
-from torch import nn
+from torch import Tensor, nn
 
 from srp_exp.config.datasets import OF_EVERY_SET
 from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
@@ -59,6 +59,17 @@ class Data:
 
     def training_batches(self, batch_size: int, seed: int) -> TrainingBatches:
         return self.dataset.training_batches(self.splits["train"], batch_size, seed, self.placement, self.balanced)
+
+    def pictures(self, split: str, rows: Tensor) -> Tensor:
+        """The pictures (M, C, H, W) in [0, 1] at rows (M,) of a split, as evaluation sees them."""
+        here = Placement(self.placement.device)
+        (batch,) = self.dataset.reader(self.splits[split], here, None).batches(0, [rows])
+        return self.shown(batch.images)
+
+    def shown(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) of a batch in [0, 1], on the CPU."""
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.dataset.mean, self.dataset.std))
+        return (images.cpu() * std + mean).clamp(0, 1)
 
     def evaluation_batches(self, split: str, batch_size: int) -> Iterable[Batch]:
         """The same loader each time. Raises UserError where the data set has no such split."""

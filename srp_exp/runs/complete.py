@@ -21,17 +21,20 @@ from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.accuracy import evaluation_mode
 from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.evaluation.evaluators import load_evaluator
+from srp_exp.evaluation.pictures import Pixels, pixels, png
+from srp_exp.evaluation.sample_batch import sample_batch
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model
 from srp_exp.runs.data import digests_of, digests_of_data, record_data, record_unread, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
-from srp_exp.runs.evaluate import evaluate_on, score_on
+from srp_exp.runs.evaluate import draw, evaluate_on, score_on
 from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
 from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.runs.provenance import note_start
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
 from srp_exp.training.checkpoints import Checkpoints
+from srp_exp.training.dispensable import Dispensable
 from srp_exp.training.distributed import Processes, connected
 from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
@@ -39,7 +42,6 @@ from srp_exp.training.loggers.guarded import Loggers
 from srp_exp.training.loggers.logger import LoggedRun
 from srp_exp.training.logs import LOG, log_from_the_start, log_to
 from srp_exp.training.loop import Training, fit
-from srp_exp.training.pictures import regions_on_images
 from srp_exp.training.profiler import Profiled
 from srp_exp.training.pruning import is_behind, read_bar
 from srp_exp.training.reporter import Reporter
@@ -80,7 +82,9 @@ def complete_run(config: DictConfig, folder: Path, settings: dict[str, Any]) -> 
                     LOG.info("%s", line)
                 if warning := average_of_the_start(config, config.recipe.epochs * batches.steps_per_epoch):
                     LOG.warning("%s", warning)
-                introduce = partial(_introduce, config=config, data=data, learner=learner, records=records)
+                introduce = partial(
+                    _introduce, folder=folder, config=config, data=data, learner=learner, records=records
+                )
                 logged = Loggers(LoggedRun(folder, settings, OmegaConf.to_yaml(config), afresh), loggers)
                 reporter = Reporter(
                     folder, logged, introduce, config.recipe.epochs, config.recipe.batch_size, config.progress,
@@ -90,7 +94,11 @@ def complete_run(config: DictConfig, folder: Path, settings: dict[str, Any]) -> 
                 evaluation, seconds = _train(config, folder, data, batches, learner, reporter, interruption, confirm)
                 confirm()
                 if reporter is not None and evaluation is not None:
-                    evaluation.save(folder / EVALUATION)
+                    pictures: dict[str, Pixels] = {}
+                    with Dispensable("the pictures of the result", Exception).written():
+                        pictures = draw(evaluation, data, "test")
+                    evaluation.save(folder / EVALUATION, pictures={name: png(p) for name, p in pictures.items()})
+                    reporter.pictures(pictures)
                     reporter.finish({f"final/{name}": value for name, value in evaluation.summary().items()})
                     facts = {"attention_modules": len(records), "run": folder.name, "training_seconds": seconds}
                     results = {**_results(data, learner, evaluation), **facts}
@@ -229,13 +237,16 @@ def _skipped(data: Data) -> dict[str, dict[str, int]]:
     return {"skipped": skipped} if skipped else {}
 
 
-def _introduce(loggers: Loggers, *, config: DictConfig, data: Data, learner: Learner, records: list[SrpRecord]) -> None:
-    """A sample batch with regions as a first step may draw them."""
+def _introduce(
+    loggers: Loggers, *, folder: Path, config: DictConfig, data: Data, learner: Learner, records: list[SrpRecord]
+) -> None:
+    """A sample batch with regions as a first step may draw them, which is also a file of the run."""
     dataset, size = data.dataset, learner.processes.size
-    share = min(8, len(dataset.train) // size)
+    share = min(8, len(data.splits["train"]) // size)
     batch = next(data.training_batches(share * size, config.seed).epoch(0))
     torch.manual_seed(derive(config.seed, "picture"))
-    picture, legend = regions_on_images(
-        batch.images, learner.model, records, torch.tensor(dataset.mean), torch.tensor(dataset.std)
-    )
-    loggers.picture("regions", picture, 0, legend)
+    labels = [dataset.class_names[label] for label in batch.labels.tolist()]
+    picture = pixels(sample_batch(data.shown(batch.images), labels, learner.model, records))
+    with Dispensable("sample_batch.png").written():
+        write_atomically(folder / "sample_batch.png", png(picture))
+    loggers.picture("sample_batch", torch.from_numpy(picture).permute(2, 0, 1), 0)

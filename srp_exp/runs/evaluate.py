@@ -16,6 +16,7 @@ from srp_exp.datasets.split import file_names
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
+from srp_exp.evaluation.pictures import Pixels, png, result_pictures
 from srp_exp.evaluation.test_time import WithMirrored, choose_among
 from srp_exp.runs.build import Data, build_data, build_model
 from srp_exp.runs.data import digests_of_data, refuse_other_data
@@ -30,7 +31,7 @@ from srp_exp.training.logs import log_to
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Evaluate a checkpoint on config.split; metrics.json and predictions.parquet go into `folder`.
+    """Evaluate a checkpoint on config.split; metrics, predictions and pictures go into `folder`.
 
     Returns the details of the evaluation on rank 0, and nothing on the others.
     """
@@ -41,13 +42,18 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         model = _restored(config, data.dataset, device, checkpoint)
         evaluation = evaluate_on(config, model, data, config.split, processes)
         if evaluation is not None:
-            evaluation.save(
-                folder, {name: config[name] for name in ("test_root", "some_classes", "flip") if config[name]}
-            )
+            facts = {name: config[name] for name in ("test_root", "some_classes", "flip") if config[name]}
+            pictures = draw(evaluation, data, config.split)
+            evaluation.save(folder, facts, {name: png(picture) for name, picture in pictures.items()})
     if evaluation is None:
         return {}
     measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
     return evaluation.details()
+
+
+def draw(evaluation: Evaluation, data: Data, split: str) -> dict[str, Pixels]:
+    """The pictures of an evaluation of a split of `data`, by their names."""
+    return result_pictures(evaluation, partial(data.pictures, split))
 
 
 def measure_checkpoint(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,11 @@ class Reporter:
     def flush(self, learner: Learner) -> None:
         """Bring all scalars to the disk, so that none is missing below the step of a checkpoint."""
         self._loggers.flush(learner.step)
+
+    def pictures(self, pictures: Mapping[str, Any]) -> None:
+        """Log pictures of the result on the test split by their names, (H, W, 3) uint8 arrays."""
+        for name, picture in pictures.items():
+            self._loggers.picture(f"test/{name}", torch.from_numpy(picture).permute(2, 0, 1), self._clock[0] + 1)
 
     def finish(self, metrics: dict[str, float]) -> None:
         """Report the final metrics."""

@@ -11,7 +11,8 @@ from srp_exp.datasets import Batch
 from srp_exp.srp import apply_srp
 
 pytest.importorskip("pytorch_grad_cam")
-from srp_exp.evaluation.cams import ActivationMaps, activation_maps, last_map, pixels, side_by_side, take
+from srp_exp.evaluation.cams import ActivationMaps, activation_maps, last_map, side_by_side, take
+from srp_exp.evaluation.pictures import BLUE, ORANGE, pixels
 
 
 class Linear(nn.Module):
@@ -91,9 +92,11 @@ def test_the_picture_shows_every_image_of_every_network(channels) -> None:
     columns = {"A: gap": ActivationMaps(maps, right), "B: fixed": ActivationMaps(maps, 1 - right)}
     figure = side_by_side(images, labels, ("cat", "dog"), columns)
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles == ["cat", "cat 90%", "dog 90%", "dog", "dog 80%", "cat 80%", "cat", "cat 70%", "dog 70%"]
+    assert titles == [
+        "cat", "✓ cat 90%", "✗ dog 90%", "dog", "✓ dog 80%", "✗ cat 80%", "cat", "✓ cat 70%", "✗ dog 70%",
+    ]  # fmt: skip
     colours = [axis.title.get_color() for axis in figure.axes[:3]]
-    assert colours == ["black", "darkgreen", "firebrick"]
+    assert colours == ["black", BLUE, ORANGE]
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == ["image and label", *columns]
     picture = pixels(figure)
     assert picture.ndim == 3 and picture.shape[2] == 3

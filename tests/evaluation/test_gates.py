@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from timm.layers import SqueezeExcite
@@ -62,6 +63,9 @@ def test_in_a_network_the_gate_is_that_of_the_module(subject) -> None:
     assert values["variance_over_images"] == pytest.approx(gate.var(0, correction=0).mean().item(), rel=1e-4)
     assert values["variance_over_channels"] == pytest.approx(gate.var(1, correction=0).mean().item(), rel=1e-4)
     assert values["region_gap"] > 0
+    counts, _ = np.histogram(gate.float().numpy(), 50, (0, 1))
+    assert gates(a)["histograms"] == {"attention": counts.tolist()}
+    assert 0 < counts.sum() < gate.numel()  # gates below 0 aren't counted
 
 
 def test_draws_repeat_and_leave_the_random_state_alone(subject) -> None:
