@@ -5,6 +5,7 @@ launcher says of its jobs is not asked, since on a cluster it may never come. It
 from the package hydra_plugins only.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from hydra.core.override_parser.types import Override
 from rich.console import Console
 
 from srp_exp.commands.listing import count_states, print_grid, terminal
+from srp_exp.config.identity import output_folder
 from srp_exp.errors import STOPPED
 from srp_exp.runs.store import State, find_run, note_job
+from srp_exp.studies.curves import name_curves
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.pairs import check_decidable, plain_study
 from srp_exp.training.distributed import refuse_several
@@ -45,6 +48,9 @@ class GridSweeper(BasicSweeper):
             dry_run(grid, console, config.study)
             return None
         excluded = {one.run for one in (config.study.exclude if config.study else ())}
+        curves = output_folder(config) / "curves" / f"{config.study.name if config.study else 'sweep'}{grid.variant}"
+        if name_curves(grid, curves):
+            console.print(f"curves by method and seed: tensorboard --logdir {shlex.quote(str(curves))}", soft_wrap=True)
         try:
             for runs in self._looks(grid):
                 left = [planned for planned in runs if planned.run.folder.name not in excluded]
