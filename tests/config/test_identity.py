@@ -30,7 +30,8 @@ NOT_IDENTITY = {
     "log_every_steps", "profile", "progress", "data_root", "output_dir",
     "dataset.root",
     "dataset.download", "study", "dry", "wait", "other", "format", "evaluators", "cams",
-    "cost.rounds", "cost.srp",
+    "cost.rounds", "cost.srp", "logger.tensorboard._target_", "prune_by",
+    "source", "source_column", "predictions", "top", "flip", "some_classes",
 }  # fmt: skip
 NOT_IDENTITY_OF_FILES = {"workers", "dataset.cache_dir", "dataset.vet"}  # of sets of image files
 DEPENDS = {  # each has a test
