@@ -72,7 +72,13 @@ def of_different_blocks() -> list[str]:
     return names("backbone") if FULL_DEPTH else sorted(kept.values())
 
 
-COMBINATIONS = [(backbone, attention) for backbone in of_different_blocks() for attention in names("attention")]
+ONE_OF_EACH_BUILDER = ("resnet110", "preresnet110", "wrn16_8", "densenet_bc_100_12", "resnext29_8x64d", "resnet50")
+COMBINATIONS = [
+    (backbone, attention)  # every backbone and every attention, and all pairs of what can differ by both
+    for backbone in of_different_blocks()
+    for attention in names("attention")
+    if FULL_DEPTH or attention in ("none", "native", "se") or backbone in ONE_OF_EACH_BUILDER
+]
 SHORTENED = [
     name
     for name in names("backbone")
