@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 import urllib.request
@@ -52,13 +51,14 @@ def test_every_command_does_what_the_document_says(tmp_path) -> None:
             assert answers(command.split()[-1], tmp_path)
             continue
         else:
-            code, output = run(*shlex.split(command), folder=tmp_path)
+            code, output = run("bash", "-c", command, folder=tmp_path)
             if command in printed:
                 assert "finished already" in output
         assert code == (1 if "refused" in comment else 0), f"{command or snippet}\n{output}"
         printed[command] = output
 
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 500
+    assert next(output for command, output in printed.items() if "mode=predict" in command).count("500 of 500") == 1
     assert "did you mean scheduled" in printed["srp-exp srp=schedule recipe.epochs=2"]
     sweep = next(output for command, output in printed.items() if "-m srp=gap,fixed,scheduled" in command)
     assert "5 of 5" in sweep and "6 runs: 6 finished" in sweep

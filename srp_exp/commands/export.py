@@ -4,16 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.backbones import timm_models
+from srp_exp.config.schema import Config
 from srp_exp.config.visible import visible
 from srp_exp.datasets import DataSet
 from srp_exp.datasets.known import facts_of
 from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
 from srp_exp.runs.evaluate import restore
-from srp_exp.runs.read import asked, beside, read_run
+from srp_exp.runs.read import asked, beside, leave_out_weights, read_run
+from srp_exp.runs.store import find_run
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import load
 from srp_exp.training.distributed import refuse_several
@@ -31,7 +33,7 @@ def execute(config: DictConfig) -> None:
     refuse_several("mode=export")
     trained, checkpoint = read_run(asked(config))
     timm_model = trained.backbone.model if trained.backbone._target_ == _TIMM else None
-    check_possible(trained.format, timm_model)
+    check_possible(trained.format, trained.backbone.name, timm_model)
     trained.device = "cpu"
     trained.channels_last = False  # the order of the bytes in memory changes the last bits of a convolution
     subject, dataset = restore(trained, checkpoint, "test")
@@ -46,7 +48,7 @@ def execute(config: DictConfig) -> None:
         return build_model(plain, dataset, torch.device("cpu"))[0]
 
     facts = _facts(trained, dataset, checkpoint, images)
-    network = Network(model, images, rebuild, facts, timm_model, trained.attention.name)
+    network = Network(model, images, rebuild, facts, _stored(checkpoint), timm_model, trained.attention.name)
     file, difference = export(network, trained.format, beside(checkpoint, config.run, "export"), expected)
     print(visible(f"exported  {file}  largest difference of the logits {difference:.2g}"))
 
@@ -54,7 +56,11 @@ def execute(config: DictConfig) -> None:
 def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torch.Tensor) -> dict[str, Any]:
     _, _, height, width = images.shape
     augmentation: Any = trained.dataset.get("augmentation") or {}
-    resized = {name: augmentation[name] for name in ("resize", "eval_crop", "interpolation") if name in augmentation}
+    known = facts_of(dataset)
+    held = known.get("held", True)  # those keep their size
+    how = () if held else ("resize", "eval_crop", "interpolation")
+    resized = {name: augmentation[name] for name in how if name in augmentation}
+    test = {"test": find_run(Path(trained.run)).results["test"]} if trained.run else {}
     return {
         "checkpoint": load(checkpoint)["name"],  # the run, whose name holds the hash of its configuration, and the file
         **{group: trained[group].name for group in ("dataset", "backbone", "attention", "srp")},
@@ -66,7 +72,20 @@ def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torc
             "width": width,
             "mean": list(dataset.mean),  # the network takes (pixel / 255 - mean) / std
             "std": list(dataset.std),
-            **facts_of(dataset).get("reading", {}),  # of pictures in files: background and value_range of `Reading`
+            **known.get("reading", {}),  # of pictures in files: background and value_range of `Reading`
             **resized,  # of pictures in files: how they become height x width pixels, as of FileAugmentation
         },
+        **test,  # of the finished run
     }
+
+
+def _stored(checkpoint: Path) -> dict[str, Any]:
+    """What the checkpoint says of its run, without the folders of this machine."""
+    content = load(checkpoint)
+    config = OmegaConf.create(content["config"])
+    config.data_root, config.output_dir = Config.data_root, Config.output_dir
+    for name in ("root", "cache_dir"):
+        if config.dataset.get(name) is not None:
+            config.dataset[name] = Path(config.dataset[name]).name
+    leave_out_weights(config)
+    return {"config": OmegaConf.to_yaml(config), "data": content.get("data")}

@@ -21,7 +21,7 @@ from srp_exp.files import cache_folder, write_atomically
 from srp_exp.runs.build import MOST_WORKERS
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.load import restored
-from srp_exp.runs.read import asked, beside, read_run
+from srp_exp.runs.read import asked, beside, load_of_run, read_run
 from srp_exp.training.distributed import SINGLE, refuse_several
 from srp_exp.training.learner import autocast
 from srp_exp.training.logs import Terminal
@@ -41,7 +41,7 @@ def execute(config: DictConfig) -> None:
     file = _file(trained, beside(checkpoint, trained.run, "predictions"), place)
     choose_kernels(trained)
     device = build_device(trained.device)
-    run = restored(trained, checkpoint, device)
+    run = restored(trained, load_of_run(checkpoint), checkpoint, device)
     source = unlabelled(place, trained.source_column, cache_folder(trained.dataset.get("cache_dir")) / "tables")
     network = WithMirrored(run.network) if trained.flip else run.network
     top = min(trained.top, len(run.class_names))

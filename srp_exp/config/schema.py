@@ -27,6 +27,7 @@ class ExportFormat(Enum):
     timm = "timm"
     safetensors = "safetensors"
     onnx = "onnx"
+    hub = "hub"
     torch_export = "torch_export"
 
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from srp_exp.errors import UserError
 from srp_exp.export.formats import FORMATS, Format
 from srp_exp.export.network import Network
-from srp_exp.files import TEMPORARY
+from srp_exp.files import TEMPORARY, remove
 
 
-def check_possible(name: str, timm_model: str | None) -> None:
-    """Raise ValueError where a package is missing, or timm does not have the network (`timm_model` None)."""
+def check_possible(name: str, backbone: str, timm_model: str | None) -> None:
+    """Raise UserError where a package is missing, or timm does not have the network `backbone` (`timm_model` None)."""
     if missing := [package for package in FORMATS[name].packages if find_spec(package) is None]:
         raise UserError(f"format={name} needs {', '.join(missing)}: pip install 'srp-exp[export]'")
     if name == "timm" and timm_model is None:
         others = ", ".join(other for other in FORMATS if other != "timm")
-        raise UserError(f"format=timm: the run's network is not one of timm; take one of {others}")
+        raise UserError(f"format=timm: timm has no network like backbone={backbone}; take one of {others}")
 
 
 @torch.no_grad()
@@ -46,6 +46,8 @@ def export(network: Network, name: str, folder: Path, expected: list[Tensor]) ->
             description.write_text(json.dumps(facts, indent=1))
             (folder / description.name).unlink(missing_ok=True)  # where it exists, it is that of the file beside it
             for finished in (file, description):
+                if finished.is_dir():
+                    remove(folder / finished.name)
                 finished.replace(folder / finished.name)
     except BaseException:
         if not existed:

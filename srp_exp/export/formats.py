@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from srp_exp.export import graphs, weights
+from srp_exp.export import graphs, hub, weights
 from srp_exp.export.network import Logits, Network
 
 
@@ -42,6 +42,8 @@ FORMATS = {
         tolerance=1e-4,
         packages=("onnx", "onnxscript", "onnxruntime"),
     ),
+    # A folder.
+    "hub": Format("hub", hub.write_hub, hub.read_hub, packages=("safetensors", "huggingface_hub")),
     "torch_export": Format("model.pt2", graphs.write_program, graphs.read_program),
 }
 """By the name that format=NAME takes."""

@@ -16,7 +16,8 @@ class Network:
 
     images: (B, C, H, W) float32, B >= 2, normalised images of the test set. rebuild: makes the network once more, with
     weights of its own. facts: what a user of the file must know, in plain values for JSON: name of the run, classes,
-    mean and std of the images. timm_model: timm's name of it; None where timm doesn't have it. attention: the choice
+    mean and std of the images. stored: `config` and `data` of the run's checkpoint, from which load_run builds the
+    network. timm_model: timm's name of it; None where timm doesn't have it. attention: the choice
     of conf/attention.
     """
 
@@ -24,5 +25,6 @@ class Network:
     images: Tensor
     rebuild: Callable[[], nn.Module]
     facts: dict[str, Any]
+    stored: dict[str, Any]
     timm_model: str | None
     attention: str

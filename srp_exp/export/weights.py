@@ -18,24 +18,29 @@ def write_timm(network: Network, file: Path) -> dict[str, Any]:
 
     Raises ValueError where timm has no such network, or one with other parameters.
     """
-    assert network.timm_model is not None
-    state = _state(network)
-    for kwargs in _possible_kwargs(network):
+    kwargs = timm_kwargs(network)
+    if kwargs is None:
+        raise UserError(
+            f"format=timm: timm's {network.timm_model} has other parameters than it has here with "
+            f"attention={network.attention}; take format=safetensors, onnx, torch_export or hub"
+        )
+    torch.save(state_of(network), file)
+    return {"architecture": network.timm_model, "kwargs": kwargs, "timm": timm.__version__}
+
+
+def timm_kwargs(network: Network) -> dict[str, Any] | None:
+    """The arguments with which timm.create_model builds a network of the same parameters; None where none do."""
+    for kwargs in _possible_kwargs(network) if network.timm_model is not None else ():
         with torch.device("meta"):
             plain = timm.create_model(network.timm_model, **kwargs)
-        if _shapes(plain.state_dict()) == _shapes(state):
-            torch.save(state, file)
-            return {"architecture": network.timm_model, "kwargs": kwargs, "timm": timm.__version__}
-    raise UserError(
-        f"format=timm: timm's {network.timm_model} has other parameters than it has here with "
-        f"attention={network.attention}; take format=safetensors, onnx or torch_export"
-    )
+        if _shapes(plain.state_dict()) == _shapes(state_of(network)):
+            return kwargs
+    return None
 
 
 def read_timm(_: Network, file: Path, facts: dict[str, Any]) -> Logits:
     """The logits of timm's own network with the weights of the file."""
-    model = timm.create_model(facts["architecture"], **facts["kwargs"])
-    model.load_state_dict(torch.load(file, weights_only=True))
+    model = timm.create_model(facts["architecture"], checkpoint_path=file, **facts["kwargs"])  # refuses other names
     logits: Logits = model.eval()
     return logits
 
@@ -45,7 +50,7 @@ def write_safetensors(network: Network, file: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     texts = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in network.facts.items()}
-    save_file(_state(network), file, metadata=texts)
+    save_file(state_of(network), file, metadata=texts)
     return {}
 
 
@@ -68,7 +73,7 @@ def _possible_kwargs(network: Network) -> list[dict[str, Any]]:
     return [plain, {**plain, "block_args": {"attn_layer": network.attention}}]
 
 
-def _state(network: Network) -> dict[str, Tensor]:
+def state_of(network: Network) -> dict[str, Tensor]:
     """The state_dict on the CPU, each tensor with memory of its own, as safetensors wants it."""
     state = network.model.state_dict()
     return {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}

@@ -88,7 +88,7 @@ def _restored(config: DictConfig, dataset: DataSet, device: torch.device, checkp
     plain = config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, dataset, device)
-    load_weights(model, checkpoint)
+    load_weights(model, load_of_run(checkpoint), checkpoint)
     if config.some_classes:
         known = folders_of_classes(Path(config.test_root).expanduser(), dataset.class_names, some_classes=True)
         choose_among(model, torch.tensor([*known]))
@@ -130,16 +130,13 @@ def data_of(
     return data
 
 
-def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Load what a checkpoint evaluates into `model`. Raises UserError where it isn't of this network."""
-    content = load_of_run(checkpoint)
+def load_weights(model: torch.nn.Module, content: dict[str, Any], file: Path) -> None:
+    """Load what the checkpoint `file`, of this `content`, evaluates into `model`; UserError where it isn't of it."""
     try:
         model.load_state_dict(model_state(content))
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = [line.strip().partition(", ")[0] for line in str(error).splitlines()][:2] or [type(error).__name__]
-        raise UserError(
-            f"{checkpoint}: its weights aren't those of its network ({why[-1]}); restore the file"
-        ) from error
+        raise UserError(f"{file}: its weights aren't those of its network ({why[-1]}); restore the file") from error
 
 
 def evaluate_on(

@@ -1,5 +1,6 @@
 """A trained network, ready to use: from a run folder, a checkpoint file, or what mode=export format=hub has written."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,19 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from srp_exp.config import CONF_DIR
 from srp_exp.datasets.files.preprocess import Preprocess
 from srp_exp.datasets.known import preprocess_of, without_pictures
 from srp_exp.errors import MissingFileError, UserError
+from srp_exp.export.hub import CONFIG, WEIGHTS
 from srp_exp.runs.build import build_model
 from srp_exp.runs.device import build_device
 from srp_exp.runs.evaluate import load_weights
+from srp_exp.runs.folder import reading
 from srp_exp.runs.read import leave_out_weights, load_of_run
 from srp_exp.runs.trust import stored_config
 from srp_exp.training.checkpoints import FINAL
@@ -39,35 +44,30 @@ class LoadedRun:
 def load_run(
     run: str | Path, *, device: str = "cpu", conf_folders: Sequence[str | Path] = (), trust_targets: bool = False
 ) -> LoadedRun:
-    """The network of a finished run, by its folder, or of a checkpoint file.
+    """The network of a finished run, by its folder, of a checkpoint file, or of a folder that format=hub has written.
 
     It is the plain network, without SRP, which has no part in evaluation; torch's random numbers stay where they were.
     device: as the setting of that name. What is built is what conf/ and your own `conf_folders` name, and classes of
     known kinds; `trust_targets` allows whatever the file names. Raises MissingFileError where there is no finished run,
     and UserError where its file is damaged, may not be built, or doesn't say how pictures become input.
     """
-    checkpoint = Path(run).expanduser()
-    if checkpoint.is_dir():
-        checkpoint = checkpoint / "checkpoints" / FINAL
-        if not checkpoint.is_file():
-            raise MissingFileError(f"load_run: {run} has no finished run (no {checkpoint}); or name a checkpoint file")
+    file, content = _content(Path(run).expanduser())
     folders = (CONF_DIR, *(Path(folder).expanduser() for folder in conf_folders))
-    content = load_of_run(checkpoint)
-    config = stored_config(content["config"], checkpoint, folders, trust_targets)
+    config = stored_config(content["config"], file, folders, trust_targets)
     leave_out_weights(config)
     config.channels_last = False
-    return restored(config, checkpoint, build_device(device))
+    return restored(config, content, file, build_device(device))
 
 
-def restored(config: DictConfig, checkpoint: Path, device: torch.device) -> LoadedRun:
-    """What `checkpoint` holds, of the stored configuration `config`, with as little as possible looked at.
+def restored(config: DictConfig, content: dict[str, Any], file: Path, device: torch.device) -> LoadedRun:
+    """The network of a checkpoint's `content`, of the stored configuration `config`; no data set is opened.
 
-    Raises UserError where the run's data set is of a kind that the checkpoint says nothing about.
+    file: for messages. Raises UserError where the run's data set is of a kind that the checkpoint says nothing about.
     """
-    facts = load_of_run(checkpoint).get("data")
+    facts = content.get("data")
     if not facts or "augmentation" not in config.dataset:
         raise UserError(
-            f"{checkpoint}: doesn't say how pictures become input, since {config.dataset.name} is a data set of a kind "
+            f"{file}: doesn't say how pictures become input, since {config.dataset.name} is a data set of a kind "
             "of its own (no ImageSet or FileSet); mode=eval opens it"
         )
     augmentation: Any = instantiate(OmegaConf.to_container(config.dataset.augmentation))
@@ -75,7 +75,23 @@ def restored(config: DictConfig, checkpoint: Path, device: torch.device) -> Load
     plain.srp = {"name": "gap", "_target_": None}
     with torch.random.fork_rng(devices=[]):
         model, _ = build_model(plain, without_pictures(facts, augmentation), device)
-    load_weights(model, checkpoint)
+    load_weights(model, content, file)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     transform = preprocess_of(facts, augmentation, device, memory_format)
     return LoadedRun(model.eval(), tuple(facts["class_names"]), transform)
+
+
+def _content(place: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that says what the run is, and what it and the weights beside it hold."""
+    final, described = place / "checkpoints" / FINAL, place / CONFIG
+    if place.is_dir() and not final.is_file() and described.is_file():
+        with reading(described):
+            stored = dict(json.loads(described.read_text())["srp_exp"])
+        try:
+            return described, {**stored, "model": load_file(place / WEIGHTS)}
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{place / WEIGHTS}: can't be read ({error}); restore the file") from None
+    if place.is_dir() and not final.is_file():
+        raise MissingFileError(f"load_run: {place} has no finished run (no {final}); or name a checkpoint file")
+    file = final if place.is_dir() else place
+    return file, load_of_run(file)

@@ -3,8 +3,12 @@
 import dataclasses
 import importlib.util
 import json
+import math
+import re
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,20 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+import srp_exp
+from srp_exp import load_run
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.datasets.sets.synthetic import Synthetic
-from srp_exp.export import checked, graphs, weights
+from srp_exp.errors import UserError
+from srp_exp.export import checked, graphs, hub, weights
+
+ROOT = Path(__file__).parents[2]
 
 TINY = (
     "dataset=synthetic", "dataset.num_classes=4", "dataset.train_size=32", "dataset.test_size=12",
@@ -27,6 +38,7 @@ TINY = (
 )  # fmt: skip
 FILES = {
     "timm": "timm.pt", "safetensors": "model.safetensors", "onnx": "model.onnx", "torch_export": "model.pt2",
+    "hub": "hub",
 }  # fmt: skip
 
 
@@ -95,9 +107,7 @@ def test_timm_loads_its_form_in_a_process_that_knows_nothing_of_us(command_line,
     script = f"""
 import json, sys, timm, torch
 torch.set_num_threads(1)
-facts = json.load(open({str(file) + ".json"!r}))
-model = timm.create_model(facts["architecture"], **facts["kwargs"]).eval()
-model.load_state_dict(torch.load({str(file)!r}, weights_only=True))
+{documented("facts = json.load(open(", file.parent)}
 assert not [name for name in sys.modules if name.startswith("srp_exp")]
 with torch.no_grad():
     torch.save(model(torch.load("images.pt")), "logits.pt")
@@ -185,6 +195,124 @@ def test_an_attention_that_timm_builds_otherwise_is_refused(command_line, tmp_pa
     assert not (run / "export").exists()
 
 
+# --- The hub's folder, and the lines of docs/export.md -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_on_files(command_line, tmp_path_factory) -> tuple[Path, Path]:
+    """A finished run of pictures of several sizes, and one of its test pictures."""
+    home, draw = tmp_path_factory.mktemp("files"), torch.Generator().manual_seed(0)
+    for part in ("train", "test"):
+        for label, name in enumerate(("cat", "dog")):
+            (home / "pics" / part / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = torch.randint(0, 128, (31, 40 + number, 3), generator=draw) + 100 * label
+                Image.fromarray(pixels.byte().numpy()).save(home / "pics" / part / name / f"{number}.png")
+    small = ("dataset.memory_mb=0", "dataset.augmentation.crop_size=16", "backbone.depth=8", "workers=0", "device=cpu")
+    small += ("recipe.batch_size=4", "recipe.epochs=1", "recipe.warmup_epochs=0")
+    outcome = command_line("dataset=folder", f"dataset.root={home / 'pics'}", *small, f"output_dir={home / 'out'}")
+    assert outcome.code == 0, outcome.err
+    (folder,) = (home / "out" / "runs").iterdir()
+    return folder, home / "pics" / "test" / "dog" / "3.png"
+
+
+def documented(begin: str, folder: Path, picture: Path | None = None) -> str:
+    """The lines of docs/export.md that begin so, with the places of a test in them."""
+    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", (ROOT / "docs" / "export.md").read_text(), re.MULTILINE)
+    (lines,) = (textwrap.dedent(block).strip("\n") for block in blocks if block.strip().startswith(begin))
+    for name in ("timm.pt", "model.onnx"):
+        lines = re.sub(rf'"({re.escape(name)}[.json]*)"', rf'"{folder}/\1"', lines)
+    return lines.replace("outputs/runs/RUN", str(folder)).replace("picture.png", str(picture))
+
+
+def test_onnx_runtime_answers_by_the_lines_of_the_document(command_line, run_on_files, run_of_ours, tmp_path) -> None:
+    run, picture = run_on_files
+    expected = load_run(run)
+    with torch.no_grad():
+        wanted = expected.network(expected.transform(picture)[None])
+    found: dict[str, Any] = {}
+    exec(documented("import json", export(command_line, run, "onnx").parent, picture), found)
+    np.testing.assert_allclose(found["logits"], wanted.numpy(), atol=1e-4)
+    assert len(documented("import json", run).split("\n")) <= 20
+
+    held = tmp_path / "held.png"  # of a network whose pictures keep their size
+    pixels = Synthetic(0, 4, 32, 12, (32, 32), 3, 3, 8, Augmentation()).test.images[0]
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(held)
+    own = load_run(run_of_ours)
+    exec(documented("import json", export(command_line, run_of_ours, "onnx").parent, held), found)
+    with torch.no_grad():
+        np.testing.assert_allclose(found["logits"], own.network(own.transform(held)[None]).numpy(), atol=1e-4)
+
+
+def test_python_loads_a_run_by_the_lines_of_the_document(run_on_files, capsys) -> None:
+    run, picture = run_on_files
+    exec(documented("run = srp_exp.load_run", run, picture), {"srp_exp": srp_exp})
+    assert capsys.readouterr().out.strip() in ("cat", "dog")
+
+
+def card_of(folder: Path) -> ModelCard:
+    card = ModelCard.load(folder / "README.md")
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    return card
+
+
+def test_timm_builds_its_networks_from_the_hubs_folder(command_line, run, images, logits) -> None:
+    folder = export(command_line, run, "hub")
+    export(command_line, run, "hub")  # replaces the folder
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    with torch.no_grad():
+        assert torch.equal(model(images), logits)
+    told = timm.data.resolve_model_data_config(model)
+    assert told["input_size"] == (3, 32, 32) and told["crop_pct"] == 1.0
+    assert told["mean"] == pytest.approx([0.5] * 3) and told["std"] == pytest.approx([0.12] * 3)
+    assert model.pretrained_cfg["label_names"] == [f"class {label}" for label in range(4)]
+    card = card_of(folder)
+    assert card.data.library_name == "timm"
+    results = json.loads((run / "results.json").read_text())["test"]
+    by_name = {result.metric_name: (result.metric_type, result.metric_value) for result in card.data.eval_results}
+    assert by_name["top1"] == ("accuracy", pytest.approx(results["top1"]))
+    assert by_name["macro_f1"] == ("f1", pytest.approx(results["macro_f1"], abs=1e-6))
+    assert f"| top1 | {results['top1']:.4f} |" in card.content
+
+
+def test_a_network_of_ours_is_loaded_from_the_hubs_folder(command_line, run_on_files) -> None:
+    run, picture = run_on_files
+    folder = export(command_line, run, "hub")
+    assert card_of(folder).data.library_name == "srp_exp"
+    own, sent = load_run(run), load_run(folder)
+    assert sent.class_names == own.class_names
+    image = own.transform(picture)
+    assert torch.equal(sent.transform(picture), image)
+    with torch.no_grad():
+        assert torch.equal(sent.network(image[None]), own.network(image[None]))
+    assert str(run.parents[2]) not in (folder / "config.json").read_text()  # no folder of this machine
+
+
+def test_a_folder_of_the_hub_builds_only_what_it_may(command_line, run_on_files, tmp_path) -> None:
+    run, _ = run_on_files
+    folder = shutil.copytree(export(command_line, run, "hub"), tmp_path / "sent")
+    content = json.loads((folder / "config.json").read_text())
+    attack = content["srp_exp"]["config"].replace("srp_exp.backbones.resnet.build", "os.mkdir")
+    changed = {**content, "srp_exp": {**content["srp_exp"], "config": attack}}
+    (folder / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r"backbone\._target_=os\.mkdir"):
+        load_run(folder)
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        load_run(folder)
+    (folder / "config.json").write_text(json.dumps(content))
+    (folder / "model.safetensors").write_bytes(b"x" * 99)
+    with pytest.raises(UserError, match=r"model\.safetensors: can't be read"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("crop", [16, 32, 224, 225, 299])
+def test_timm_resizes_as_the_run_did(crop) -> None:
+    for resize in range(crop, crop + 80):
+        images = {"channels": 3, "height": crop, "width": crop, "mean": [0.5], "std": [0.5], "resize": resize}
+        assert math.floor(crop / hub._timm_data(images)["crop_pct"]) == resize
+
+
 # --- Refused --------------------------------------------------------------------------------------
 
 
@@ -196,7 +324,7 @@ def damaged_state(network: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("form", ["timm", "safetensors"])
 def test_weights_that_differ_are_refused(command_line, run, tmp_path, monkeypatch, form) -> None:
-    monkeypatch.setattr(weights, "_state", damaged_state)
+    monkeypatch.setattr(weights, "state_of", damaged_state)
     outcome = command_line("mode=export", f"checkpoint={copy_of(run, tmp_path)}", f"format={form}")
     assert_refused(outcome, f"format={form}: refused", "batch of 8", "0.001, and 0 is allowed")
     assert [path.name for path in tmp_path.iterdir()] == ["copy.pt"]
@@ -236,7 +364,7 @@ def test_a_file_cut_short_is_refused(command_line, run, tmp_path, monkeypatch, f
 def test_a_refused_export_leaves_an_earlier_one_alone(command_line, run, monkeypatch) -> None:
     file = export(command_line, run, "safetensors")
     before = file.read_bytes()
-    monkeypatch.setattr(weights, "_state", damaged_state)
+    monkeypatch.setattr(weights, "state_of", damaged_state)
     assert_refused(command_line("mode=export", f"run={run}", "format=safetensors"), "refused")
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir() if path.name.startswith(".")] == []
