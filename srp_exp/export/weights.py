@@ -30,7 +30,9 @@ def write_timm(network: Network, file: Path) -> dict[str, Any]:
 
 def timm_kwargs(network: Network) -> dict[str, Any] | None:
     """The arguments with which timm.create_model builds a network of the same parameters; None where none do."""
-    for kwargs in _possible_kwargs(network) if network.timm_model is not None else ():
+    if network.timm_model is None:
+        return None
+    for kwargs in _possible_kwargs(network):
         with torch.device("meta"):
             plain = timm.create_model(network.timm_model, **kwargs)
         if _shapes(plain.state_dict()) == _shapes(state_of(network)):

@@ -106,8 +106,9 @@ def test_timm_loads_its_form_in_a_process_that_knows_nothing_of_us(command_line,
     torch.save(images, tmp_path / "images.pt")
     script = f"""
 import json, sys, timm, torch
+from pathlib import Path
 torch.set_num_threads(1)
-{documented("facts = json.load(open(", file.parent)}
+{documented("facts = json.loads(", file.parent)}
 assert not [name for name in sys.modules if name.startswith("srp_exp")]
 with torch.no_grad():
     torch.save(model(torch.load("images.pt")), "logits.pt")
