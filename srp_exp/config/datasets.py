@@ -102,15 +102,21 @@ class Vet(Enum):
 
 @dataclass
 class FileAugmentationConfig(AugmentationConfig):
-    """How pictures of any size become squares, too; what pretrained weights want is taken unless it is given."""
+    """How pictures of any size become of one, too; what pretrained weights want is taken unless it is given.
+
+    A size is the side of a square, or [height,width].
+    """
 
     _target_: str = "srp_exp.datasets.augmentation.FileAugmentation"
-    crop: CropName = CropName.random_resized  # random: a square of the resized; pad: all of it, moved by crop_padding
-    crop_size: int = within("[1, inf)", "${from_weights:crop_size,224}")  # side in pixels, in training
-    eval_crop_size: int = within("[1, inf)", "${.crop_size}")  # side in pixels, in evaluation
-    # Pixels of the shorter side (squash: of both) whose middle is evaluated, and of which `random` takes a square.
-    resize: int = within("[1, inf)", "${eval_resize:${.eval_crop_size},${.crop},${from_weights:crop_pct,0.875}}")
-    # center: the middle of the resized picture; squash: all of it, sides forced to be equal.
+    crop: CropName = CropName.random_resized  # random: a part of the resized; pad: all of it, moved by crop_padding
+    # Pixels in training: of both sides, or [height,width].
+    crop_size: Any = within("[1, inf)", "${from_weights:crop_size,224}", is_size=True)
+    eval_crop_size: Any = within("[1, inf)", "${.crop_size}", is_size=True)  # pixels in evaluation, written so too
+    # Pixels that a resized picture covers (squash: has), whose middle is evaluated, and of which `random` takes a part.
+    resize: Any = within(
+        "[1, inf)", "${eval_resize:${.eval_crop_size},${.crop},${from_weights:crop_pct,0.875}}", is_size=True
+    )
+    # center: the middle of the resized picture; squash: all of it, its aspect ratio forced.
     eval_crop: EvalCropName = field(default="${from_weights:eval_crop,center}")  # type: ignore[assignment]
     # Between pixels, where a picture is resized.
     interpolation: Interpolation = field(default="${from_weights:interpolation,bilinear}")  # type: ignore[assignment]

@@ -10,8 +10,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from srp_exp.errors import UserError
-
 
 def from_weights(fact: str, otherwise: Any = None, *, _root_: DictConfig) -> Any:
     """A fact of the weights that the network begins with; `otherwise` where it begins with none, or isn't timm's.
@@ -23,20 +21,24 @@ def from_weights(fact: str, otherwise: Any = None, *, _root_: DictConfig) -> Any
     return facts_of(_root_.backbone.model).get(fact, otherwise) if _begins_with_weights(_root_) else otherwise
 
 
-def eval_resize(eval_crop_size: int, crop: Enum, crop_pct: float) -> int:
+def eval_resize(eval_crop_size: Any, crop: Enum, crop_pct: float) -> Any:
     """The side in pixels whose middle `eval_crop_size` pixels are the part `crop_pct`, rounded down as timm does.
 
-    crop: of training; `pad` shows whole pictures, and evaluation with it.
+    Sides, where eval_crop_size is a list. crop: of training; `pad` shows whole pictures, and evaluation with it.
     """
-    return eval_crop_size if crop.name == "pad" else math.floor(eval_crop_size / crop_pct)
+    return eval_crop_size if crop.name == "pad" else _larger(eval_crop_size, crop_pct)
+
+
+def _larger(size: Any, part: float) -> Any:
+    if isinstance(size, int):
+        return math.floor(size / part)
+    is_list = not isinstance(size, float) and all(isinstance(side, int) for side in size)  # else `validate` refuses it
+    return [math.floor(side / part) for side in size] if is_list else size
 
 
 @cache
 def facts_of(model: str) -> dict[str, Any]:
-    """What timm's configuration of the weights of `model` states; nothing where timm doesn't know them.
-
-    Raises ValueError for weights that aren't for squares.
-    """
+    """What timm's configuration of the weights of `model` states; nothing where timm doesn't know them."""
     from timm.data.config import resolve_data_config
     from timm.models import get_pretrained_cfg
 
@@ -48,11 +50,10 @@ def facts_of(model: str) -> dict[str, Any]:
         return {}
     stated = resolve_data_config(pretrained_cfg=weights.to_dict())
     _, height, width = stated["input_size"]
-    if height != width:
-        raise UserError(f"backbone.model={model}: its weights are for {height} x {width} pixels; only squares are cut")
+    size = height if height == width else [height, width]
     facts = {name: stated[name] for name in ("crop_pct", "interpolation")}
     colours = {name: list(stated[name]) for name in ("mean", "std")}
-    return facts | colours | {"eval_crop": stated["crop_mode"], "crop_size": height, "memory_mb": 0.0}
+    return facts | colours | {"eval_crop": stated["crop_mode"], "crop_size": size, "memory_mb": 0.0}
 
 
 def describe_preprocessing(config: DictConfig) -> str | None:
@@ -68,7 +69,7 @@ def describe_preprocessing(config: DictConfig) -> str | None:
     if "eval_crop_size" in augmentation:
         size, part = augmentation.eval_crop_size, facts["crop_pct"]
         wanted |= {name: (augmentation[name], facts[name]) for name in ("interpolation", "eval_crop")}
-        wanted |= {"eval_crop_size": (size, facts["crop_size"]), "resize": (augmentation.resize, int(size / part))}
+        wanted |= {"eval_crop_size": (size, facts["crop_size"]), "resize": (augmentation.resize, _larger(size, part))}
     taken = [f"{name}={value}" for name, (value, fact) in wanted.items() if value == fact]
     other = [f"{name}={value} (not {fact})" for name, (value, fact) in wanted.items() if value != fact]
     return f"as the weights of {config.backbone.model} want pictures: {', '.join(taken) or 'nothing'}" + (

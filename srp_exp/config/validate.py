@@ -88,7 +88,9 @@ def _validate_own(config: DictConfig) -> None:
 
 def _validate_value(name: str, value: Any, metadata: Mapping[str, Any], meaning: str) -> None:
     interval, length = metadata.get("within"), metadata.get("length")
-    numbers = list(value) if isinstance(value, ListConfig) else [value]
+    numbers = list(value) if isinstance(value, ListConfig | list) else [value]  # a resolver gives a list
+    if metadata.get("is_size") and not (len(numbers) in (1, 2) and all(type(number) is int for number in numbers)):
+        raise UserError(f"{name}={value}: give whole pixels of a side, or [height,width]{meaning}")
     if length is not None and value is not None and len(numbers) != length:
         raise UserError(f"{name}={value}: give {length} numbers{meaning}")
     if interval is not None and value is not None and not all(is_within(number, interval) for number in numbers):

@@ -1,10 +1,18 @@
 """How pictures are varied in training and cut for evaluation: the settings that all data sets share."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from srp_exp.errors import UserError
+
+Size: TypeAlias = int | Sequence[int]
+"""Pixels: the side of a square, or height and width."""
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +45,19 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class FileAugmentation(Augmentation):
-    """How pictures of any size become squares: of `crop_size` pixels in training, of `eval_crop_size` in evaluation.
+    """How pictures of any size become of one: `crop_size` in training, `eval_crop_size` in evaluation.
 
-    crop: `random_resized` (a random part of the area between min_area and 1, of an aspect ratio between 3/4 and 4/3),
-    `random` (a random square, after the shorter side has become `resize` pixels) or `pad` (all of a picture whose
-    shorter side has become `crop_size` pixels, but what is beside its middle square; then crop_padding). eval_crop:
-    `center` (the middle square, after the shorter side has become `resize` pixels) or `squash` (the same after both
-    sides have, whatever the aspect ratio). interpolation: of resizing, `bilinear` or `bicubic`, antialiased.
+    crop: `random_resized` (a random part of the area between min_area and 1, of 3/4 to 4/3 times the aspect ratio of
+    crop_size), `random` (a random part of that size of the picture that was resized until it covers `resize`) or `pad`
+    (the middle of that size of the picture that was resized until it covers it; then crop_padding). eval_crop:
+    `center` (the middle of the picture that was resized until it covers `resize`) or `squash` (of the picture that was
+    resized to `resize`, whatever its aspect ratio). interpolation: of resizing, `bilinear` or `bicubic`, antialiased.
     """
 
     crop: str = "random_resized"
-    crop_size: int = 224
-    eval_crop_size: int = 224
-    resize: int = 256
+    crop_size: Size = 224
+    eval_crop_size: Size = 224
+    resize: Size = 256
     eval_crop: str = "center"
     interpolation: str = "bilinear"
     min_area: float = 0.08
@@ -57,10 +65,16 @@ class FileAugmentation(Augmentation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        largest = self.resize if self.crop == "random" else math.inf
-        self._demand("crop_size", self.crop_size <= largest, f"1 to {largest} pixels, those of resize")
-        self._demand("eval_crop_size", self.eval_crop_size <= self.resize, f"1 to resize={self.resize} pixels")
+        for name in ("crop_size", "eval_crop_size", "resize"):
+            if not isinstance(size := getattr(self, name), int):
+                object.__setattr__(self, name, tuple(size))
+        fits = self.crop != "random" or self._fits(self.crop_size)
+        self._demand("crop_size", fits, f"1 to {self.resize} pixels, those of resize")
+        self._demand("eval_crop_size", self._fits(self.eval_crop_size), f"1 to resize={self.resize} pixels")
         self._demand("crop_padding", self.crop == "pad" or not self.crop_padding, "0, or crop=pad")
+
+    def _fits(self, size: Size) -> bool:
+        return all(side <= largest for side, largest in zip(sides(size), sides(self.resize), strict=True))
 
     @property
     def leaves_size(self) -> bool:

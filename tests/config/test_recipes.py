@@ -24,6 +24,13 @@ def test_imagenet_is_trained_as_published(compose) -> None:
     assert (augmentation.crop.name, augmentation.resize, augmentation.crop_size) == ("random_resized", 256, 224)
 
 
+def test_the_sizes_of_evaluation_follow_a_crop_that_is_no_square(compose) -> None:
+    config = compose("dataset=imagenet", "dataset.augmentation.crop_size=[192,256]")
+    validate(config)
+    augmentation = config.dataset.augmentation
+    assert (augmentation.eval_crop_size, augmentation.resize) == ([192, 256], [219, 292])  # over 0.875
+
+
 @pytest.mark.parametrize("dataset", ["cub200", "cars", "dogs"])
 def test_fine_grained_training_begins_with_pretrained_weights_at_448_pixels(compose, dataset) -> None:
     config = compose(f"dataset={dataset}", "recipe=finegrained", "backbone=seresnet50")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from srp_exp.datasets.augmentation import FileAugmentation
+from srp_exp.datasets.augmentation import FileAugmentation, sides
 from srp_exp.datasets.batches import Placement, Reader
 from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.decode import Reading
@@ -44,7 +44,7 @@ class FileSet(DataSet):
         if isinstance(self.train, Split):
             height, width = self.train.images.shape[2:]
             return height, width
-        return self.augmentation.crop_size, self.augmentation.crop_size
+        return sides(self.augmentation.crop_size)
 
     def reader(self, split: FileSplit | Split, placement: Placement, seed: int | None) -> Reader:
         if isinstance(split, Split):

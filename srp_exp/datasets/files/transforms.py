@@ -9,6 +9,7 @@ it that the reference fills with.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -16,24 +17,26 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from srp_exp.datasets.augmentation import FileAugmentation, mean_colour
+from srp_exp.datasets.augmentation import FileAugmentation, mean_colour, sides
 from srp_exp.errors import UserError
 
 Transform = Callable[[Tensor], Tensor]
-"""Maps a picture, (3, H, W) uint8, to (3, S, S) uint8."""
+"""Maps a picture, (3, H', W') uint8, to (3, H, W) uint8."""
 
 
 def train_transform(augmentation: FileAugmentation, mean: tuple[float, ...]) -> v2.Transform:
     """A random crop, then the random operations that `augmentation` asks for. mean: of the channels, in [0, 1]."""
     a, colour = augmentation, mean_colour(mean)
     mode, turned = v2.InterpolationMode(a.interpolation), v2.InterpolationMode.BILINEAR
-    shorter_side = a.resize if a.crop == "random" else a.crop_size
-    crop = v2.RandomResizedCrop(a.crop_size, scale=(a.min_area, 1.0), interpolation=mode)
+    height, width = size = sides(a.crop_size)
+    covered = sides(a.resize) if a.crop == "random" else size
+    ratios = 3 / 4 * width / height, 4 / 3 * width / height
+    crop = v2.RandomResizedCrop(size, scale=(a.min_area, 1.0), ratio=ratios, interpolation=mode)
     chosen: dict[Transform, bool] = {
         partial(_random_resized_crop, crop=crop): a.crop == "random_resized",
-        partial(_resize, size=[shorter_side], mode=mode): a.crop != "random_resized",
-        v2.CenterCrop(a.crop_size): a.crop == "pad",
-        v2.RandomCrop(a.crop_size, padding=a.crop_padding or None): a.crop != "random_resized",
+        partial(_cover, size=covered, mode=mode): a.crop != "random_resized",
+        v2.CenterCrop(size): a.crop == "pad",
+        v2.RandomCrop(size, padding=a.crop_padding or None): a.crop != "random_resized",
         _flipped: a.flip,
         v2.ColorJitter(*(a.color_jitter,) * 3): a.color_jitter > 0,
         v2.RandAugment(magnitude=a.rand_augment, interpolation=turned): a.rand_augment > 0,
@@ -45,14 +48,15 @@ def train_transform(augmentation: FileAugmentation, mean: tuple[float, ...]) -> 
 
 
 def eval_transform(augmentation: FileAugmentation) -> v2.Transform:
-    """The middle square, after the picture has been resized, as timm's evaluation transform has it. Draws nothing.
+    """The middle, after the picture has been resized, as timm's evaluation transform has it. Draws nothing.
 
     Pictures are resized by Pillow, as in timm: torchvision's resizing of uint8, in a quarter of the time, differs from
     Pillow's by up to 2 of 255.
     """
     a = augmentation
-    resize = v2.Resize([a.resize] * (2 if a.eval_crop == "squash" else 1), v2.InterpolationMode(a.interpolation))
-    return v2.Compose([v2.ToPILImage(), resize, v2.CenterCrop(a.eval_crop_size), v2.PILToTensor()])
+    size, mode = sides(a.resize), v2.InterpolationMode(a.interpolation)
+    resize = v2.Resize(size, mode) if a.eval_crop == "squash" else partial(_cover, size=size, mode=mode)
+    return v2.Compose([v2.ToPILImage(), resize, v2.CenterCrop(sides(a.eval_crop_size)), v2.PILToTensor()])
 
 
 def fit_transform(channels: int, height: int, width: int) -> v2.Transform:
@@ -104,6 +108,14 @@ def cut_to_box(image: Tensor, box: Tensor, name: str) -> Tensor:
             f"set dataset.crop_to_box=false"
         )
     return image[:, top:bottom, left:right]
+
+
+def _cover(image: Any, size: tuple[int, int], mode: v2.InterpolationMode) -> Any:
+    """A picture, or one of Pillow's, at the size at which it just covers `size`; rounded down, as torchvision does."""
+    (height, width), (tall, wide) = F.get_size(image), size
+    by_height = tall * width >= wide * height
+    covering = [tall, int(tall * width / height)] if by_height else [int(wide * height / width), wide]
+    return _resize(image, covering, mode) if isinstance(image, Tensor) else F.resize(image, covering, mode)
 
 
 def _resize(image: Tensor, size: list[int], mode: v2.InterpolationMode) -> Tensor:

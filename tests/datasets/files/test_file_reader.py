@@ -95,6 +95,15 @@ def test_a_step_copies_its_images_to_the_device_and_nothing_else(file_set) -> No
     assert sorted(transfers.shapes) == sorted([(18,), (18,), *[(6, 3, 16, 16)] * 3])
 
 
+def test_batches_have_a_height_and_a_width(file_set) -> None:
+    wide = replace(
+        file_set, augmentation=FileAugmentation(resize=[20, 30], crop_size=[16, 24], eval_crop_size=[18, 28])
+    )
+    assert wide.image_size == (16, 24)
+    assert {batch.images.shape[1:] for batch in training(wide)} == {(3, 16, 24)}
+    assert {batch.images.shape[1:] for batch in wide.evaluation_batches(wide.test, 4, IN_PROCESS)} == {(3, 18, 28)}
+
+
 def test_a_batch_holds_its_samples_as_a_slow_loop_makes_them(file_set) -> None:
     """Each sample from its own seed, through torchvision's transforms one after another."""
     pipeline = v2.Compose(

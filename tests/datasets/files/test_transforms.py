@@ -78,6 +78,29 @@ def test_evaluation_has_a_size_of_its_own() -> None:
     assert torch.equal(see(eval_transform(augmentation), encoded), expected)
 
 
+WIDE = {"resize": [48, 80], "crop_size": [40, 64], "eval_crop_size": [40, 64]}
+COVERING = {(90, 120): (60, 80), (120, 90): (106, 80), (64, 64): (80, 80), (65, 200): (48, 147), (40, 50): (64, 80)}
+"""By hand, of 48 x 80: 48 / 90 < 80 / 120, so the width becomes 80, and so on."""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_picture_is_cut_to_a_size_that_is_no_square(size) -> None:
+    encoded = encoded_picture(*size)
+    center = reference_of_pillow([v2.Resize(COVERING[size]), v2.CenterCrop((40, 64))], encoded)
+    assert torch.equal(see(eval_transform(FileAugmentation(**WIDE)), encoded), center)
+    squash = reference_of_pillow([v2.Resize((48, 80)), v2.CenterCrop((40, 64))], encoded)
+    assert torch.equal(see(eval_transform(FileAugmentation(**WIDE, eval_crop="squash")), encoded), squash)
+    flip = v2.RandomHorizontalFlip()
+    ratio = (0.75 * 1.6, 4 / 3 * 1.6)  # around that of the crop
+    pipelines = {
+        "random_resized": [v2.RandomResizedCrop((40, 64), scale=(0.2, 1.0), ratio=ratio), flip],
+        "random": [v2.Resize(COVERING[size]), v2.RandomCrop((40, 64)), flip],
+    }
+    for crop, pipeline in pipelines.items():
+        image = see(train_transform(FileAugmentation(**WIDE, crop=crop, min_area=0.2), MEAN), encoded, 1)
+        assert torch.equal(image, reference(v2.Compose(pipeline), encoded, 1)), crop
+
+
 def test_evaluation_of_a_large_picture_is_that_of_all_its_pixels() -> None:
     encoded = encoded_picture(900, 1200)
     expected = reference_of_pillow([v2.Resize(64), v2.CenterCrop(56)], encoded)
@@ -192,6 +215,7 @@ def test_transforms_can_be_handed_to_another_process() -> None:
     "changes, message",
     [
         ({"crop": "random", "crop_size": 300}, "crop_size=300: choose 1 to 256 pixels, those of resize"),
+        ({"eval_crop_size": [100, 300]}, r"eval_crop_size=\(100, 300\): choose 1 to resize=256 pixels"),
         ({"eval_crop_size": 300}, "eval_crop_size=300: choose 1 to resize=256 pixels"),
         ({"rand_augment": 3, "trivial_augment": True}, "rand_augment=3: choose 0, or trivial_augment=false"),
         ({"crop_padding": 4}, "crop_padding=4: choose 0, or crop=pad"),
