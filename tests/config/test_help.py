@@ -10,7 +10,7 @@ def test_help_has_choices_and_settings_within_the_terminal(command_line, monkeyp
     assert outcome.code == 0
     lines = outcome.out.splitlines()
     text = " ".join(outcome.out.split())
-    assert "experiment demo lr_schedule cosine, one_cycle, step" in text
+    assert " lr_schedule cosine, one_cycle, step " in text
     assert "recipe.epochs=10 passes over the training part; [1, inf)" in text
     assert "srp.placement=corner inside the map, or around its edge: every position alike; corner | wrap" in text
     assert "optimizer.lr=${recipe.lr} peak learning rate; (0, inf)" in text
