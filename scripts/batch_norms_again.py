@@ -23,7 +23,7 @@ from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.evaluate import load_weights, score_on
 from srp_exp.runs.folder import CONFIG
-from srp_exp.runs.read import leave_out_weights
+from srp_exp.runs.read import leave_out_weights, load_of_run
 from srp_exp.runs.trust import stored_config
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import FINAL
@@ -45,14 +45,14 @@ def row(folder: Path) -> list[str]:
     """The accuracies of the run in `folder` as trained, and with statistics gathered with regions and without."""
     checkpoint = folder / "checkpoints" / FINAL
     if not checkpoint.is_file():
-        raise UserError(f"{folder}: no finished run is there (no {checkpoint})")
+        raise UserError(f"{folder}: not a finished run (no {checkpoint})")
     config = stored_config((folder / CONFIG).read_text(), folder / CONFIG, [CONF_DIR], trust_targets=False)
     leave_out_weights(config)
     choose_kernels(config)
     data = build_data(config, build_device(config.device))
     refuse_other_data(folder, digests_of_data(config, data.dataset))
     model, _ = build_model(config, data.dataset, data.device)
-    load_weights(model, checkpoint)
+    load_weights(model, load_of_run(checkpoint), checkpoint)
     trained = top1(config, model, data)
     gather_again(config, model, data)
     with_regions = top1(config, model, data)

@@ -31,7 +31,8 @@ class ConvAttentionBasicBlock(BasicBlock):
     def __init__(self, *args: Any, conv_layer: ConvFactory, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         plain = self.conv2
-        self.conv2 = conv_layer(plain.in_channels, plain.out_channels, stride=1, groups=1)
+        made = conv_layer(plain.in_channels, plain.out_channels, stride=1, groups=1)
+        self.conv2 = made  # type: ignore[assignment]
 
 
 class ConvAttentionBottleneck(Bottleneck):
@@ -44,7 +45,8 @@ class ConvAttentionBottleneck(Bottleneck):
     def __init__(self, *args: Any, conv_layer: ConvFactory, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         plain = self.conv2
-        self.conv2 = conv_layer(plain.in_channels, plain.out_channels, stride=plain.stride[0], groups=plain.groups)
+        made = conv_layer(plain.in_channels, plain.out_channels, stride=plain.stride[0], groups=plain.groups)
+        self.conv2 = made  # type: ignore[assignment]
         self.bn2 = nn.Identity()
         self.act2 = nn.Identity()
 
