@@ -20,7 +20,7 @@ BASES: dict[str, type[Any]] = {
     "loss": training.LossConfig,
     "mixing": training.MixingConfig,
 }
-"""What every choice of a group has; gap alone, which is none, has less."""
+"""What every choice of a group has; gap, whose `_target_` is null, has less."""
 
 _WRITE = {
     "name": "name: mine",
@@ -40,7 +40,7 @@ def completed(config: DictConfig) -> DictConfig:
         node = config[group]
         if not OmegaConf.is_dict(node):
             raise UserError(f"{group}={node}: give a choice of {group}, or settings, as {group}.name=...")
-        if schema_fields(node):
+        if schema_fields(node) or ("_target_" in node and node._target_ is None):
             continue
         known, given = OmegaConf.structured(base), OmegaConf.to_container(node)
         assert isinstance(given, dict)

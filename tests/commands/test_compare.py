@@ -76,7 +76,8 @@ def test_a_finished_run_is_measured_without_training(command_line, runs, copies,
     assert "measured gates " in outcome.out
     assert gates.read_bytes() == expected
     changed = {name for name, state in snapshot(copies["gap"]).items() if before.get(name) != state}
-    assert {name for name in changed if "tfevents" not in name} == {"evaluation/test/gates.json", "lock"}
+    measured = {f"evaluation/test/gates.{kind}" for kind in ("json", "png")}
+    assert {name for name in changed if "tfevents" not in name} == {*measured, "lock"}
     again = command_line(*command)
     assert "finished already" in again.out
     assert "measured" not in again.out

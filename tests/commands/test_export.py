@@ -353,7 +353,8 @@ def test_a_file_cut_short_is_refused(command_line, run, tmp_path, monkeypatch, f
 
     def cut(network: Any, file: Path) -> dict[str, Any]:
         facts = original(network, file)
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        written = file / "model.safetensors" if file.is_dir() else file
+        written.write_bytes(written.read_bytes()[: written.stat().st_size // 2])
         return facts
 
     replace_writer(monkeypatch, form, cut)
@@ -382,7 +383,7 @@ def test_a_network_that_cannot_be_traced_is_one_line(command_line, run, monkeypa
 
 def test_timm_has_no_network_of_ours(command_line, run_of_ours) -> None:
     outcome = command_line("mode=export", f"run={run_of_ours}", "format=timm")
-    assert_refused(outcome, "format=timm", "take one of safetensors, onnx, torch_export")
+    assert_refused(outcome, "format=timm", "take one of safetensors, onnx, hub, torch_export")
 
 
 def test_a_missing_package_is_one_line(command_line, run_of_ours, monkeypatch) -> None:

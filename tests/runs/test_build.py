@@ -446,6 +446,7 @@ def test_the_schedule_reaches_every_module(compose) -> None:
 def test_synchronised_norms_evaluate_as_the_plain_ones(compose, monkeypatch, model) -> None:
     """Norms of timm hold an activation. The learner for a GPU is caught before it needs one."""
     monkeypatch.setattr(build, "Learner", lambda model, *_, **__: model)
+    monkeypatch.setattr(build, "_build_loss", lambda *_: None)
     config = OmegaConf.create(
         plain_values(
             compose(
