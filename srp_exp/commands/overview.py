@@ -54,7 +54,7 @@ def find(arguments: Sequence[str]) -> Found:
     damaged: list[Exception] = []
     for run in runs:
         try:
-            _ = outcomes([run]), run.starts  # which read all that a list shows
+            _ = outcomes([run]), run.starts, run.commit  # which read all that a list shows
             known[run.folder] = {**run.settings, "state": run.state.value}
         except (UserError, OSError) as error:
             damaged.append(error)
