@@ -261,7 +261,7 @@ def test_a_config_file_that_may_not_be_read_is_named(command_line, runs) -> None
         (["runs", "finished"], ["finished", "setting=value"]),
         (["runs", "output_dir=nowhere"], ["nowhere", "no runs"]),
         (["compare", "a"], ["compare a", "two run folders"]),
-        (["compare", "a", "b"], ["a: ", "no finished run"]),
+        (["compare", "a", "b"], ["a: ", "not a finished run"]),
         (["--config-dir", "nowhere", "study=demo"], ["--config-dir=nowhere", "no such folder"]),
         (["--confg-dir=x", "study=demo"], ["--confg-dir"]),
     ],
