@@ -118,7 +118,7 @@ def test_a_training_logs_the_same_to_all(command_line: Any, tmp_path: Path, monk
     run, at_wandb = of_wandb(offline)
     assert run == folder.name
     assert_same_curves(at_wandb, {name: points for name, points in curves.items() if not name.startswith("final/")})
-    assert [*offline.parent.glob("files/media/images/regions_*.png")]
+    assert [*offline.parent.glob("files/media/images/sample_batch_*.png")]
 
 
 def run_in(folder: Path, afresh: bool = False) -> LoggedRun:
