@@ -63,7 +63,7 @@ class GridSweeper(BasicSweeper):
         grid = grid.looked_up()
         print_grid(grid, console)
         if config.study is None and len(grid.runs) > 1:
-            from srp_exp.commands.overview import print_means  # scipy takes a second to import
+            from srp_exp.commands.sweep_means import print_means  # scipy takes a second to import
 
             print_means(grid, console)
         if config.study is not None and config.wait:  # on a cluster there is nothing to report yet

@@ -214,7 +214,7 @@ def _draw_cams(a: _Run, b: _Run, config: DictConfig, folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     from srp_exp.evaluation.cams import activation_maps, side_by_side, take
-    from srp_exp.evaluation.pictures import pixels, png
+    from srp_exp.evaluation.figures import pixels, png
 
     columns = {}
     samples = _labels(a).num_rows

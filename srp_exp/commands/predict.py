@@ -16,7 +16,7 @@ from srp_exp.datasets.files.picture_reader import read_pictures
 from srp_exp.datasets.sets.unlabelled import unlabelled
 from srp_exp.errors import UserError
 from srp_exp.evaluation.accuracy import evaluation_mode
-from srp_exp.evaluation.test_time import WithMirrored
+from srp_exp.evaluation.tested_otherwise import WithMirrored
 from srp_exp.files import cache_folder, write_atomically
 from srp_exp.runs.build import MOST_WORKERS
 from srp_exp.runs.device import build_device, choose_kernels

@@ -20,8 +20,9 @@ from rich.console import Console
 
 from srp_exp.commands.kept import KEPT, read_kept
 from srp_exp.commands.listing import print_report, terminal
-from srp_exp.commands.overview import list_runs, sweep_runs
+from srp_exp.commands.overview import list_runs
 from srp_exp.commands.power import measured_spreads, power_table
+from srp_exp.commands.sweep_means import sweep_runs
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import check_overrides, searched
 from srp_exp.config.explain import nearest

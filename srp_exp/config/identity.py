@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -138,14 +139,17 @@ def _without_settings(node: DictConfig, resolved: dict[Any, Any]) -> dict[str, A
 
 def flat_identity(config: DictConfig) -> dict[str, str | float | bool]:
     """The identity in one level under dotted names, such as {"optimizer.lr": 0.1}: without classes, with names."""
-    flat: dict[str, str | float | bool] = {}
+    return {
+        name: value if isinstance(value, str | float | int | bool) else str(value)
+        for name, value in flattened(_without_settings(completed(config), plain_values(config)))
+        if value is not None and not name.rpartition(".")[2].startswith("_")
+    }
 
-    def add(prefix: str, values: dict[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, dict):
-                add(f"{prefix}{key}.", value)
-            elif value is not None and not key.startswith("_"):
-                flat[f"{prefix}{key}"] = value if isinstance(value, str | float | int | bool) else str(value)
 
-    add("", _without_settings(completed(config), plain_values(config)))
-    return flat
+def flattened(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of nested groups by its dotted name."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

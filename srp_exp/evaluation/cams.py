@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
-from srp_exp.evaluation.pictures import BLUE, ORANGE
+from srp_exp.evaluation.figures import BLUE, ORANGE
 from srp_exp.srp import remove_srp
 
 try:

@@ -17,7 +17,7 @@ from srp_exp.config.evaluators import EVALUATORS, measured_file
 from srp_exp.config.imports import import_failure
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
-from srp_exp.evaluation.pictures import histograms, pixels, png
+from srp_exp.evaluation.figures import histograms, pixels, png
 from srp_exp.files import write_atomically
 
 

@@ -1,56 +1,26 @@
 """Pictures of a result, drawn from its predictions: who is taken for whom, how each class does, the surest errors.
 
 They lie in the folder of an evaluation, after a training as after mode=eval, and the loggers of a training get them.
-Colours are blues and one orange, which colour-blind readers tell apart.
 """
 
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
-from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from srp_exp.config.visible import visible
 from srp_exp.evaluation.accuracy import Evaluation
+from srp_exp.evaluation.figures import BLUE, DPI, GREY, ORANGE, Pixels, grid, pixels, short, style
 
-Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-"""A picture, (H, W, 3)."""
-
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#888888"
 MOST_NUMBERED, MOST_NAMED, MOST_BARS = 20, 50, 40
 """Classes up to which a confusion matrix has a number in each cell, has names at its sides, and each has a bar."""
 
 LISTED, ERRORS = 20, 20
 """How many of the most frequent confusions and of the worst classes are named, and how many errors are shown."""
-
-_DPI, _INCHES, _COLUMNS = 110, 1.5, 5
-_STYLE: dict[Any, Any] = {
-    "text.parse_math": False,  # a name may have dollar signs
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """How all pictures look, whatever the user's matplotlibrc says."""
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font lacks it: a box stands for it
-        yield
 
 
 def result_pictures(evaluation: Evaluation, take: Callable[[Tensor], Tensor]) -> dict[str, Pixels]:
@@ -63,21 +33,6 @@ def result_pictures(evaluation: Evaluation, take: Callable[[Tensor], Tensor]) ->
     return {**drawn, "errors": pixels(errors(evaluation, take))}
 
 
-def pixels(figure: Figure) -> Pixels:
-    """The figure as it is drawn."""
-    with style():
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def png(picture: Pixels) -> bytes:
-    """The content of a PNG file; the same picture gives the same bytes."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
-    return file.getvalue()
-
-
 @style()
 def confusion(evaluation: Evaluation) -> Figure:
     """Part of the samples of each class (row) by answer (column); a row of a class without samples is grey."""
@@ -86,7 +41,7 @@ def confusion(evaluation: Evaluation) -> Figure:
     names, many = short(evaluation.class_names), len(counts) > MOST_NUMBERED
     side = 6.5 if many else max(3.2, 1.6 + 0.42 * len(counts))
     height = side + (1.0 if MOST_NUMBERED < len(counts) <= MOST_NAMED else 0)  # for names below the matrix
-    figure = Figure(figsize=(side + (4.2 if many else 0.9), height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(side + (4.2 if many else 0.9), height), dpi=DPI, layout="constrained")
     axes, *others = figure.subplots(1, 2 if many else 1, squeeze=False, width_ratios=[side, 4] if many else None)[0]
     colours = matplotlib.colormaps["Blues"].with_extremes(bad="#dddddd")
     # The square root of a share, so that rare confusions among many classes can be seen.
@@ -154,7 +109,7 @@ def accuracy_by_class(evaluation: Evaluation) -> Figure:
     values = [float(accuracy[c]) for c in order]
     many = len(order) > MOST_BARS
     shown = LISTED if many else len(order)
-    figure = Figure(figsize=(9.5 if many else 6, 1.5 + 0.2 * max(shown, 5)), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(9.5 if many else 6, 1.5 + 0.2 * max(shown, 5)), dpi=DPI, layout="constrained")
     axes, *others = figure.subplots(1, 2 if many else 1, squeeze=False)[0]
     axes.barh(labels[:shown], values[:shown], color=BLUE, height=0.7)
     for place, (value, text) in enumerate(zip(values[:shown], texts, strict=False)):
@@ -186,7 +141,7 @@ def errors(evaluation: Evaluation, take: Callable[[Tensor], Tensor]) -> Figure:
     wrong = (answers != evaluation.labels).nonzero().flatten()
     rows = wrong[confidence[wrong].argsort(descending=True, stable=True)][:ERRORS]
     if not len(rows):
-        figure = Figure(figsize=(4, 1), dpi=_DPI)
+        figure = Figure(figsize=(4, 1), dpi=DPI)
         figure.text(0.5, 0.5, f"none of {len(answers)} answers is wrong", ha="center", va="center")
         return figure
     names = short(evaluation.class_names, 18)
@@ -197,54 +152,8 @@ def errors(evaluation: Evaluation, take: Callable[[Tensor], Tensor]) -> Figure:
     return figure
 
 
-@style()
-def histograms(counts: Mapping[str, Sequence[float]], title: str, what: str) -> Figure:
-    """A row for each name of `counts`, of values of `what` in equal parts of [0, 1]: the first at the top."""
-    rows = np.array([np.asarray(row) / max(1, sum(row)) for row in counts.values()])
-    centres = (np.arange(rows.shape[1]) + 0.5) / rows.shape[1]
-    figure = Figure(figsize=(6, 1.3 + max(0.22 * len(rows), 0.8)), dpi=_DPI, layout="constrained")
-    axes = figure.subplots()
-    extent = (0, 1, len(rows) - 0.5, -0.5)
-    drawn = axes.imshow(rows, "Blues", PowerNorm(0.5, 0), aspect="auto", interpolation="nearest", extent=extent)
-    axes.plot(rows @ centres, range(len(rows)), "o", color=ORANGE, markersize=4, clip_on=False)
-    axes.set_yticks(range(len(rows)), short(list(counts), 28), fontsize=8 if len(rows) <= 40 else 5)
-    axes.set(xlabel=f"{what} (dot: mean)", xlim=(0, 1))
-    axes.set_title(title, loc="left")
-    axes.spines[:].set(visible=True, color="#cccccc")
-    axes.tick_params(length=0)
-    figure.colorbar(drawn, ax=axes, label="part of the values", format=lambda value, _: f"{value:.0%}")
-    return figure
-
-
-def grid(
-    images: Tensor, titles: Sequence[str], notes: Sequence[str] = (), columns: int = _COLUMNS, below: float = 0.0
-) -> Figure:
-    """Pictures (M, C, H, W) in [0, 1], each below its title and above its note; `below` all of them are free inches."""
-    width, height, top = _INCHES + 0.2, _INCHES + (0.6 if notes else 0.45), 0.35
-    lines = -(-len(images) // columns)
-    size = (width * columns + 0.2, height * lines + top + below)
-    figure = Figure(figsize=size, dpi=_DPI)  # places are given, since finding them for many axes takes seconds
-    for place, image in enumerate(images.float().cpu()):
-        row, column = divmod(place, columns)
-        left, bottom = 0.2 + column * width, below + (lines - row - 1) * height + (0.18 if notes else 0.03)
-        axes = figure.add_axes((left / size[0], bottom / size[1], _INCHES / size[0], _INCHES / size[1]))
-        axes.set_axis_off()
-        rgb = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-        axes.imshow(rgb.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
-        axes.set_title(titles[place], fontsize=8, pad=3)
-        if notes:
-            axes.text(0.5, -0.03, notes[place], fontsize=6, color=GREY, ha="center", va="top", transform=axes.transAxes)
-    return figure
-
-
 def _name(evaluation: Evaluation, row: int) -> str:
     """The file of a picture, or its number in the data set."""
     if evaluation.paths is None:
         return f"picture {int(evaluation.index[row])}"
     return short([PurePath(evaluation.paths[row]).name], 26)[0]
-
-
-def short(names: Sequence[str], most: int = 24) -> list[str]:
-    """The names as they can be shown, their middle left out where they are long."""
-    shown = [visible(name) for name in names]
-    return [name if len(name) <= most else f"{name[: most // 2]}…{name[-(most - most // 2 - 1) :]}" for name in shown]

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from srp_exp.evaluation.pictures import grid, short, style
+from srp_exp.evaluation.figures import grid, short, style
 from srp_exp.srp import Regions, SrpRecord, srp_modules
 
 LOOKS = (("#e69f00", "-"), ("#56b4e9", "--"), ("#f0e442", ":"))

@@ -21,7 +21,7 @@ from srp_exp.evaluation import Evaluation
 from srp_exp.evaluation.accuracy import evaluation_mode
 from srp_exp.evaluation.cost import multiply_adds
 from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.evaluation.pictures import Pixels, pixels, png
+from srp_exp.evaluation.figures import Pixels, pixels, png
 from srp_exp.evaluation.sample_batch import sample_batch
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model

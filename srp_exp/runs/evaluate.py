@@ -16,8 +16,9 @@ from srp_exp.datasets.split import file_names
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation import Evaluation, Scores, evaluate, score
 from srp_exp.evaluation.evaluators import Subject, measure
-from srp_exp.evaluation.pictures import Pixels, png, result_pictures
-from srp_exp.evaluation.test_time import WithMirrored, choose_among
+from srp_exp.evaluation.figures import Pixels, png
+from srp_exp.evaluation.pictures import result_pictures
+from srp_exp.evaluation.tested_otherwise import WithMirrored, choose_among
 from srp_exp.runs.build import Data, build_data, build_model
 from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels

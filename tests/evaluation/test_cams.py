@@ -12,7 +12,7 @@ from srp_exp.srp import apply_srp
 
 pytest.importorskip("pytorch_grad_cam")
 from srp_exp.evaluation.cams import ActivationMaps, activation_maps, last_map, side_by_side, take
-from srp_exp.evaluation.pictures import BLUE, ORANGE, pixels
+from srp_exp.evaluation.figures import BLUE, ORANGE, pixels
 
 
 class Linear(nn.Module):

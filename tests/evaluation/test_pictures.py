@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from srp_exp.evaluation import Evaluation
-from srp_exp.evaluation.pictures import accuracy_by_class, confusion, errors, histograms, pixels, png, result_pictures
+from srp_exp.evaluation.figures import histograms, pixels, png
+from srp_exp.evaluation.pictures import accuracy_by_class, confusion, errors, result_pictures
 
 
 def evaluation_of(classes: int, samples: int = 300, without: int | None = None) -> Evaluation:

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from timm.layers import SEModule
 from torch import nn
 
-from srp_exp.evaluation.pictures import pixels
+from srp_exp.evaluation.figures import pixels
 from srp_exp.evaluation.sample_batch import LOOKS, parts_of_regions, sample_batch
 from srp_exp.srp import Fixed, Schedule, SrpRecord, Stages, apply_srp
 from srp_exp.srp.region import SHARES, Placement, Share, region_side

@@ -43,9 +43,16 @@ def test_what_is_kept_gives_the_report_again_and_no_run_is_dropped(tmp_path, mon
 
     (tmp_path / "outputs").rename(tmp_path / "elsewhere")
     monkeypatch.setattr(adopt_runs, "PUBLISHED", tmp_path / "results")
-    monkeypatch.setattr(sys, "argv", ["adopt_runs", *lines, "recipe.epochs=77"])
-    with pytest.raises(ValueError, match=r"was trained with recipe.epochs=.*, and gap .*seed=0 has recipe.epochs=77"):
-        adopt_runs.main()
+    refused = {
+        "recipe.epochs=77": r"was trained with recipe.epochs=.*, and gap .*seed=0 has recipe.epochs=77",
+        "attention=eca": r"was trained with attention._target_=SqueezeExcite, .* has attention._target_=EcaModule",
+        "loss=bce": "nothing was adopted; .* give --accept too",
+    }
+    for override, said in refused.items():
+        monkeypatch.setattr(sys, "argv", ["adopt_runs", *lines, override])
+        with pytest.raises(ValueError, match=said):
+            adopt_runs.main()
+    assert "loss._target_=BinaryCrossEntropy is new (11 runs)" in capsys.readouterr().out
     assert not (tmp_path / "outputs").exists()
     monkeypatch.setattr(sys, "argv", ["adopt_runs", *lines])
     for finished in (11, 0):

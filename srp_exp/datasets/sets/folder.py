@@ -171,6 +171,11 @@ def loose_pictures(place: Path) -> list[str]:
         return sorted(e.name for e in entries if e.name.lower().endswith(ENDINGS) and not e.name.startswith("."))
 
 
+def files_below(place: Path) -> list[Path]:
+    """The files that `walk` finds, in the order of their paths."""
+    return sorted(Path(folder, name) for folder, names in walk(str(place)) for name in names)
+
+
 def walk(place: str) -> list[tuple[str, list[str]]]:
     """Every folder at and below `place`, none where it is absent, with the names of its files; both are sorted.
 

@@ -8,7 +8,7 @@ import numpy as np
 from srp_exp.datasets.files.source import FolderSource, ImageSource
 from srp_exp.datasets.on_disk.catalogue import listing_of_rows
 from srp_exp.datasets.sets.columns import file_names, image_column
-from srp_exp.datasets.sets.folder import ENDINGS, walk
+from srp_exp.datasets.sets.folder import ENDINGS, files_below
 from srp_exp.datasets.sets.read_tables import KINDS, read_table
 from srp_exp.errors import MissingFileError, UserError, first_few
 
@@ -23,7 +23,7 @@ def unlabelled(place: Path, column: str | None, cache: Path) -> ImageSource:
     UserError where there is no picture, or no such column.
     """
     if place.is_dir():
-        files = sorted(Path(folder, name) for folder, names in walk(str(place)) for name in names)
+        files = files_below(place)
         pictures = [path for path in files if path.name.lower().endswith(ENDINGS)]
         if not pictures:
             raise UserError(f"source={place}: no file in it is named as a picture ({', '.join(ENDINGS[:5])}...)")
