@@ -21,7 +21,7 @@ from srp_exp.errors import UserError
 from srp_exp.runs.build import Data, build_data, build_model
 from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
-from srp_exp.runs.evaluate import load_weights, score_on
+from srp_exp.runs.evaluate import load_trained, score_on
 from srp_exp.runs.folder import CONFIG
 from srp_exp.runs.read import leave_out_weights, load_of_run
 from srp_exp.runs.trust import stored_config
@@ -52,7 +52,7 @@ def row(folder: Path) -> list[str]:
     data = build_data(config, build_device(config.device))
     refuse_other_data(folder, digests_of_data(config, data.dataset))
     model, _ = build_model(config, data.dataset, data.device)
-    load_weights(model, load_of_run(checkpoint), checkpoint)
+    load_trained(model, load_of_run(checkpoint), checkpoint)
     trained = top1(config, model, data)
     gather_again(config, model, data)
     with_regions = top1(config, model, data)

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from srp_exp.datasets import Placement
+from srp_exp.datasets import Sharding
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
@@ -84,7 +84,7 @@ def in_table(split: FileSplit, folder: Path) -> FileSplit:
 
 
 def ours(split: FileSplit) -> Pass:
-    return partial(as_set(split).training_batches(split, BATCH, 0, Placement(workers=1)).epoch, 0)
+    return partial(as_set(split).training_batches(split, BATCH, 0, Sharding(workers=1)).epoch, 0)
 
 
 def images_per_second(make_pass: Pass, images: int) -> float:
@@ -115,7 +115,7 @@ def report_memory(name: str, split: FileSplit, reads: int) -> None:
 
     Several epochs of the split, so that nothing is counted that grows with the length of its lists.
     """
-    loader = as_set(split).training_batches(split, BATCH, 0, Placement(workers=1))
+    loader = as_set(split).training_batches(split, BATCH, 0, Sharding(workers=1))
     early, late = max(BATCH, reads // 20), reads // BATCH * BATCH
     count, marks = 0, {}
     while count < late:

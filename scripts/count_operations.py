@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.backbones.resnet import build
-from srp_exp.datasets import ImageSet, Placement, Split
+from srp_exp.datasets import ImageSet, Sharding, Split
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.srp import Schedule, apply_srp, region_mean, remove_srp
 from srp_exp.srp.region import SHARES, Share
@@ -94,7 +94,7 @@ def launches_of_a_batch(augmentation: dict[str, Any], together: int, batches: in
     images = torch.randint(256, (batches * batch_size, 3, 32, 32), dtype=torch.uint8)
     split = Split(images, torch.arange(len(images)) % 2, torch.arange(len(images)))
     made = ImageSet(split, split, ("a", "b"), (0.5,) * 3, (0.2,) * 3, Augmentation(**augmentation))
-    reader = made.reader(split, Placement(), 0)
+    reader = made.reader(split, Sharding(), 0)
     reader.batches_together = lambda batch_size: together  # type: ignore[method-assign]
     launches = Launches()
     with launches:

@@ -11,13 +11,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from srp_exp.srp.region import PLACEMENTS, Placement, corner_range, region_side
+from srp_exp.srp.region import PLACEMENTS, RegionPlacement, corner_range, region_side
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "coverage.png"
 SIDE, SCALES = 14, (0.25, 0.5, 0.75)
 
 
-def coverage(placement: Placement, scale: float, side: int) -> NDArray[np.float64]:
+def coverage(placement: RegionPlacement, scale: float, side: int) -> NDArray[np.float64]:
     """Probability (side,) that a position of an axis lies in the region: each corner counted."""
     length = region_side(scale, side)
     corners = corner_range(placement, length, side)
@@ -27,7 +27,7 @@ def coverage(placement: Placement, scale: float, side: int) -> NDArray[np.float6
     return np.asarray(counts / corners)
 
 
-def formula(placement: Placement, scale: float, side: int) -> NDArray[np.float64]:
+def formula(placement: RegionPlacement, scale: float, side: int) -> NDArray[np.float64]:
     """In closed form: min(i + 1, side - i, length, corners) / corners; length / side where the region wraps."""
     length = region_side(scale, side)
     corners = side - length + 1

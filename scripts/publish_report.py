@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from srp_exp.commands.kept import KEPT, keep, read_kept
+from srp_exp.commands.kept import KEPT, keep_runs, read_kept
 from srp_exp.commands.report import plan_study
 from srp_exp.config.faults import ending_in_one_line
 from srp_exp.config.identity import output_folder
@@ -58,7 +58,7 @@ def publish(published: Path, made: Contents, grid: Grid) -> None:
         published.mkdir(parents=True)
         for name in ("report.md", *re.findall(r"^!\[.*\]\((.*)\)$", report, re.MULTILINE)):
             shutil.copyfile(Path(written, name), published / name)
-    keep(made.results, grid, published / KEPT)
+    keep_runs(made.results, grid, published / KEPT)
 
 
 def main() -> None:

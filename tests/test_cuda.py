@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from srp_exp.config.identity import plain_values
-from srp_exp.datasets import Placement
+from srp_exp.datasets import Sharding
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.files.file_split import FileSplit
@@ -182,7 +182,7 @@ def test_batches_of_files_are_those_of_the_cpu(tmp_path: Path, workers: int) -> 
     split = FileSplit(FolderSource(tmp_path, names), torch.arange(20), torch.arange(20) % 3, torch.arange(20) + 7)
     files = FileSet(split, split, ("a", "b", "c"), (0.5,) * 3, (0.2,) * 3, FileAugmentation(resize=24, crop_size=16))
     on_gpu, on_cpu = (
-        list(files.training_batches(split, 6, 3, Placement(device, workers=workers)).epoch(0))
+        list(files.training_batches(split, 6, 3, Sharding(device, workers=workers)).epoch(0))
         for device in ("cuda", "cpu")
     )
     assert len(on_gpu) == len(on_cpu) == 3

@@ -41,7 +41,7 @@ class KeptRun(Run):
         return self.kept["values"].get(metric)
 
 
-def keep(results: StudyResults, grid: Grid, file: Path) -> None:
+def keep_runs(results: StudyResults, grid: Grid, file: Path) -> None:
     """Write the runs of a study, one a row, with the study itself as metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq

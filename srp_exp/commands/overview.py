@@ -88,7 +88,7 @@ def list_runs(arguments: Sequence[str], console: Console) -> None:
         more = {
             run.folder.name: {"commit": run.commit, "failure": run.failure, "folder": str(run.folder)} for run in runs
         }
-        write(file, csv([{**line, **more[str(line["run"])]} for line in lines]), console)
+        write_asked(file, csv([{**line, **more[str(line["run"])]} for line in lines]), console)
     found.end(console)
 
 
@@ -131,7 +131,7 @@ def in_order(value: Any) -> tuple[bool, float, str]:
         return True, 0.0, str(value)
 
 
-def write(file: str, text: str, console: Console) -> None:
+def write_asked(file: str, text: str, console: Console) -> None:
     """Write what csv=FILE or latex=FILE asks for."""
     path = Path(file).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)

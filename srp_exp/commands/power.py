@@ -11,12 +11,12 @@ import numpy as np
 
 from srp_exp.config.study import Expectation, Role
 from srp_exp.runs.store import State
-from srp_exp.studies.measured import Measured, measure
+from srp_exp.studies.measured import Measured, measure_statements
 from srp_exp.studies.pairs import FEWEST_PAIRS, STRUCTURAL, Runs, Statement, statements
 from srp_exp.studies.report import Contents
 from srp_exp.studies.statistics import Array
 from srp_exp.studies.tables import Table, TableCell
-from srp_exp.studies.verdict import Outcome, walk
+from srp_exp.studies.verdict import Outcome, walk_looks
 
 COUNT = 2_000
 """Simulated studies of a row: a chance is good to two points."""
@@ -73,9 +73,10 @@ def simulate(
     runs: Any = {key: {seed: simulated(run.folder) for seed, run in of.items() if run} for key, of in planned.items()}
     looks = list(study["looks"])
     of_looks = [
-        [_moved(of, truth(of.statement)) for of in at_look] for at_look in measure(statements(study, runs), looks)
+        [_moved(of, truth(of.statement)) for of in at_look]
+        for at_look in measure_statements(statements(study, runs), looks)
     ]
-    walked = walk(of_looks, max(1, len(looks)))
+    walked = walk_looks(of_looks, max(1, len(looks)))
     claim = np.broadcast_to(walked.claim, (count,))
     verdicts = {outcome: float((claim == outcome).mean()) for outcome in Outcome}
     seeds: dict[str, Any] = {}

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from srp_exp.commands.listing import print_table
-from srp_exp.commands.overview import differing, find, in_order, write
+from srp_exp.commands.overview import differing, find, in_order, write_asked
 from srp_exp.config.explain import nearest
 from srp_exp.errors import UserError
 from srp_exp.runs.store import Run
@@ -41,7 +41,7 @@ def sweep_runs(arguments: Sequence[str], console: Console) -> None:
         )  # fmt: skip
     for option, text in (("csv", csv(lines)), ("latex", latex(table, "tab:sweep"))):
         if option in found.options:
-            write(found.options[option], text, console)
+            write_asked(found.options[option], text, console)
     found.end(console)
 
 

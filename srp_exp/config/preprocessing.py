@@ -18,7 +18,7 @@ def from_weights(fact: str, otherwise: Any = None, *, _root_: DictConfig) -> Any
     their size. A file of weights (backbone.weights) is taken to want what timm's own weights of that network want. The
     first call imports timm, which takes seconds.
     """
-    return facts_of(_root_.backbone.model).get(fact, otherwise) if _begins_with_weights(_root_) else otherwise
+    return facts_of_weights(_root_.backbone.model).get(fact, otherwise) if _begins_with_weights(_root_) else otherwise
 
 
 def eval_resize(eval_crop_size: Any, crop: Enum, crop_pct: float) -> Any:
@@ -37,7 +37,7 @@ def _larger(size: Any, part: float) -> Any:
 
 
 @cache
-def facts_of(model: str) -> dict[str, Any]:
+def facts_of_weights(model: str) -> dict[str, Any]:
     """What timm's configuration of the weights of `model` states; nothing where timm doesn't know them."""
     from timm.data.config import resolve_data_config
     from timm.models import get_pretrained_cfg
@@ -61,7 +61,7 @@ def describe_preprocessing(config: DictConfig) -> str | None:
 
     config: of a run, resolved to plain values.
     """
-    if not _begins_with_weights(config) or not (facts := facts_of(config.backbone.model)):
+    if not _begins_with_weights(config) or not (facts := facts_of_weights(config.backbone.model)):
         return None
     dataset: Any = config.dataset
     augmentation: Any = dataset.get("augmentation") or {}

@@ -54,7 +54,7 @@ class ComparisonConfig:
 
 
 @dataclass
-class PublishedConfig:
+class PublishedNumberConfig:
     """A number of a publication, shown beside ours."""
 
     method: str = MISSING  # name of one of the methods
@@ -90,4 +90,4 @@ class StudyConfig:
     higher_is_better: bool | None = None  # null: as it is known of the metric (config/check_study.py)
     rows: list[str] = field(default_factory=lambda: ["method"])  # "method", or axes of hydra.sweeper.params
     columns: list[str] = field(default_factory=list)  # as rows
-    published: list[PublishedConfig] = field(default_factory=list)  # numbers of a publication, shown beside ours
+    published: list[PublishedNumberConfig] = field(default_factory=list)  # numbers of a publication, shown beside ours

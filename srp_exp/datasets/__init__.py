@@ -6,7 +6,7 @@ arguments.
 """
 
 # The modules that read image files aren't imported here: torchvision takes seconds, and small sets don't need it.
-from srp_exp.datasets.batches import Batch, Placement, TrainingBatches
+from srp_exp.datasets.batches import Batch, Sharding, TrainingBatches
 from srp_exp.datasets.data_set import BatchLoader, DataSet, EvalLoader, with_statistics
 from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.split import Split, hold_out
@@ -17,7 +17,7 @@ __all__ = [
     "DataSet",
     "EvalLoader",
     "ImageSet",
-    "Placement",
+    "Sharding",
     "Split",
     "TrainingBatches",
     "hold_out",

@@ -24,7 +24,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Placement:
+class Sharding:
     """Where batches go and who shares the work.
 
     rank, world_size: of the processes that train together. workers: processes that read files, 0 for the process

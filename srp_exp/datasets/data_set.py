@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from srp_exp.datasets.batches import Batch, Placement, Reader, balanced_rows, evaluation_rows, training_rows
+from srp_exp.datasets.batches import Batch, Reader, Sharding, balanced_rows, evaluation_rows, training_rows
 from srp_exp.errors import UserError
 
-ALONE = Placement()
+ALONE = Sharding()
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class DataSet(ABC):
         """Height and width in pixels, as the network sees them."""
 
     @abstractmethod
-    def reader(self, split: Any, placement: Placement, seed: int | None) -> Reader:
+    def reader(self, split: Any, placement: Sharding, seed: int | None) -> Reader:
         """What reads a split of the set. seed: of the augmentation; None: images as evaluation sees them."""
 
     def forget(self) -> None:  # noqa: B027  most sets remember nothing
         """Find out anew at the next start what is remembered about the files."""
 
     def training_batches(
-        self, split: Any, batch_size: int, seed: int, placement: Placement, balanced: bool = False
+        self, split: Any, batch_size: int, seed: int, placement: Sharding, balanced: bool = False
     ) -> "BatchLoader":
         return BatchLoader(self, split, batch_size=batch_size, seed=seed, placement=placement, balanced=balanced)
 
-    def evaluation_batches(self, split: Any, batch_size: int, placement: Placement) -> "EvalLoader":
+    def evaluation_batches(self, split: Any, batch_size: int, placement: Sharding) -> "EvalLoader":
         return EvalLoader(self, split, batch_size=batch_size, placement=placement)
 
 
@@ -81,7 +81,7 @@ class BatchLoader:
         *,
         batch_size: int,
         seed: int,
-        placement: Placement = ALONE,
+        placement: Sharding = ALONE,
         balanced: bool = False,
     ):
         size, world_size = len(split), placement.world_size
@@ -119,7 +119,7 @@ class EvalLoader:
     Who gets which sample: `evaluation_rows`.
     """
 
-    def __init__(self, dataset: DataSet, split: Any, *, batch_size: int, placement: Placement = ALONE):
+    def __init__(self, dataset: DataSet, split: Any, *, batch_size: int, placement: Sharding = ALONE):
         self._rows = evaluation_rows(len(split), batch_size, placement.rank, placement.world_size)
         self._reader = dataset.reader(split, placement, None)
 

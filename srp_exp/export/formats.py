@@ -43,7 +43,7 @@ FORMATS = {
         packages=("onnx", "onnxscript", "onnxruntime"),
     ),
     # A folder.
-    "hub": Format("hub", hub.write_hub, hub.read_hub, packages=("safetensors", "huggingface_hub")),
+    "hub": Format("hub", hub.write_hub, hub.read_hub_folder, packages=("safetensors", "huggingface_hub")),
     "torch_export": Format("model.pt2", graphs.write_program, graphs.read_program),
 }
 """By the name that format=NAME takes."""

@@ -60,7 +60,7 @@ def write_hub(network: Network, folder: Path) -> dict[str, Any]:
     return {"library": library}
 
 
-def read_hub(network: Network, folder: Path, facts: dict[str, Any]) -> Logits:
+def read_hub_folder(network: Network, folder: Path, facts: dict[str, Any]) -> Logits:
     """The logits of the network that timm builds from the folder, or of a new one with its weights."""
     if facts["library"] == "timm":
         logits: Logits = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -16,7 +16,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from srp_exp.config.datasets import OF_EVERY_SET
-from srp_exp.datasets import Batch, DataSet, Placement, TrainingBatches, hold_out, with_statistics
+from srp_exp.datasets import Batch, DataSet, Sharding, TrainingBatches, hold_out, with_statistics
 from srp_exp.datasets.known import without_pictures
 from srp_exp.datasets.on_disk.picture_set import PictureSet
 from srp_exp.datasets.other_test import other_test
@@ -49,7 +49,7 @@ class Data:
 
     dataset: DataSet
     splits: dict[str, Any]
-    placement: Placement
+    placement: Sharding
     balanced: bool = False
     _evaluations: dict[tuple[str, int], Iterable[Batch]] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Data:
 
     def pictures(self, split: str, rows: Tensor) -> Tensor:
         """The pictures (M, C, H, W) in [0, 1] at rows (M,) of a split, as evaluation sees them."""
-        here = Placement(self.placement.device)
+        here = Sharding(self.placement.device)
         (batch,) = self.dataset.reader(self.splits[split], here, None).batches(0, [rows])
         return self.shown(batch.images)
 
@@ -116,7 +116,7 @@ def build_data(
         test = other_test(Path(config.test_root).expanduser(), dataset, config.some_classes)
     splits = {"train": train, "val": val, "test": test}
     workers = processes.share_of_workers(config.workers, MOST_WORKERS)
-    placement = Placement(device, _memory_format(config), processes.rank, processes.size, workers)
+    placement = Sharding(device, _memory_format(config), processes.rank, processes.size, workers)
     return Data(dataset, splits, placement, config.recipe.sampler == "balanced")
 
 

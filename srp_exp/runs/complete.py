@@ -27,7 +27,7 @@ from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model
 from srp_exp.runs.data import digests_of, digests_of_data, record_data, record_unread, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
-from srp_exp.runs.evaluate import draw, evaluate_on, score_on
+from srp_exp.runs.evaluate import draw_result, evaluate_on, score_on
 from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
 from srp_exp.runs.lock import LOCK, only_writer
 from srp_exp.runs.provenance import note_start
@@ -96,7 +96,7 @@ def complete_run(config: DictConfig, folder: Path, settings: dict[str, Any]) -> 
                 if reporter is not None and evaluation is not None:
                     pictures: dict[str, Pixels] = {}
                     with Dispensable("the pictures of the result", Exception).written():
-                        pictures = draw(evaluation, data, "test")
+                        pictures = draw_result(evaluation, data, "test")
                     evaluation.save(folder / EVALUATION, pictures={name: png(p) for name, p in pictures.items()})
                     reporter.pictures(pictures)
                     reporter.finish({f"final/{name}": value for name, value in evaluation.summary().items()})

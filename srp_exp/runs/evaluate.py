@@ -44,7 +44,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
         evaluation = evaluate_on(config, model, data, config.split, processes)
         if evaluation is not None:
             facts = {name: config[name] for name in ("test_root", "some_classes", "flip") if config[name]}
-            pictures = draw(evaluation, data, config.split)
+            pictures = draw_result(evaluation, data, config.split)
             evaluation.save(folder, facts, {name: png(picture) for name, picture in pictures.items()})
     if evaluation is None:
         return {}
@@ -52,7 +52,7 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
     return evaluation.details()
 
 
-def draw(evaluation: Evaluation, data: Data, split: str) -> dict[str, Pixels]:
+def draw_result(evaluation: Evaluation, data: Data, split: str) -> dict[str, Pixels]:
     """The pictures of an evaluation of a split of `data`, by their names."""
     return result_pictures(evaluation, partial(data.pictures, split))
 
@@ -89,7 +89,7 @@ def _restored(config: DictConfig, dataset: DataSet, device: torch.device, checkp
     plain = config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, dataset, device)
-    load_weights(model, load_of_run(checkpoint), checkpoint)
+    load_trained(model, load_of_run(checkpoint), checkpoint)
     if config.some_classes:
         known = folders_of_classes(Path(config.test_root).expanduser(), dataset.class_names, some_classes=True)
         choose_among(model, torch.tensor([*known]))
@@ -131,7 +131,7 @@ def data_of(
     return data
 
 
-def load_weights(model: torch.nn.Module, content: dict[str, Any], file: Path) -> None:
+def load_trained(model: torch.nn.Module, content: dict[str, Any], file: Path) -> None:
     """Load what the checkpoint `file`, of this `content`, evaluates into `model`; UserError where it isn't of it."""
     try:
         model.load_state_dict(model_state(content))

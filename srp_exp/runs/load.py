@@ -20,7 +20,7 @@ from srp_exp.errors import MissingFileError, UserError
 from srp_exp.export.hub import CONFIG, WEIGHTS
 from srp_exp.runs.build import build_model
 from srp_exp.runs.device import build_device
-from srp_exp.runs.evaluate import load_weights
+from srp_exp.runs.evaluate import load_trained
 from srp_exp.runs.folder import reading
 from srp_exp.runs.read import leave_out_weights, load_of_run
 from srp_exp.runs.trust import stored_config
@@ -75,7 +75,7 @@ def restored(config: DictConfig, content: dict[str, Any], file: Path, device: to
     plain.srp = {"name": "gap", "_target_": None}
     with torch.random.fork_rng(devices=[]):
         model, _ = build_model(plain, without_pictures(facts, augmentation), device)
-    load_weights(model, content, file)
+    load_trained(model, content, file)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     transform = preprocess_of(facts, augmentation, device, memory_format)
     return LoadedRun(model.eval(), tuple(facts["class_names"]), transform)

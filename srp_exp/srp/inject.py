@@ -13,7 +13,7 @@ from srp_exp.srp.control import srp_modules
 from srp_exp.srp.finding.find import LOOKED_FOR, find_attention
 from srp_exp.srp.finding.findings import LeftOut, Pooling
 from srp_exp.srp.pool import RegionPool
-from srp_exp.srp.region import Placement, Share
+from srp_exp.srp.region import RegionPlacement, Share
 from srp_exp.srp.schedule import Depth, Fixed, Linear, Schedule
 from srp_exp.srp.with_srp import WithSrp, is_parametrized_since, put_into, take_out_of
 
@@ -49,7 +49,7 @@ def apply_srp(
     *,
     share: Share = "sample",
     regions: int = 1,
-    placement: Placement = "corner",
+    placement: RegionPlacement = "corner",
     where: Where | None = None,
     example_input: Tensor | None = None,
 ) -> SrpRecords:

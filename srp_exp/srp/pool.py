@@ -10,7 +10,7 @@ from srp_exp.errors import UserError
 from srp_exp.srp.region import (
     PLACEMENTS,
     SHARES,
-    Placement,
+    RegionPlacement,
     Share,
     Size,
     check_scale,
@@ -49,7 +49,7 @@ class RegionPool:
     """
 
     def __init__(
-        self, scale: float = 1.0, share: Share = "sample", regions: int = 1, placement: Placement = "corner"
+        self, scale: float = 1.0, share: Share = "sample", regions: int = 1, placement: RegionPlacement = "corner"
     ) -> None:
         for name, value, choices in (("share", share, SHARES), ("placement", placement, PLACEMENTS)):
             if value not in choices:

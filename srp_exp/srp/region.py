@@ -10,8 +10,8 @@ from srp_exp.errors import UserError
 
 Share: TypeAlias = Literal["sample", "batch"]
 SHARES: tuple[Share, ...] = ("sample", "batch")
-Placement: TypeAlias = Literal["corner", "wrap"]
-PLACEMENTS: tuple[Placement, ...] = ("corner", "wrap")
+RegionPlacement: TypeAlias = Literal["corner", "wrap"]
+PLACEMENTS: tuple[RegionPlacement, ...] = ("corner", "wrap")
 Size: TypeAlias = tuple[int, int]
 """(height, width) in positions."""
 
@@ -41,12 +41,12 @@ def traced_side(units: Tensor, map_side: int) -> Tensor:
     return ((units * map_side + _UNITS // 2) // _UNITS).clamp(min=1)
 
 
-def corner_range(placement: Placement, side: Any, map_side: int) -> Any:
+def corner_range(placement: RegionPlacement, side: Any, map_side: int) -> Any:
     """How many corners a region has along an axis: those that keep it inside the map, or all where it wraps around."""
     return map_side if placement == "wrap" else map_side - side + 1
 
 
-def corners(numbers: Tensor, sides: Size, map_size: Size, placement: Placement) -> Tensor:
+def corners(numbers: Tensor, sides: Size, map_size: Size, placement: RegionPlacement) -> Tensor:
     """The upper left corners of regions: int64 (N, k, 2), top and left, of uniform numbers (2, N, k).
 
     A number u in [0, 1) is the corner floor(u * R) of the R possible ones: a float32 u <= 1 - 2**-24 never rounds u * R

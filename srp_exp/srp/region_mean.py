@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from srp_exp.srp.region import Placement, corner_range
+from srp_exp.srp.region import RegionPlacement, corner_range
 
 
-def region_mean(x: Tensor, numbers: Tensor, sides: tuple[Any, Any], placement: Placement) -> Tensor:
+def region_mean(x: Tensor, numbers: Tensor, sides: tuple[Any, Any], placement: RegionPlacement) -> Tensor:
     """Mean of x (N, ..., H, W) over k random regions of sides (h, w), summed in float32 at least: (N, ..., 1, 1).
 
     `numbers`, uniform in [0, 1), are float32 (2, M, k): N / M samples in a row share their regions. What lies outside
@@ -43,7 +43,7 @@ class _RegionMean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, numbers: Tensor, sides: tuple[int, int], placement: Placement) -> Tensor:
+    def forward(ctx: Any, x: Tensor, numbers: Tensor, sides: tuple[int, int], placement: RegionPlacement) -> Tensor:
         ctx.of_map, ctx.settings = (x.shape, x.stride()), (*sides, placement)
         if _has_kernel(x):
             ctx.save_for_backward(numbers, None)
@@ -85,7 +85,7 @@ def _product(x: Tensor, mask: Tensor, factor: float) -> Tensor:
     return mean
 
 
-def _pool(x: Tensor, numbers: Tensor, h: int, w: int, placement: Placement) -> Tensor:
+def _pool(x: Tensor, numbers: Tensor, h: int, w: int, placement: RegionPlacement) -> Tensor:
     mask = _coverage(numbers, (h, w), x.shape, placement).to(x.dtype)
     return _masked_mean(x, mask, numbers.shape[2] * h * w)
 
@@ -97,7 +97,7 @@ def _spread(
     layout: list[int],
     h: int,
     w: int,
-    placement: Placement,
+    placement: RegionPlacement,
     mask: Tensor | None = None,
 ) -> Tensor:
     """Gradient of the mean for x of this shape, whose axes lie in memory in the order of `layout`."""
@@ -109,7 +109,7 @@ def _spread(
     return torch.mul(of_mean, mask, out=torch.empty_permuted(shape, layout, dtype=mask.dtype, device=mask.device))
 
 
-def traced_region_mean(x: Tensor, numbers: Tensor, sides: tuple[Any, Any], placement: Placement) -> Tensor:
+def traced_region_mean(x: Tensor, numbers: Tensor, sides: tuple[Any, Any], placement: RegionPlacement) -> Tensor:
     """`region_mean` of x (N, C, H, W) in plain operations, which a compiler fuses."""
     coverage = _coverage(numbers, sides, x.shape, placement)
     sum_type = torch.promote_types(x.dtype, torch.float32)
@@ -121,7 +121,7 @@ def traced_region_mean(x: Tensor, numbers: Tensor, sides: tuple[Any, Any], place
     return mean.to(x.dtype)
 
 
-def _coverage(numbers: Tensor, sides: tuple[Any, Any], shape: Sequence[int], placement: Placement) -> Tensor:
+def _coverage(numbers: Tensor, sides: tuple[Any, Any], shape: Sequence[int], placement: RegionPlacement) -> Tensor:
     """How many of its k regions cover a position of x (N, C, H, W): int32 (N or 1, 1, H, W); bool where k = 1."""
     inside = []
     for number, side, length in zip(numbers, sides, shape[-2:], strict=True):

@@ -70,7 +70,7 @@ class Measured:
         return None if self.mean is None or self.p is None else float(max(map(self.mean.p_flips, self.thresholds)))
 
 
-def measure(found: Sequence[Statement], looks: Sequence[int] = ()) -> list[list[Measured]]:
+def measure_statements(found: Sequence[Statement], looks: Sequence[int] = ()) -> list[list[Measured]]:
     """Every statement at each look that has begun. Raises ValueError for a metric that isn't finite."""
     most = max((len(pairs) for s in found for pairs in s.cells.values()), default=0)
     at = [seeds for seeds, before in zip(looks, (0, *looks), strict=False) if before < most] or [max(1, most)]

@@ -12,13 +12,13 @@ from srp_exp.files import write_together
 from srp_exp.runs.origins import counted, origins, training_time
 from srp_exp.runs.store import Run, State
 from srp_exp.studies.formats import escape_latex, escape_markdown, latex, markdown, spans
-from srp_exp.studies.measured import Measured, measure
+from srp_exp.studies.measured import Measured, measure_statements
 from srp_exp.studies.pairs import statements
 from srp_exp.studies.plots import Plot, plots
 from srp_exp.studies.results import StudyResults
 from srp_exp.studies.tables import Table, cell_name, comparison_table, results_table, shared_pairs
 from srp_exp.studies.values import comparison_values, csv, entry_values, run_values
-from srp_exp.studies.verdict import Outcome, Verdict, conclude, judge, walk
+from srp_exp.studies.verdict import Outcome, Verdict, conclude, judge, walk_looks
 
 TEMPLATE = "page.html.jinja"
 
@@ -96,10 +96,10 @@ class Contents:
 def contents(results: StudyResults) -> Contents:
     """Look after look, until the claim is decided; every statement as it was when it was decided, or as it is now."""
     looks, lacking = results.study["looks"], ", ".join(results.lacking)
-    of_looks = measure(statements(results.study, results.runs), looks)
+    of_looks = measure_statements(statements(results.study, results.runs), looks)
     if not of_looks[0]:
         return Contents(results, [], [], conclude([], []))
-    walked = walk(of_looks, max(1, len(looks)), bool(lacking))
+    walked = walk_looks(of_looks, max(1, len(looks)), bool(lacking))
     measured = [of_looks[int(look)][place] for place, look in enumerate(walked.looks)]
     verdicts = [
         judge(of, Outcome(int(outcome)), f"look {int(look) + 1} of {len(looks)}" if looks else "")
@@ -114,10 +114,10 @@ def contents(results: StudyResults) -> Contents:
 def due(results: StudyResults, look: int) -> set[str]:
     """The methods whose runs up to this look (from 0) are needed: of statements that the looks before left open."""
     found = statements(results.study, results.runs)
-    of_looks = measure(found, results.study["looks"])[:look]
+    of_looks = measure_statements(found, results.study["looks"])[:look]
     if not of_looks or not found:
         return {entry.method for entry in results.entries}
-    walked = walk(of_looks, len(results.study["looks"]), bool(results.lacking))
+    walked = walk_looks(of_looks, len(results.study["looks"]), bool(results.lacking))
     going = walked.claim == Outcome.undecided
     is_open = [going and outcome == Outcome.undecided for outcome in walked.outcomes]
     return {

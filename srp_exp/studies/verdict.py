@@ -74,7 +74,7 @@ class Walk:
     look: Any
 
 
-def walk(of_looks: Sequence[Sequence[Measured]], planned: int, lacking: bool = False) -> Walk:
+def walk_looks(of_looks: Sequence[Sequence[Measured]], planned: int, lacking: bool = False) -> Walk:
     """Decide at every look what isn't decided yet, as long as the claim is open.
 
     planned: how many looks there are. lacking: the grid lacks a part of the claim, which stays undecided.

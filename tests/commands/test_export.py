@@ -17,6 +17,7 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from class_folders import make_cats_and_dogs
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
@@ -202,13 +203,8 @@ def test_an_attention_that_timm_builds_otherwise_is_refused(command_line, tmp_pa
 @pytest.fixture(scope="module")
 def run_on_files(command_line, tmp_path_factory) -> tuple[Path, Path]:
     """A finished run of pictures of several sizes, and one of its test pictures."""
-    home, draw = tmp_path_factory.mktemp("files"), torch.Generator().manual_seed(0)
-    for part in ("train", "test"):
-        for label, name in enumerate(("cat", "dog")):
-            (home / "pics" / part / name).mkdir(parents=True)
-            for number in range(4):
-                pixels = torch.randint(0, 128, (31, 40 + number, 3), generator=draw) + 100 * label
-                Image.fromarray(pixels.byte().numpy()).save(home / "pics" / part / name / f"{number}.png")
+    home = tmp_path_factory.mktemp("files")
+    make_cats_and_dogs(home / "pics", 31, 40)
     small = ("dataset.memory_mb=0", "dataset.augmentation.crop_size=16", "backbone.depth=8", "workers=0", "device=cpu")
     small += ("recipe.batch_size=4", "recipe.epochs=1", "recipe.warmup_epochs=0")
     outcome = command_line("dataset=folder", f"dataset.root={home / 'pics'}", *small, f"output_dir={home / 'out'}")

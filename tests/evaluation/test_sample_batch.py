@@ -12,7 +12,7 @@ from torch import nn
 from srp_exp.evaluation.figures import pixels
 from srp_exp.evaluation.sample_batch import LOOKS, parts_of_regions, sample_batch
 from srp_exp.srp import Fixed, Schedule, SrpRecord, Stages, apply_srp
-from srp_exp.srp.region import SHARES, Placement, Share, region_side
+from srp_exp.srp.region import SHARES, RegionPlacement, Share, region_side
 
 Make = Callable[..., tuple[nn.Module, list[SrpRecord]]]
 COLOURS = [colour for colour, _ in LOOKS]
@@ -28,7 +28,7 @@ def make_model() -> Make:
         map_size: tuple[int, int] = (8, 8),
         share: Share = "sample",
         regions: int = 1,
-        placement: Placement = "corner",
+        placement: RegionPlacement = "corner",
     ) -> tuple[nn.Module, list[SrpRecord]]:
         layers: list[nn.Module] = []
         for _ in range(modules):

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from class_folders import make_cats_and_dogs
 from PIL import Image
 
 import srp_exp
@@ -21,13 +22,8 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def run(command_line, tmp_path_factory) -> Path:
-    home, draw = tmp_path_factory.mktemp("load"), torch.Generator().manual_seed(0)
-    for part in ("train", "test"):
-        for label, name in enumerate(("cat", "dog")):
-            (home / "pics" / part / name).mkdir(parents=True)
-            for number in range(4):
-                pixels = torch.randint(0, 128, (20, 20 + number, 3), generator=draw) + 100 * label
-                Image.fromarray(pixels.byte().numpy()).save(home / "pics" / part / name / f"{number}.png")
+    home = tmp_path_factory.mktemp("load")
+    make_cats_and_dogs(home / "pics", 20, 20)
     outcome = command_line(*TINY, f"dataset.root={home / 'pics'}", f"output_dir={home / 'out'}")
     assert outcome.code == 0, outcome.err
     (folder,) = (home / "out" / "runs").iterdir()

@@ -8,7 +8,7 @@ from slow_regions import DTYPES, Corner, Size, all_corners, numbers_of, position
 from torch import Tensor
 
 from srp_exp.srp import region_kernel
-from srp_exp.srp.region import PLACEMENTS, Placement
+from srp_exp.srp.region import PLACEMENTS, RegionPlacement
 
 Kernel = Callable[..., Tensor]
 
@@ -26,7 +26,7 @@ def slow_step(x: Tensor, upstream: Tensor, corners: list[list[Corner]], region: 
     return mean[..., None, None], gradient
 
 
-def cases() -> Iterator[tuple[Tensor, list[list[Corner]], Size, Placement]]:
+def cases() -> Iterator[tuple[Tensor, list[list[Corner]], Size, RegionPlacement]]:
     """Maps, the corners of their regions, and the regions' size."""
     torch.manual_seed(0)
     for placement, region in itertools.product(PLACEMENTS, ((1, 1), (2, 2), (3, 2), (5, 3))):  # every corner of a map
@@ -53,7 +53,7 @@ def check(name: str, actual: Tensor, expected: Tensor) -> None:
 
 
 def compare(
-    x: Tensor, corners: list[list[Corner]], region: Size, placement: Placement, pool: Kernel, spread: Kernel
+    x: Tensor, corners: list[list[Corner]], region: Size, placement: RegionPlacement, pool: Kernel, spread: Kernel
 ) -> None:
     numbers = numbers_of(corners, region, (x.shape[2], x.shape[3]), placement)
     upstream = torch.randn(x.shape[:2]).to(x.dtype)[..., None, None]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from srp_exp.srp.region import PLACEMENTS, Placement
+from srp_exp.srp.region import PLACEMENTS, RegionPlacement
 
 Corner = tuple[int, int]
 Size = tuple[int, int]
@@ -26,7 +26,7 @@ def positions(corner: Corner, region: Size, map_size: Size) -> list[Corner]:
     return inside
 
 
-def all_corners(map_size: Size, region: Size, placement: Placement) -> list[Corner]:
+def all_corners(map_size: Size, region: Size, placement: RegionPlacement) -> list[Corner]:
     """Every corner that a region may have: with `corner`, those where it lies inside the map."""
     return [
         (top, left)
@@ -52,7 +52,7 @@ def slow_mean(map_: Tensor, corners: list[Corner], region: Size) -> float:
     return float(sum(values) / len(values))
 
 
-def numbers_of(corner_lists: list[list[Corner]], region: Size, map_size: Size, placement: Placement) -> Tensor:
+def numbers_of(corner_lists: list[list[Corner]], region: Size, map_size: Size, placement: RegionPlacement) -> Tensor:
     """Uniform numbers (2, M, k) in the middle of those that mean the M lists of k corners."""
     corners = torch.tensor(corner_lists, dtype=torch.float64).movedim(-1, 0)
     ranges = [side if placement == "wrap" else side - r + 1 for side, r in zip(map_size, region, strict=True)]

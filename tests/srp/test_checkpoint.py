@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from srp_exp.srp import apply_srp, fix_regions, read_regions, set_progress
-from srp_exp.srp.region import PLACEMENTS, SHARES, Placement, Share
+from srp_exp.srp.region import PLACEMENTS, SHARES, RegionPlacement, Share
 
 Wrap = Callable[..., Any]
 plain: Wrap = lambda block, x: block(x)  # noqa: E731
@@ -47,7 +47,11 @@ class Net(nn.Module):
 
 
 def net_of(
-    wraps: list[Wrap], share: Share = "sample", regions: int = 1, placement: Placement = "corner", dropout: float = 0.3
+    wraps: list[Wrap],
+    share: Share = "sample",
+    regions: int = 1,
+    placement: RegionPlacement = "corner",
+    dropout: float = 0.3,
 ) -> Net:
     torch.manual_seed(0)
     net = Net(dropout).train()
@@ -99,7 +103,7 @@ def test_gradients_are_those_without(wrap: Wrap, share: Share, passes: int, patt
 @pytest.mark.parametrize("regions", [1, 2])
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @wraps
-def test_with_other_settings(wrap: Wrap, placement: Placement, regions: int) -> None:
+def test_with_other_settings(wrap: Wrap, placement: RegionPlacement, regions: int) -> None:
     settings: dict[str, Any] = {"placement": placement, "regions": regions, "dropout": 0.0}
     expected = gradients(net_of([plain] * 3, **settings), images(0))
     assert_same(gradients(net_of([wrap] * 3, **settings), images(0)), expected)

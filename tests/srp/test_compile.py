@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from srp_exp.srp import Linear, apply_srp, fix_regions, read_regions, region_side, set_progress, srp_modules
-from srp_exp.srp.region import PLACEMENTS, SHARES, Placement, Share
+from srp_exp.srp.region import PLACEMENTS, SHARES, RegionPlacement, Share
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 
 
@@ -22,7 +22,7 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def small_net(share: Share = "sample", regions: int = 1, placement: Placement = "corner") -> nn.Sequential:
+def small_net(share: Share = "sample", regions: int = 1, placement: RegionPlacement = "corner") -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -86,7 +86,7 @@ class Descriptor(nn.Module):
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("share", SHARES)
-def test_ramped_scale_gives_the_sides_of_the_formula(share: Share, placement: Placement) -> None:
+def test_ramped_scale_gives_the_sides_of_the_formula(share: Share, placement: RegionPlacement) -> None:
     net = Descriptor().train()
     apply_srp(net, 0.1, share=share, placement=placement, example_input=torch.randn(2, 1, 13, 10))
     step, counter = compiled(net, "aot_eager")
@@ -120,7 +120,9 @@ def output_and_gradients(net: nn.Module, step: Callable[[Tensor], Tensor], x: Te
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("regions", [1, 2])
 @pytest.mark.parametrize("share", SHARES)
-def test_compiled_step_equals_uncompiled_for_the_same_seed(share: Share, regions: int, placement: Placement) -> None:
+def test_compiled_step_equals_uncompiled_for_the_same_seed(
+    share: Share, regions: int, placement: RegionPlacement
+) -> None:
     net = small_net(share, regions, placement)
     step, _ = compiled(net, "aot_eager")
     for ramp in (0.0, 0.4, 1.0):
@@ -142,7 +144,7 @@ def test_inductor_equals_uncompiled_for_the_same_seed() -> None:
 
 @pytest.mark.parametrize("ramped", [False, True])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_float64_is_exact(placement: Placement, ramped: bool) -> None:
+def test_float64_is_exact(placement: RegionPlacement, ramped: bool) -> None:
     """No intermediate value is a float32: the errors are those of float64."""
     net = small_net(regions=2, placement=placement).double()
     x = images().double()

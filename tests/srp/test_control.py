@@ -8,7 +8,7 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 
 from srp_exp.srp import Linear, apply_srp, fix_regions, read_regions, region_side, set_progress, srp_modules
-from srp_exp.srp.region import PLACEMENTS, SHARES, Placement, Share
+from srp_exp.srp.region import PLACEMENTS, SHARES, RegionPlacement, Share
 
 
 class Net(nn.Module):
@@ -27,7 +27,7 @@ def images(batch: int = 4) -> Tensor:
     return torch.randn(batch, 6, 9, 8, generator=torch.Generator().manual_seed(0))
 
 
-def net_of(share: Share = "sample", regions: int = 1, placement: Placement = "corner", scale: float = 0.5) -> Net:
+def net_of(share: Share = "sample", regions: int = 1, placement: RegionPlacement = "corner", scale: float = 0.5) -> Net:
     torch.manual_seed(0)
     net = Net().train()
     for parameter in net.parameters():
@@ -83,7 +83,7 @@ settings = pytest.mark.parametrize(
 
 class TestRead:
     @settings
-    def test_are_those_that_were_pooled(self, share: Share, regions: int, placement: Placement) -> None:
+    def test_are_those_that_were_pooled(self, share: Share, regions: int, placement: RegionPlacement) -> None:
         net = net_of(share, regions, placement)
         assert read_regions(net) == {}
         for batch in (4, 4, 2):
@@ -121,7 +121,7 @@ class TestRead:
 
 class TestFix:
     @settings
-    def test_round_trip(self, share: Share, regions: int, placement: Placement) -> None:
+    def test_round_trip(self, share: Share, regions: int, placement: RegionPlacement) -> None:
         net = net_of(share, regions, placement)
         output, drawn = net(images()), read_regions(net)
         assert not torch.equal(net(images()), output)
@@ -138,7 +138,7 @@ class TestFix:
 
     @pytest.mark.parametrize("placement", PLACEMENTS)
     @pytest.mark.parametrize("map_side", [2, 3, 7, 13, 64])
-    def test_every_corner_comes_back(self, map_side: int, placement: Placement) -> None:
+    def test_every_corner_comes_back(self, map_side: int, placement: RegionPlacement) -> None:
         """No corner is moved by the way in which it is kept, on maps of any size and at any scale."""
         for side in {1, 2, map_side // 2 + 1, map_side - 1}:
             if not 0 < side < map_side:

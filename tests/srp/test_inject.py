@@ -43,7 +43,7 @@ from srp_exp.srp import (
     set_progress,
     srp_modules,
 )
-from srp_exp.srp.region import PLACEMENTS, SHARES, Placement, Share
+from srp_exp.srp.region import PLACEMENTS, SHARES, RegionPlacement, Share
 
 AttentionFactory = Callable[[int], nn.Module]
 
@@ -91,7 +91,7 @@ def images(batch: int = 3, height: int = 12, width: int = 10) -> Tensor:
 
 
 def tiny_with_srp(
-    scale: Schedule | float = 0.5, share: Share = "sample", regions: int = 1, placement: Placement = "corner"
+    scale: Schedule | float = 0.5, share: Share = "sample", regions: int = 1, placement: RegionPlacement = "corner"
 ) -> TinyNet:
     torch.manual_seed(0)
     net = TinyNet(LAYERS["se"]).train()
@@ -274,7 +274,7 @@ class TestAgainstASlowLoop:
     @pytest.mark.parametrize("share", SHARES)
     @pytest.mark.parametrize("placement", PLACEMENTS)
     @pytest.mark.parametrize("layer", [SEModule(8, rd_channels=4), HardCodedPool()], ids=["timm", "hard-coded"])
-    def test_training_output(self, layer: nn.Module, placement: Placement, share: Share, regions: int) -> None:
+    def test_training_output(self, layer: nn.Module, placement: RegionPlacement, share: Share, regions: int) -> None:
         torch.manual_seed(0)
         for parameter in layer.parameters():
             nn.init.normal_(parameter)
@@ -557,7 +557,7 @@ class TestBehaviour:
 
 class TestCopies:
     @pytest.mark.parametrize("placement", PLACEMENTS)
-    def test_pickle_and_torch_save(self, placement: Placement) -> None:
+    def test_pickle_and_torch_save(self, placement: RegionPlacement) -> None:
         net = tiny_with_srp(Linear(0.9, 0.4), "batch", 2, placement)
         net(images())
         file = io.BytesIO()

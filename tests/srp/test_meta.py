@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from srp_exp.srp import Linear, apply_srp, find_attention, remove_srp, srp_modules
-from srp_exp.srp.region import PLACEMENTS, Placement
+from srp_exp.srp.region import PLACEMENTS, RegionPlacement
 from srp_exp.srp.region_mean import region_mean
 
 NETWORKS = ["seresnet18", "skresnet18", "resnest14d", "ecaresnet26t", "ese_vovnet19b_dw", "mobilenet_v3_small"]
@@ -83,7 +83,7 @@ def test_regions_are_drawn_and_read_where_the_maps_are(reentrant: bool) -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_what_a_compiler_traces_stays_where_the_map_is(placement: Placement) -> None:
+def test_what_a_compiler_traces_stays_where_the_map_is(placement: RegionPlacement) -> None:
     numbers = torch.empty(2, 2, 1, device="meta")
     assert region_mean(torch.empty(2, 3, 6, 5, device="meta"), numbers, (3, 2), placement).is_meta
 

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srp_exp.srp import RegionPool, region_side
-from srp_exp.srp.region import SHARES, Placement, Share
+from srp_exp.srp.region import SHARES, RegionPlacement, Share
 
 shares = pytest.mark.parametrize("share", SHARES)
 
 
-def own_pool(scale: float, share: Share = "sample", regions: int = 1, placement: Placement = "corner") -> RegionPool:
+def own_pool(
+    scale: float, share: Share = "sample", regions: int = 1, placement: RegionPlacement = "corner"
+) -> RegionPool:
     return RegionPool(scale, share, regions, placement)
 
 
@@ -61,7 +63,7 @@ class TestPlacement:
     @shares
     @placements
     def test_every_corner_is_drawn_equally_often(
-        self, map_size: Size, scale: float, share: Share, placement: Placement
+        self, map_size: Size, scale: float, share: Share, placement: RegionPlacement
     ) -> None:
         torch.manual_seed(0)
         pool = own_pool(scale, share, placement=placement)
@@ -112,7 +114,7 @@ class TestPooledValue:
     @shares
     @placements
     def test_equals_a_slow_loop(
-        self, placement: Placement, share: Share, shape: tuple[int, int, int, int], regions: int
+        self, placement: RegionPlacement, share: Share, shape: tuple[int, int, int, int], regions: int
     ) -> None:
         batch, channels, height, width = shape
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -187,7 +189,7 @@ class TestGradient:
     @pytest.mark.parametrize("regions", [1, 2])
     @shares
     @placements
-    def test_gradcheck_and_gradgradcheck(self, placement: Placement, share: Share, regions: int) -> None:
+    def test_gradcheck_and_gradgradcheck(self, placement: RegionPlacement, share: Share, regions: int) -> None:
         pool = own_pool(0.6, share, regions, placement)
 
         def descriptor(x: Tensor) -> Tensor:
@@ -200,7 +202,9 @@ class TestGradient:
 
     @shares
     @placements
-    def test_is_one_over_the_area_inside_and_exactly_zero_outside(self, placement: Placement, share: Share) -> None:
+    def test_is_one_over_the_area_inside_and_exactly_zero_outside(
+        self, placement: RegionPlacement, share: Share
+    ) -> None:
         torch.manual_seed(0)
         gradients = seen_by(own_pool(0.5, share, placement=placement), (4, 2, 6, 8))
         for gradient in gradients.flatten(0, 1):

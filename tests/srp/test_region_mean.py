@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from srp_exp.srp import region_mean as module
-from srp_exp.srp.region import PLACEMENTS, Placement, corner_range
+from srp_exp.srp.region import PLACEMENTS, RegionPlacement, corner_range
 from srp_exp.srp.region_mean import region_mean, traced_region_mean
 
 NOT_FINITE = [math.inf, -math.inf, math.nan]
@@ -26,7 +26,7 @@ map_sizes = pytest.mark.parametrize("map_size", [(4, 4), (3, 5), (5, 2), (1, 4)]
 
 
 def both_means(
-    x: Tensor, corner_lists: list[list[Corner]], region: Size, placement: Placement
+    x: Tensor, corner_lists: list[list[Corner]], region: Size, placement: RegionPlacement
 ) -> dict[str, Callable[[], Tensor]]:
     """The mean as an eager step on a CPU makes it, and as compiled code and other devices do, with these corners."""
     numbers = numbers_of(corner_lists, region, (x.shape[-2], x.shape[-1]), placement)
@@ -45,7 +45,7 @@ def coverage(mean: Callable[[], Tensor], x: Tensor, positions: int) -> Tensor:
 @map_sizes
 @placements
 class TestEveryRegion:
-    def test_every_region_of_every_size(self, map_size: Size, placement: Placement) -> None:
+    def test_every_region_of_every_size(self, map_size: Size, placement: RegionPlacement) -> None:
         map_ = torch.randn(map_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         for region in itertools.product(range(1, map_size[0] + 1), range(1, map_size[1] + 1)):
             corners = all_corners(map_size, region, placement)
@@ -53,14 +53,14 @@ class TestEveryRegion:
             assert len(corners) == ranges[0] * ranges[1]
             self.check(map_, [[corner] for corner in corners], region, placement)
 
-    def test_overlapping_regions_count_with_multiplicity(self, map_size: Size, placement: Placement) -> None:
+    def test_overlapping_regions_count_with_multiplicity(self, map_size: Size, placement: RegionPlacement) -> None:
         map_ = torch.randn(map_size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         region = (min(2, map_size[0]), 2)
         corners = all_corners(map_size, region, placement)
         threes = itertools.islice(itertools.combinations_with_replacement(corners, 3), 0, None, 3)
         self.check(map_, [list(three) for three in threes], region, placement)
 
-    def check(self, map_: Tensor, corner_lists: list[list[Corner]], region: Size, placement: Placement) -> None:
+    def check(self, map_: Tensor, corner_lists: list[list[Corner]], region: Size, placement: RegionPlacement) -> None:
         x = map_.expand(len(corner_lists), 1, *map_.shape).requires_grad_()
         size = (map_.shape[0], map_.shape[1])
         exact = torch.tensor([slow_mean(map_, corners, region) for corners in corner_lists], dtype=torch.float64)
@@ -103,7 +103,7 @@ class TestCoverage:
         return [min(i, last) - max(0, i - side + 1) + 1 for i in range(map_side)]
 
     @staticmethod
-    def counts(region: Size, map_size: Size, placement: Placement) -> list[list[int]]:
+    def counts(region: Size, map_size: Size, placement: RegionPlacement) -> list[list[int]]:
         corners = [[corner] for corner in all_corners(map_size, region, placement)]
         x = torch.zeros(len(corners), 1, *map_size, requires_grad=True)
         mean = both_means(x, corners, region, placement)["product"]
@@ -111,7 +111,7 @@ class TestCoverage:
 
 
 @placements
-def test_largest_random_number_stays_inside(placement: Placement) -> None:
+def test_largest_random_number_stays_inside(placement: RegionPlacement) -> None:
     """A region of 1 x 1 in maps of 1 to 1,024 rows, with the largest float32 below 1: the last row."""
     numbers = torch.full((2, 1, 1), 1 - 2**-24)
     assert float(numbers[0, 0]) == 1 - 2**-24
@@ -129,7 +129,7 @@ class TestNotFinite:
     @pytest.mark.parametrize("dtype", DTYPES)
     @placements
     def test_outside_has_no_influence(
-        self, placement: Placement, dtype: torch.dtype, regions: int, value: float
+        self, placement: RegionPlacement, dtype: torch.dtype, regions: int, value: float
     ) -> None:
         corner_lists = [[(0, 0), (2, 1)][:regions], [(3, 2), (3, 1)][:regions]]
         covered = torch.tensor([[slow_coverage(corners, (2, 3), (5, 6))] for corners in corner_lists]) > 0
@@ -163,7 +163,7 @@ class TestGradient:
     @pytest.mark.parametrize("regions", [1, 2])
     @placements
     def test_is_that_of_the_formula_in_plain_autograd(
-        self, placement: Placement, regions: int, shape: tuple[int, ...], drawn: int
+        self, placement: RegionPlacement, regions: int, shape: tuple[int, ...], drawn: int
     ) -> None:
         """Maps of any number of axes; 4 / `drawn` samples in a row share their regions."""
         torch.manual_seed(0)
@@ -184,7 +184,7 @@ class TestGradient:
     @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # by forward_ad
     @pytest.mark.parametrize("regions", [1, 2])
     @placements
-    def test_second_derivative_and_transforms(self, placement: Placement, regions: int) -> None:
+    def test_second_derivative_and_transforms(self, placement: RegionPlacement, regions: int) -> None:
         torch.manual_seed(0)
         x, tangent = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64).unbind()
         numbers = torch.rand(2, 3, regions)
@@ -256,7 +256,7 @@ class TestPrecision:
 
 class TestCompiled:
     @placements
-    def test_a_ramped_side_is_a_tensor(self, placement: Placement) -> None:
+    def test_a_ramped_side_is_a_tensor(self, placement: RegionPlacement) -> None:
         """One graph, whatever the side is."""
         torch._dynamo.reset()
         compiled = torch.compile(region_mean, backend="aot_eager", fullgraph=True)
@@ -337,7 +337,7 @@ class TestKernel:
     @pytest.mark.parametrize("shape", [(4, 3, 6, 5), (2, 2, 3, 6, 5)])
     @placements
     def test_step_is_two_operations(
-        self, placement: Placement, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+        self, placement: RegionPlacement, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The operators on a CPU, as a pretended device computes them: the CPU's bits."""
         x = torch.randn(shape, requires_grad=True)
@@ -379,7 +379,7 @@ def test_meta_has_a_shape_only(regions: int) -> None:
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_gpu_computes_what_a_cpu_does(channels_last: bool, dtype: torch.dtype, placement: Placement) -> None:
+def test_a_gpu_computes_what_a_cpu_does(channels_last: bool, dtype: torch.dtype, placement: RegionPlacement) -> None:
     for shape, sides, drawn, regions in (
         ((8, 64, 56, 56), (28, 28), 8, 1),
         ((6, 37, 14, 9), (7, 3), 3, 3),

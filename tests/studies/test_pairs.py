@@ -9,7 +9,7 @@ import pytest
 from srp_exp.runs.store import Run, State
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.levels import levels
-from srp_exp.studies.measured import measure
+from srp_exp.studies.measured import measure_statements
 from srp_exp.studies.pairs import check_decidable, statements
 
 A: Cell = (("dataset", "a"),)
@@ -64,7 +64,7 @@ def test_differences_that_share_a_run_are_averaged(make_results: Any, better: An
     values = {("srp", A): {0: 0.91, 1: 0.92}, ("srp", B): {0: 0.93, 1: 0.96}, ("gap", A): {0: 0.90, 1: 0.90}}
     results = make_results(values, comparisons=[better])
     shared = {**results.runs, ("gap", B): results.runs["gap", A]}
-    ((found,),) = measure(statements(results.study, shared))
+    ((found,),) = measure_statements(statements(results.study, shared))
     assert [group.tolist() for group in found.groups] == [pytest.approx([0.02, 0.04])]
     assert found.mean is not None and found.mean.n == 2
     assert [cell.tolist() for cell in found.cells.values()] == [
@@ -76,7 +76,7 @@ def test_differences_that_share_a_run_are_averaged(make_results: Any, better: An
 def test_a_pair_needs_both_runs(make_results: Any, better: Any) -> None:
     values = {("srp", ()): {0: 0.91, 1: State.failed, 2: 0.95}, ("gap", ()): {0: 0.90, 1: 0.90, 3: 0.91, 2: State.new}}
     results = make_results(values, comparisons=[better])
-    ((found,),) = measure(statements(results.study, results.runs))
+    ((found,),) = measure_statements(statements(results.study, results.runs))
     assert np.concatenate(found.groups).tolist() == pytest.approx([0.01])
     assert found.unfinished == 2
 
@@ -85,14 +85,14 @@ def test_an_interaction_is_a_difference_of_differences(make_results: Any, compar
     values = {"both": 0.95, "mixup": 0.93, "srp": 0.92, "gap": 0.91}
     crossed = comparison("both", "mixup", "not_worse", beyond=["srp", "gap"])
     results = make_results({(m, ()): {0: v, 1: v} for m, v in values.items()}, comparisons=[crossed])
-    ((found,),) = measure(statements(results.study, results.runs))
+    ((found,),) = measure_statements(statements(results.study, results.runs))
     assert found.groups[0].tolist() == pytest.approx([0.01, 0.01])  # (0.95 - 0.93) - (0.92 - 0.91)
 
 
 def test_a_value_that_is_not_finite_is_refused_with_its_folder(make_results: Any, better: Any) -> None:
     results = make_results({("srp", ()): {0: float("nan")}, ("gap", ()): {0: 0.9}}, comparisons=[better])
     with pytest.raises(ValueError, match=r"top1=nan in .*run-0-0 can't be compared"):
-        measure(statements(results.study, results.runs))
+        measure_statements(statements(results.study, results.runs))
 
 
 @pytest.mark.parametrize(

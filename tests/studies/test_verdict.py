@@ -13,9 +13,9 @@ from scipy import stats
 
 from srp_exp.config.study import Expectation, Role
 from srp_exp.runs.store import State
-from srp_exp.studies.measured import Measured, describe, measure
+from srp_exp.studies.measured import Measured, describe, measure_statements
 from srp_exp.studies.pairs import Statement
-from srp_exp.studies.verdict import Outcome, Verdict, conclude, decide, join, judge, walk
+from srp_exp.studies.verdict import Outcome, Verdict, conclude, decide, join, judge, walk_looks
 
 BETTER, NOT_WORSE, EQUAL = Expectation.better, Expectation.not_worse, Expectation.equal
 SUPPORTED, CONTRADICTED, UNDECIDED = Outcome.supported, Outcome.contradicted, Outcome.undecided
@@ -64,7 +64,7 @@ def measured(*cells: Sequence[Any], **options: Any) -> Measured:
 
 
 def measured_all(*statements: Statement) -> list[Measured]:
-    (at_the_only_look,) = measure(statements)
+    (at_the_only_look,) = measure_statements(statements)
     return at_the_only_look
 
 
@@ -366,11 +366,11 @@ LOOKS = [4, 6, 8]
 
 def test_a_study_looks_at_the_seeds_that_it_planned_and_stops_where_it_is_decided() -> None:
     early, late = statement(around(0.05)), statement(around(0.0028, scale=0.8), smallest=0.002)
-    of_looks = measure([early, late], LOOKS)
+    of_looks = measure_statements([early, late], LOOKS)
     assert [[group.shape[-1] for group in of.groups] for look in of_looks for of in look] == [
         [n] for n in LOOKS for _ in "ab"
     ]
-    walked = walk(of_looks, len(LOOKS))
+    walked = walk_looks(of_looks, len(LOOKS))
     assert [int(look) for look in walked.looks] == [0, 2]
     assert (walked.claim, walked.look) == (SUPPORTED, 2)
 
@@ -382,26 +382,26 @@ def test_a_look_waits_for_its_runs_and_not_for_one_that_failed() -> None:
         failed.state = state
         return made
 
-    waiting, failed = (measure([broken(state)], [6, 8]) for state in (State.running, State.failed))
-    assert walk(waiting, 2).claim == UNDECIDED
-    assert walk(failed, 2).claim == SUPPORTED
+    waiting, failed = (measure_statements([broken(state)], [6, 8]) for state in (State.running, State.failed))
+    assert walk_looks(waiting, 2).claim == UNDECIDED
+    assert walk_looks(failed, 2).claim == SUPPORTED
     assert failed[0][0].unfinished == 1
-    (unbegun,) = measure([statement(around(0.05, n=5))], [6, 8])  # of the first look a seed is missing
-    assert walk([unbegun], 2).claim == UNDECIDED
+    (unbegun,) = measure_statements([statement(around(0.05, n=5))], [6, 8])  # of the first look a seed is missing
+    assert walk_looks([unbegun], 2).claim == UNDECIDED
 
 
 def test_an_excluded_run_leaves_its_seed_in_its_look() -> None:
     made = statement(around(0.05))
     (pairs,) = made.cells.values()
     pairs[1] = ()  # type: ignore[index]
-    first, second = measure([made], [6, 8])
+    first, second = measure_statements([made], [6, 8])
     assert [of.groups[0].shape[-1] for of in (*first, *second)] == [5, 7]
     assert not first[0].waiting and first[0].unfinished == 0
 
 
 def test_later_runs_do_not_change_what_was_decided() -> None:
     turned = statement((*around(0.05, n=4), *[-0.2] * 4))
-    walked = walk(measure([turned], LOOKS), len(LOOKS))
+    walked = walk_looks(measure_statements([turned], LOOKS), len(LOOKS))
     assert (walked.claim, walked.look) == (SUPPORTED, 0)
 
 
@@ -414,9 +414,9 @@ def test_looks_err_in_five_percent_of_claims_at_most(count: int) -> None:
     draws = [0.006 * source.standard_normal((rounds, 16)) for _ in statements]
     of_looks = [
         [replace(of, groups=[d[:, :n]], cells={}) for of, d in zip(at, draws, strict=True)]
-        for n, at in zip(looks, measure(statements, looks), strict=True)
+        for n, at in zip(looks, measure_statements(statements, looks), strict=True)
     ]
-    claim = walk(of_looks, len(looks)).claim
+    claim = walk_looks(of_looks, len(looks)).claim
     wrong = float(np.isin(claim, [SUPPORTED, CONTRADICTED]).mean())
     assert wrong <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / rounds)
     assert float((claim == NONE).mean()) > 0.2

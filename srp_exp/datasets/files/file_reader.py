@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from srp_exp.datasets.batches import Batch, Normalisation, Placement
+from srp_exp.datasets.batches import Batch, Normalisation, Sharding
 from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.transforms import Transform, cut_to_box, eval_transform, train_transform
@@ -35,7 +35,7 @@ class FileReader:
     pools of them exist, of which one waits.
     """
 
-    def __init__(self, dataset: DataSet, split: FileSplit, placement: Placement, seed: int | None):
+    def __init__(self, dataset: DataSet, split: FileSplit, placement: Sharding, seed: int | None):
         augmentation = dataset.augmentation
         transform = eval_transform(augmentation) if seed is None else train_transform(augmentation, dataset.mean)
         self._device = torch.device(placement.device)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from srp_exp.datasets.augmentation import FileAugmentation, sides
-from srp_exp.datasets.batches import Placement, Reader
+from srp_exp.datasets.batches import Reader, Sharding
 from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_reader import FileReader
@@ -46,7 +46,7 @@ class FileSet(DataSet):
             return height, width
         return sides(self.augmentation.crop_size)
 
-    def reader(self, split: FileSplit | Split, placement: Placement, seed: int | None) -> Reader:
+    def reader(self, split: FileSplit | Split, placement: Sharding, seed: int | None) -> Reader:
         if isinstance(split, Split):
             return MemoryReader(self, split, placement, seed)
         return FileReader(self, split, placement, seed)

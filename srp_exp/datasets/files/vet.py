@@ -27,7 +27,7 @@ _CHUNK = 64  # pictures that a thread takes at a time
 
 
 @dataclass
-class Outcome:
+class Vetting:
     """What was found in a split of `size` pictures, by their positions. looked: how many were decoded.
 
     bad: why a picture can't be read. transparent: those with pixels that aren't opaque. deep: the least and the highest
@@ -41,13 +41,13 @@ class Outcome:
     deep: dict[int, tuple[float, float]] = field(default_factory=dict)
 
 
-def vet(split: FileSplit, name: str, everything: bool) -> Outcome:
+def vet(split: FileSplit, name: str, everything: bool) -> Vetting:
     """Decode all pictures; of a split of more than LARGE bytes a sample, and read the headers of the others.
 
     name: of the split, for the progress bar. everything: decode all of a large split too, which is also done where
     pictures have more than 8 bits whose range isn't known.
     """
-    started, found, sizes = time.perf_counter(), Outcome(len(split)), list[int]()
+    started, found, sizes = time.perf_counter(), Vetting(len(split)), list[int]()
 
     def look(position: int) -> None:
         try:

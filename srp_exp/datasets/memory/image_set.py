@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from srp_exp.datasets.augmentation import Augmentation
-from srp_exp.datasets.batches import Placement
+from srp_exp.datasets.batches import Sharding
 from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.labels import check_classes
 from srp_exp.datasets.memory.memory_reader import MemoryReader
@@ -51,5 +51,5 @@ class ImageSet(DataSet):
         height, width = self.train.images.shape[2:]
         return height, width
 
-    def reader(self, split: Split, placement: Placement, seed: int | None) -> MemoryReader:
+    def reader(self, split: Split, placement: Sharding, seed: int | None) -> MemoryReader:
         return MemoryReader(self, split, placement, seed)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from srp_exp.datasets.batches import Batch, Normalisation, Placement
+from srp_exp.datasets.batches import Batch, Normalisation, Sharding
 from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.memory.augment import EpochAugmentation
 from srp_exp.datasets.split import Split
@@ -21,7 +21,7 @@ _BYTES_TOGETHER = 2**25
 class MemoryReader:
     """Reads a split in memory. seed: of its augmentation; None: there is none."""
 
-    def __init__(self, dataset: DataSet, split: Split, placement: Placement, seed: int | None):
+    def __init__(self, dataset: DataSet, split: Split, placement: Sharding, seed: int | None):
         self._device = torch.device(placement.device)
         self._images, self._labels, self._index = (
             values.to(self._device) for values in (split.images, split.labels, split.index)

@@ -10,7 +10,7 @@ import torch
 
 from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_split import FileSplit
-from srp_exp.datasets.files.vet import Outcome, vet
+from srp_exp.datasets.files.vet import Vetting, vet
 from srp_exp.datasets.labels import check_classes
 from srp_exp.datasets.on_disk.catalogue import Catalogue, Listing
 from srp_exp.errors import CorruptImageError, MissingFileError, UserError, first_few
@@ -64,13 +64,13 @@ def vetted(
     return replace(catalogue, read_from=tuple(places), notes=tuple(notes), value_range=value_range, **parts)
 
 
-def _value_range(found: Mapping[str, Outcome]) -> tuple[float, float] | None:
+def _value_range(found: Mapping[str, Vetting]) -> tuple[float, float] | None:
     """The lowest and the highest value of all pictures of more than 8 bits; None where there are none."""
     ranges = [values for outcome in found.values() for values in outcome.deep.values()]
     return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
 
 
-def _notes(found: Mapping[str, Outcome], reading: Reading, home: Path) -> list[str]:
+def _notes(found: Mapping[str, Vetting], reading: Reading, home: Path) -> list[str]:
     """What is said at every start."""
     notes = []
     looked = sum(outcome.looked for outcome in found.values())

@@ -32,7 +32,7 @@ Advance = Callable[[int], object]
 """Called with the bytes or images that were done."""
 
 
-class Entry(NamedTuple):
+class ArchivedFile(NamedTuple):
     """A file of an archive. name: relative, inside of its folder. content: open until the next entry is asked for."""
 
     place: str
@@ -67,7 +67,7 @@ def extract(archives: Sequence[Path], folder: Path, advance: Advance) -> None:
             advance(entry.size)
 
 
-def read_archive(path: Path, folder: Path) -> Iterator[Entry]:
+def read_archive(path: Path, folder: Path) -> Iterator[ArchivedFile]:
     """The files of an archive that is unpacked into `folder`, in its order; annotations (.mat) are a file themselves.
 
     Raises UserError, in one line, at a file that would lie outside of `folder` and at all else that isn't taken, and
@@ -79,14 +79,14 @@ def read_archive(path: Path, folder: Path) -> Iterator[Entry]:
         yield from _within_limits(_entries(path, folder), str(path), path.stat().st_size)
 
 
-def read_nested_tar(entry: Entry, folder: Path) -> Iterator[Entry]:
+def read_nested_tar(entry: ArchivedFile, folder: Path) -> Iterator[ArchivedFile]:
     """The files of a tar that is itself a file of an archive, as `read_archive` gives them."""
     place = f"{entry.place}: {entry.name}"
     with _damage_named(place):
         yield from _within_limits(_tar_entries(entry.content, place, folder), place, entry.size)
 
 
-def _within_limits(entries: Iterator[Entry], place: str, archive_bytes: int) -> Iterator[Entry]:
+def _within_limits(entries: Iterator[ArchivedFile], place: str, archive_bytes: int) -> Iterator[ArchivedFile]:
     """Raises UserError where there are too many entries, or bytes of them, or two of one name."""
     most = min(MOST_BYTES, max(SMALL, MOST_RATIO * archive_bytes))
     names: set[str] = set()
@@ -106,12 +106,12 @@ def _within_limits(entries: Iterator[Entry], place: str, archive_bytes: int) -> 
         yield entry
 
 
-def _entries(path: Path, folder: Path) -> Iterator[Entry]:
+def _entries(path: Path, folder: Path) -> Iterator[ArchivedFile]:
     with path.open("rb") as file:
         magic = file.read(6)
         if path.suffix == ".mat":
             file.seek(0)
-            yield Entry(str(path), path.name, path.stat().st_size, file)
+            yield ArchivedFile(str(path), path.name, path.stat().st_size, file)
             return
     if magic.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         yield from _zip_entries(path, folder)
@@ -127,7 +127,7 @@ def _entries(path: Path, folder: Path) -> Iterator[Entry]:
                 raise UserError(f"{path}: refused, since more than {rest:,} bytes follow the end of the tar")
 
 
-def _zip_entries(path: Path, folder: Path) -> Iterator[Entry]:
+def _zip_entries(path: Path, folder: Path) -> Iterator[ArchivedFile]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if member.is_dir():
@@ -137,10 +137,10 @@ def _zip_entries(path: Path, folder: Path) -> Iterator[Entry]:
                 named.type = tarfile.SYMTYPE
             name = _filtered(named, str(path), folder)
             with archive.open(member) as content:
-                yield Entry(str(path), name, member.file_size, content)
+                yield ArchivedFile(str(path), name, member.file_size, content)
 
 
-def _tar_entries(stream: IO[bytes], place: str, folder: Path) -> Iterator[Entry]:
+def _tar_entries(stream: IO[bytes], place: str, folder: Path) -> Iterator[ArchivedFile]:
     bounded = _BoundedReads(stream, place)
     with tarfile.open(fileobj=bounded, mode="r:") as archive:  # type: ignore[call-overload]
         for member in archive:
@@ -148,7 +148,7 @@ def _tar_entries(stream: IO[bytes], place: str, folder: Path) -> Iterator[Entry]
                 continue
             name = _filtered(member, place, folder)
             with archive.extractfile(member) or closing(stream) as content:
-                yield Entry(place, name, member.size, content)
+                yield ArchivedFile(place, name, member.size, content)
         if bounded.last_read != _TAR_END:  # tarfile takes a broken header for the end as well
             raise tarfile.ReadError(f"no proper header at byte {archive.offset:,}")
 

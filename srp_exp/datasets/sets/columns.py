@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from srp_exp.datasets.sets.folder import ENDINGS
-from srp_exp.datasets.sets.read_tables import Table
+from srp_exp.datasets.sets.read_tables import PictureTable
 from srp_exp.errors import UserError, first_few
 
 _SPLIT = "split"  # a column of this name tells the splits, unless another is chosen
@@ -26,7 +26,7 @@ class Columns(NamedTuple):
     class_names: tuple[str, ...] = ()
 
 
-def find_columns(table: Table, image: str | None, label: str | None, split: str | None) -> Columns:
+def find_columns(table: PictureTable, image: str | None, label: str | None, split: str | None) -> Columns:
     """The columns of the given names, or the only ones of images and labels: by their features, else by their types.
 
     Raises UserError where there is no such column, or more than one and none is chosen.
@@ -47,7 +47,7 @@ def find_columns(table: Table, image: str | None, label: str | None, split: str 
     return Columns(image, label, split, holds_images(schema.field(image).type), _class_names(table, label))
 
 
-def image_column(table: Table, setting: str, chosen: str | None) -> str:
+def image_column(table: PictureTable, setting: str, chosen: str | None) -> str:
     """The column `chosen` of images or names of image files; None: the only one.
 
     Raises UserError, which names the `setting`, where there is no such column, or more than one and none is chosen.
@@ -60,18 +60,18 @@ def image_column(table: Table, setting: str, chosen: str | None) -> str:
     return image
 
 
-def _check_there(table: Table, setting: str, chosen: str | None) -> None:
+def _check_there(table: PictureTable, setting: str, chosen: str | None) -> None:
     if chosen is not None and chosen not in table.data.features:
         raise UserError(
             f"{setting}={chosen}: {table.place} has no such column, but {first_few([*table.data.features])}"
         )
 
 
-def _texts(table: Table) -> list[str]:
+def _texts(table: PictureTable) -> list[str]:
     return [field.name for field in table.data.data.schema if read_as(field.type) == pa.string()]
 
 
-def _of_images(table: Table) -> list[str]:
+def _of_images(table: PictureTable) -> list[str]:
     """The columns that may hold images: by their features, else by their types, else by the first name in them."""
     first = table.data.data.slice(0, 1).select(_texts(table)).to_pydict()
     return (
@@ -81,7 +81,7 @@ def _of_images(table: Table) -> list[str]:
     )
 
 
-def read_labels(tables: Sequence[Table], columns: Columns, like: NDArray[Any] | None = None) -> NDArray[Any]:
+def read_labels(tables: Sequence[PictureTable], columns: Columns, like: NDArray[Any] | None = None) -> NDArray[Any]:
     """The labels of all rows, integers or texts. like: those of train, which say what the numbers in a CSV are.
 
     Raises UserError where they are neither, or missing, or mean other classes than the names in `columns`.
@@ -116,7 +116,7 @@ def read_labels(tables: Sequence[Table], columns: Columns, like: NDArray[Any] | 
     return _typed(labels, tables[0].place) if is_csv and (like is None or like.dtype.kind != "U") else labels
 
 
-def check_columns(table: Table, columns: Columns) -> None:
+def check_columns(table: PictureTable, columns: Columns) -> None:
     """Raise UserError where a file lacks what the first one has."""
     schema: pa.Schema = table.data.data.schema
     if missing := [name for name in (columns.image, columns.label) if name not in schema.names]:
@@ -126,13 +126,13 @@ def check_columns(table: Table, columns: Columns) -> None:
         raise UserError(f"{table.place}: column {columns.image} is {kind}, no images; fetch it again")
 
 
-def has_labels(tables: Sequence[Table], label: str) -> bool:
+def has_labels(tables: Sequence[PictureTable], label: str) -> bool:
     """Whether there is a label in any row: the hub's -1 stands for none, as do empty cells and no column at all."""
     columns = [table.data.data.column(label) for table in tables if label in table.data.column_names]
     return any(not set(pc.unique(column).to_pylist()) <= {None, "", -1, "-1"} for column in columns)
 
 
-def file_names(table: Table, column: str) -> list[str] | None:
+def names_in_column(table: PictureTable, column: str) -> list[str] | None:
     """The names of the image files in a column; None where it holds the images themselves."""
     values = table.data.data.column(column)
     if pa.types.is_struct(values.type):
@@ -169,7 +169,7 @@ def _typed(texts: NDArray[Any], place: str) -> NDArray[Any]:
         ) from None
 
 
-def _class_names(table: Table, label: str) -> tuple[str, ...]:
+def _class_names(table: PictureTable, label: str) -> tuple[str, ...]:
     return tuple(getattr(table.data.features.get(label), "names", None) or ())
 
 
@@ -187,7 +187,7 @@ def read_as(kind: pa.DataType) -> pa.DataType | None:
     return pa.string() if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
 
 
-def _only(table: Table, found: list[str], setting: str, what: str, meaning: str) -> str:
+def _only(table: PictureTable, found: list[str], setting: str, what: str, meaning: str) -> str:
     if not found:
         there = first_few([f"{field.name} ({field.type})" for field in table.data.data.schema])
         raise UserError(f"{table.place}: no column holds {meaning}, only {there}; add a column with one for each row")

@@ -24,7 +24,7 @@ KINDS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv",
 """What a table is, by the end of its name, in the words of `datasets`."""
 
 
-class Table(NamedTuple):
+class PictureTable(NamedTuple):
     """A file, or a split of a set of the hub. place: for messages. folder: where the file names in it begin."""
 
     place: str
@@ -37,7 +37,7 @@ class Table(NamedTuple):
         return [Path(each["filename"]) for each in self.data.cache_files]
 
 
-def read_table(file: Path, cache: Path) -> Table:
+def read_table(file: Path, cache: Path) -> PictureTable:
     """What a file holds, kept in `cache`, where it is made again if its files aren't as they were made; CSV isn't kept.
 
     Raises UserError where the file is damaged, or `cache` has no room.
@@ -48,18 +48,20 @@ def read_table(file: Path, cache: Path) -> Table:
     options: dict[str, Any] = {"data_files": str(file.absolute()), "cache_dir": str(kept.absolute())}
     with _damage_named(file):
         if kind == "csv":
-            return Table(str(file), file.parent, _read_csv(file))
+            return PictureTable(str(file), file.parent, _read_csv(file))
         if known(note, "") is not None:
-            return Table(str(file), file.parent, _load(kind, split="train", **options))
+            return PictureTable(str(file), file.parent, _load(kind, split="train", **options))
         if kind != "json":  # which holds names of files, and is small
             LOG.info("%s: is put into %s once, to be read at random", file, kept)
-        table = Table(str(file), file.parent, _load(kind, split="train", download_mode="force_redownload", **options))
+        table = PictureTable(
+            str(file), file.parent, _load(kind, split="train", download_mode="force_redownload", **options)
+        )
         os.sync()  # after a crash it is whole, or not known
         keep(note, "", [str(path) for path in table.files], {})
     return table
 
 
-def read_hub(path: str, subset: str | None, revision: str | None, cache: Path) -> dict[str, Table]:
+def read_hub(path: str, subset: str | None, revision: str | None, cache: Path) -> dict[str, PictureTable]:
     """The splits of a set of the hub, by their names. cache: of its Arrow files.
 
     Raises UserError where the hub isn't reached, or has no such set.
@@ -86,7 +88,7 @@ def read_hub(path: str, subset: str | None, revision: str | None, cache: Path) -
                 f"same dataset.cache_dir, or download its files and use dataset=table dataset.root=FOLDER"
             ) from None
         raise UserError(f"{where}: can't be read ({told}); mend the setting, or download its files") from None
-    return {name: Table(f"{path} {name}", Path(), data) for name, data in found.items()}
+    return {name: PictureTable(f"{path} {name}", Path(), data) for name, data in found.items()}
 
 
 def _read_csv(file: Path) -> Any:

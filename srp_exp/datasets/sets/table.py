@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from srp_exp.datasets.labels import check_numbers, refuse_unknown
 from srp_exp.datasets.on_disk.catalogue import Catalogue, Listing, divide, listing, listing_of_rows
 from srp_exp.datasets.on_disk.picture_set import PictureSet
-from srp_exp.datasets.sets.columns import Columns, file_names, find_columns, has_labels, read_labels
-from srp_exp.datasets.sets.read_tables import KINDS, Table, read_table
+from srp_exp.datasets.sets.columns import Columns, find_columns, has_labels, names_in_column, read_labels
+from srp_exp.datasets.sets.read_tables import KINDS, PictureTable, read_table
 from srp_exp.datasets.sets.table_files import find_tables, locate_tables, split_of
 from srp_exp.errors import MissingFileError, UserError, first_few
 
@@ -55,13 +55,13 @@ class Csv(TableSet):
 class _Part(NamedTuple):
     """The rows of tables that are a split. labels: (N,), integers or texts. rows: (N,), counted over the tables."""
 
-    tables: list[Table]
+    tables: list[PictureTable]
     labels: NDArray[Any]
     rows: NDArray[np.int64]
 
 
 def catalogue_of(
-    tables: Mapping[str, list[Table]],
+    tables: Mapping[str, list[PictureTable]],
     home: Path,
     class_names: tuple[str, ...] | None = None,
     image_column: str | None = None,
@@ -109,7 +109,7 @@ def catalogue_of(
 
 
 def _parts(
-    tables: Mapping[str, list[Table]], columns: Columns, class_names: tuple[str, ...] | None
+    tables: Mapping[str, list[PictureTable]], columns: Columns, class_names: tuple[str, ...] | None
 ) -> tuple[dict[str, _Part], list[str]]:
     """The splits that have labels, train always; and notes on those that have none."""
     whole = tables.get("train", [])
@@ -156,7 +156,7 @@ def _numbered(
 
 def _listing(part: _Part, column: str, labels: NDArray[np.int64], home: Path) -> Listing:
     """The images of a split, in Arrow files, or in files that are named."""
-    named = [file_names(table, column) for table in part.tables]
+    named = [names_in_column(table, column) for table in part.tables]
     if any(names is None for names in named):
         return listing_of_rows([(table.place, table.files) for table in part.tables], column, labels, part.rows)
     every = [(table, name) for table, names in zip(part.tables, named, strict=True) for name in names or ()]

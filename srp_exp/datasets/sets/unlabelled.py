@@ -7,7 +7,7 @@ import numpy as np
 
 from srp_exp.datasets.files.source import FolderSource, ImageSource
 from srp_exp.datasets.on_disk.catalogue import listing_of_rows
-from srp_exp.datasets.sets.columns import file_names, image_column
+from srp_exp.datasets.sets.columns import image_column, names_in_column
 from srp_exp.datasets.sets.folder import ENDINGS, files_below
 from srp_exp.datasets.sets.read_tables import KINDS, read_table
 from srp_exp.errors import MissingFileError, UserError, first_few
@@ -36,7 +36,7 @@ def unlabelled(place: Path, column: str | None, cache: Path) -> ImageSource:
         return FolderSource(place.parent, [place.name])
     table = read_table(place, cache)
     column = image_column(table, "source_column", column)
-    names = file_names(table, column)
+    names = names_in_column(table, column)
     if names is not None:
         return FolderSource(place.parent, names)
     rows = listing_of_rows([(table.place, table.files)], column, np.zeros(len(table.data), np.int64))

@@ -11,7 +11,7 @@ FILE = "curves.csv"
 _HEADER = "step,name,value\n"
 
 
-class Csv(Logger):
+class CurvesCsv(Logger):
     """A row for each value: step, name, value. `pandas.read_csv(FILE).pivot(...)` makes a column for each name."""
 
     def begin(self, run: LoggedRun, step: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 
-from srp_exp.datasets import Batch, BatchLoader, ImageSet, Placement, Split
+from srp_exp.datasets import Batch, BatchLoader, ImageSet, Sharding, Split
 from srp_exp.datasets.augmentation import Augmentation, FileAugmentation
 from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.files.file_set import FileSet
@@ -29,7 +29,7 @@ from srp_exp.seeding import derive_many
 
 TRAIN, TEST, SEED = 20, 7, 3
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.1)
-IN_PROCESS, TWO_WORKERS = Placement(), Placement(workers=2)
+IN_PROCESS, TWO_WORKERS = Sharding(), Sharding(workers=2)
 EVERY = FileAugmentation(
     resize=24, crop_size=16, eval_crop_size=16, color_jitter=0.3, rand_augment=5, random_erasing=0.5
 )
@@ -53,7 +53,7 @@ def file_set(tmp_path: Path) -> FileSet:
     return FileSet(split(rows[:TRAIN]), split(rows[TRAIN:]), ("a", "b", "c"), MEAN, STD, EVERY)
 
 
-def training(file_set: FileSet, placement: Placement = IN_PROCESS, batch_size: int = 6) -> list[Batch]:
+def training(file_set: FileSet, placement: Sharding = IN_PROCESS, batch_size: int = 6) -> list[Batch]:
     return list(file_set.training_batches(file_set.train, batch_size, SEED, placement).epoch(1))
 
 
@@ -89,7 +89,7 @@ class Transfers(TorchDispatchMode):
 
 def test_a_step_copies_its_images_to_the_device_and_nothing_else(file_set) -> None:
     """Labels and index crossed in every step, from memory that isn't pinned, for which a GPU waits."""
-    batches = file_set.training_batches(file_set.train, 6, SEED, Placement("meta"))
+    batches = file_set.training_batches(file_set.train, 6, SEED, Sharding("meta"))
     with Transfers() as transfers:
         assert [batch.labels.device.type for batch in batches.epoch(0)] == ["meta"] * 3
     assert sorted(transfers.shapes) == sorted([(18,), (18,), *[(6, 3, 16, 16)] * 3])
@@ -183,7 +183,7 @@ def test_a_sample_looks_the_same_whatever_the_batch_size(file_set) -> None:
 
 
 def test_ranks_together_see_the_batches_of_one_process(file_set) -> None:
-    ranks = [training(file_set, Placement(rank=rank, world_size=3)) for rank in range(3)]
+    ranks = [training(file_set, Sharding(rank=rank, world_size=3)) for rank in range(3)]
     for whole, *parts in zip(training(file_set), *ranks, strict=True):
         for rank, part in enumerate(parts):
             assert torch.equal(part.index, whole.index[rank::3])
@@ -208,7 +208,7 @@ def test_evaluation_on_many_processes_counts_each_sample_once(file_set, size, ba
     split = file_set.test.take(torch.arange(size))
     index = []
     for rank in range(world_size):
-        batches = list(file_set.evaluation_batches(split, batch_size, Placement(rank=rank, world_size=world_size)))
+        batches = list(file_set.evaluation_batches(split, batch_size, Sharding(rank=rank, world_size=world_size)))
         assert all(len(batch.labels) > 0 for batch in batches)
         index += [number for batch in batches for number in batch.index.tolist()]
     assert sorted(index) == sorted(split.index.tolist())
@@ -218,7 +218,7 @@ def test_evaluation_on_many_processes_counts_each_sample_once(file_set, size, ba
 def test_evaluation_gives_whole_batches_to_one_process_each(file_set, batch_size, world_size) -> None:
     alone = list(file_set.evaluation_batches(file_set.test, batch_size, IN_PROCESS))
     for rank in range(world_size):
-        shared = file_set.evaluation_batches(file_set.test, batch_size, Placement(rank=rank, world_size=world_size))
+        shared = file_set.evaluation_batches(file_set.test, batch_size, Sharding(rank=rank, world_size=world_size))
         for batch, other in zip(shared, alone[rank::world_size], strict=True):
             assert_same(batch, other)
 
@@ -238,9 +238,7 @@ def test_pictures_are_cut_to_their_boxes(file_set) -> None:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_images_have_the_memory_format_asked_for(file_set, memory_format) -> None:
-    for batch, other in zip(
-        training(file_set, Placement(memory_format=memory_format)), training(file_set), strict=True
-    ):
+    for batch, other in zip(training(file_set, Sharding(memory_format=memory_format)), training(file_set), strict=True):
         assert batch.images.is_contiguous(memory_format=memory_format)
         assert torch.equal(batch.images, other.images)
 
@@ -270,7 +268,7 @@ def test_sizes_that_cannot_work_are_refused(file_set) -> None:
     with pytest.raises(ValueError, match="batch size 21: the training part has 20 samples; choose 1 to 20"):
         training(file_set, batch_size=21)
     with pytest.raises(ValueError, match="batch size 8 on 3 processes: choose a multiple of 3"):
-        training(file_set, Placement(world_size=3), batch_size=8)
+        training(file_set, Sharding(world_size=3), batch_size=8)
 
 
 def test_a_set_can_be_handed_to_another_process(file_set) -> None:
@@ -295,9 +293,9 @@ def test_workers_go_on_through_the_signals_of_a_cluster(file_set) -> None:
 
 SCRIPT = """
 import pickle, sys, torch
-from srp_exp.datasets import Placement
+from srp_exp.datasets import Sharding
 file_set = pickle.load(open(sys.argv[1], "rb"))
-loader = file_set.training_batches(file_set.train, 2, 0, Placement(workers=2))
+loader = file_set.training_batches(file_set.train, 2, 0, Sharding(workers=2))
 batches = loader.epoch(0)
 next(batches)
 {last}
@@ -317,7 +315,7 @@ def test_a_process_ends_with_its_workers(file_set, tmp_path, last, code) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_sees_the_batches_of_the_cpu(file_set) -> None:
     for workers in (0, 2):
-        on_gpu = training(file_set, Placement(device="cuda", workers=workers))
+        on_gpu = training(file_set, Sharding(device="cuda", workers=workers))
         for batch, other in zip(training(file_set), on_gpu, strict=True):
             assert other.images.is_cuda and other.labels.is_cuda and other.index.is_cuda
             torch.testing.assert_close(batch.images, other.images.cpu(), rtol=0, atol=1e-5)
@@ -325,7 +323,7 @@ def test_a_gpu_sees_the_batches_of_the_cpu(file_set) -> None:
 
 
 def test_a_balanced_epoch_draws_a_look_of_its_own_for_each_place(file_set: FileSet) -> None:
-    def epoch(placement: Placement, first_step: int = 0) -> list[Batch]:
+    def epoch(placement: Sharding, first_step: int = 0) -> list[Batch]:
         loader = file_set.training_batches(file_set.train, 6, SEED, placement, balanced=True)
         return list(loader.epoch(1, first_step))
 

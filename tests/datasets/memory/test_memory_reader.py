@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srp_exp.datasets import BatchLoader, EvalLoader, Placement
+from srp_exp.datasets import BatchLoader, EvalLoader, Sharding
 from srp_exp.datasets.batches import balanced_rows
 from srp_exp.datasets.memory import memory_reader
 from srp_exp.datasets.memory.augment import draw
@@ -87,7 +87,7 @@ def test_ranks_together_see_the_batches_of_one_process(make_set, more):
     dataset = make_set(**MORE[more])
     alone = BatchLoader(dataset, dataset.train, batch_size=6, seed=0)
     ranks = [
-        BatchLoader(dataset, dataset.train, batch_size=6, seed=0, placement=Placement(rank=rank, world_size=3))
+        BatchLoader(dataset, dataset.train, batch_size=6, seed=0, placement=Sharding(rank=rank, world_size=3))
         for rank in range(3)
     ]
     steps = zip(batches_of(alone, 1), *(batches_of(loader, 1) for loader in ranks), strict=True)
@@ -106,7 +106,7 @@ def test_a_balanced_epoch_is_a_function_of_seed_and_epoch_and_shared_by_ranks(ma
         assert_same(batch, other)
     ranks = [
         BatchLoader(
-            dataset, dataset.train, batch_size=6, seed=0, placement=Placement(rank=rank, world_size=2), balanced=True
+            dataset, dataset.train, batch_size=6, seed=0, placement=Sharding(rank=rank, world_size=2), balanced=True
         )
         for rank in range(2)
     ]
@@ -158,7 +158,7 @@ def test_evaluation_on_many_processes_counts_each_sample_once(make_set, size, ba
     index = []
     for rank in range(world_size):
         loader = EvalLoader(
-            dataset, dataset.test, batch_size=batch_size, placement=Placement(rank=rank, world_size=world_size)
+            dataset, dataset.test, batch_size=batch_size, placement=Sharding(rank=rank, world_size=world_size)
         )
         batches = list(loader)
         assert len(batches) == len(loader)
@@ -173,7 +173,7 @@ def test_evaluation_gives_whole_batches_to_one_process_each(make_set, size, batc
     alone = list(EvalLoader(dataset, dataset.test, batch_size=batch_size))
     for rank in range(world_size):
         shared = EvalLoader(
-            dataset, dataset.test, batch_size=batch_size, placement=Placement(rank=rank, world_size=world_size)
+            dataset, dataset.test, batch_size=batch_size, placement=Sharding(rank=rank, world_size=world_size)
         )
         for batch, other in zip(shared, alone[rank::world_size], strict=True):
             assert_same(batch, other)
@@ -184,9 +184,9 @@ def test_images_have_the_memory_format_asked_for(make_set, memory_format):
     dataset = make_set()
     loaders = (
         BatchLoader(
-            dataset, dataset.train, batch_size=5, seed=0, placement=Placement(memory_format=memory_format)
+            dataset, dataset.train, batch_size=5, seed=0, placement=Sharding(memory_format=memory_format)
         ).epoch(0),
-        EvalLoader(dataset, dataset.test, batch_size=5, placement=Placement(memory_format=memory_format)),
+        EvalLoader(dataset, dataset.test, batch_size=5, placement=Sharding(memory_format=memory_format)),
     )
     plain = (
         BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(0),
@@ -203,14 +203,14 @@ def test_sizes_that_cannot_work_are_refused(make_set):
     with pytest.raises(ValueError, match="batch size 24: the training part has 23 samples; choose 1 to 23"):
         BatchLoader(dataset, dataset.train, batch_size=24, seed=0)
     with pytest.raises(ValueError, match="batch size 8 on 3 processes: choose a multiple of 3"):
-        BatchLoader(dataset, dataset.train, batch_size=8, seed=0, placement=Placement(world_size=3))
+        BatchLoader(dataset, dataset.train, batch_size=8, seed=0, placement=Sharding(world_size=3))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_sees_the_batches_of_the_cpu(make_set):
     dataset = make_set()
     on_cpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0).epoch(1)
-    on_gpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0, placement=Placement(device="cuda")).epoch(1)
+    on_gpu = BatchLoader(dataset, dataset.train, batch_size=5, seed=0, placement=Sharding(device="cuda")).epoch(1)
     for batch, other in zip(on_cpu, on_gpu, strict=True):
         assert other.images.is_cuda and other.labels.is_cuda and other.index.is_cuda
         torch.testing.assert_close(batch.images, other.images.cpu(), rtol=0, atol=1e-5)
@@ -276,7 +276,7 @@ def test_batches_cut_out_together_are_the_same_in_few_launches_without_a_wait(ma
 
 def test_a_gpu_takes_as_many_batches_at_once_as_fit(make_set, monkeypatch):
     dataset = make_set()
-    reader = dataset.reader(dataset.train, Placement(), 0)
+    reader = dataset.reader(dataset.train, Sharding(), 0)
     assert reader.batches_together(5) == 1
     monkeypatch.setattr(memory_reader, "_BYTES_TOGETHER", 5 * 3 * 5 * 7 * 2 + 1)
     reader._device = torch.device("cuda")

@@ -465,9 +465,9 @@ def test_training_from_a_copy_is_training_from_the_original(tmp_path, run, comma
 SLOWED = """
 import runpy, signal, sys, time
 from srp_exp.datasets.prepare import copy as pack
-from srp_exp.datasets.prepare.archives import Entry
-write, shrink = Entry.write, pack.shrink
-Entry.write = lambda *arguments: (time.sleep(0.005), write(*arguments))[1]
+from srp_exp.datasets.prepare.archives import ArchivedFile
+write, shrink = ArchivedFile.write, pack.shrink
+ArchivedFile.write = lambda *arguments: (time.sleep(0.005), write(*arguments))[1]
 pack.shrink = lambda *arguments: (time.sleep(0.005), shrink(*arguments))[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 sys.argv = sys.argv[1:]

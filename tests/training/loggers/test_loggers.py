@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from srp_exp.training.loggers import logger as logger_module
-from srp_exp.training.loggers.csv import Csv
+from srp_exp.training.loggers.csv import CurvesCsv
 from srp_exp.training.loggers.guarded import Loggers
 from srp_exp.training.loggers.logger import LoggedRun, Logger
 
@@ -135,12 +135,12 @@ def logged(logger: Logger, run: LoggedRun, after: int, until: int, value: float 
 
 def test_csv_drops_what_comes_again(tmp_path: Path) -> None:
     run = run_in(tmp_path)
-    first = Csv()
+    first = CurvesCsv()
     logged(first, run, 0, 5)
     with (tmp_path / "curves.csv").open("a") as file:
         file.write("6,train/lo")  # the end of a killed process
     for after, until in ((3, 4), (4, 6)):
-        again = Csv()
+        again = CurvesCsv()
         logged(again, run, after, until, value=100.0)
         again.close()
     values = {1: 1 / 3, 2: 2 / 3, 3: 1.0, 4: 100 + 4 / 3, 5: 100 + 5 / 3, 6: 102.0}
