@@ -37,6 +37,8 @@ def completed(config: DictConfig) -> DictConfig:
     lacks what has no default, or has a value of the wrong type.
     """
     for group, base in BASES.items():
+        if group not in config:  # mode=cost composes one group alone
+            continue
         node = config[group]
         if not OmegaConf.is_dict(node):
             raise UserError(f"{group}={node}: give a choice of {group}, or settings, as {group}.name=...")

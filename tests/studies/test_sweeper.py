@@ -130,7 +130,7 @@ def test_without_a_study_a_grid_has_a_table_and_no_report(command_line, in_folde
     assert outcome.code == 0, outcome.err
     assert len(trained(outcome.out)) == 2
     assert "2 runs: 2 finished" in outcome.out
-    assert [path.name for path in (in_folder / "outputs").iterdir()] == ["runs"]
+    assert {path.name for path in (in_folder / "outputs").iterdir()} == {"curves", "runs"}
     assert [path.name for path in (in_folder / "outputs" / "runs").iterdir() if path.is_file()] == []
 
 
