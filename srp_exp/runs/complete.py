@@ -26,7 +26,7 @@ from srp_exp.evaluation.sample_batch import sample_batch
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model
 from srp_exp.runs.data import digests_of, digests_of_data, record_data, record_unread, refuse_other_data
-from srp_exp.runs.device import build_device, choose_kernels, memory_suffices
+from srp_exp.runs.device import build_device, choose_kernels, memory_suffices, slow_precision
 from srp_exp.runs.evaluate import draw_result, evaluate_on, score_on
 from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
 from srp_exp.runs.lock import LOCK, only_writer
@@ -80,7 +80,10 @@ def complete_run(config: DictConfig, folder: Path, settings: dict[str, Any]) -> 
                 note_start(folder, device, processes.size)
                 for line in filter(None, (describe_preprocessing(config), shortened_warmup(config))):
                     LOG.info("%s", line)
-                if warning := average_of_the_start(config, config.recipe.epochs * batches.steps_per_epoch):
+                steps = config.recipe.epochs * batches.steps_per_epoch
+                for warning in filter(
+                    None, (slow_precision(config.precision, device), average_of_the_start(config, steps))
+                ):
                     LOG.warning("%s", warning)
                 introduce = partial(
                     _introduce, folder=folder, config=config, data=data, learner=learner, records=records

@@ -57,6 +57,19 @@ def build_device(name: str) -> torch.device:
     return device
 
 
+def slow_precision(precision: str, device: torch.device) -> str | None:
+    """A warning where `device` has no instructions for `precision` and so takes several times as long as in fp32."""
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        supported = {
+            "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported,
+            "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported,
+        }
+        slow = precision in supported and not supported[precision]()
+    else:
+        slow = device.type == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported(False)
+    return f"{device} has no {precision} instructions: precision=fp32 is several times faster" if slow else None
+
+
 def _own_number(devices: int) -> int:
     """Which of the CUDA devices that this process sees is its own. Raises UserError where there are too few."""
     processes = launched_as()

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from srp_exp.errors import UserError
 from srp_exp.runs import provenance as origin
-from srp_exp.runs.device import build_device, choose_kernels
+from srp_exp.runs.device import build_device, choose_kernels, slow_precision
 from srp_exp.runs.folder import differences, read_starts
 from srp_exp.training.distributed import connected
 
@@ -131,3 +131,16 @@ def test_every_start_of_a_run_keeps_its_origin(
     assert [start["commit"][0] for start in starts] == ["a", "b", "b"]
     assert differences(starts) == [change]
     assert json.loads((tmp_path / "provenance.json").read_text())["commit"] == "b" * 40
+
+
+@pytest.mark.parametrize(
+    ("precision", "has", "warned"), [("bf16", False, True), ("bf16", True, False), ("fp32", False, False)]
+)
+def test_a_precision_that_the_device_emulates_is_warned_of(precision, has, warned, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has or including_emulation)
+    for device in ("cpu", "cuda:0"):
+        said = slow_precision(precision, torch.device(device))
+        assert (said is not None) == warned
+        assert said is None or (precision in said and "precision=fp32" in said)
