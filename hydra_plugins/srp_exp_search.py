@@ -12,11 +12,11 @@ from hydra_plugins.srp_exp_sweeper import GridSweeper
 from srp_exp.commands.listing import terminal
 from srp_exp.commands.search import BAR, JOURNAL, check_search, distribution, search_folder, show_trials, shown
 from srp_exp.errors import STOPPED, UserError
-from srp_exp.runs.lock import only_writer
-from srp_exp.runs.store import State, find_run
+from srp_exp.runs.folder.lock import only_writer
+from srp_exp.runs.folder.store import State, find_run
 from srp_exp.studies.grid import PlannedRun
-from srp_exp.training.distributed import refuse_several
-from srp_exp.training.pruning import Bar, bar_of, is_behind, read_bar, validations, write_bar
+from srp_exp.training.processes.distributed import refuse_several
+from srp_exp.training.stopping.pruning import Bar, bar_of, is_behind, read_bar, validations, write_bar
 
 Asked = tuple[Any, PlannedRun]
 """A trial of Optuna, and its run."""

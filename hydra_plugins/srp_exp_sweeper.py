@@ -20,12 +20,12 @@ from rich.console import Console
 from srp_exp.commands.listing import count_states, print_grid, terminal
 from srp_exp.config.identity import output_folder
 from srp_exp.errors import STOPPED
-from srp_exp.runs.store import State, find_run, note_job
+from srp_exp.runs.folder.store import State, find_run, note_job
 from srp_exp.studies.curves import name_curves
 from srp_exp.studies.grid import Grid, PlannedRun, plan
 from srp_exp.studies.pairs import check_decidable, plain_study
-from srp_exp.training.distributed import refuse_several
-from srp_exp.training.interruption import EXIT_CODE, Interruption
+from srp_exp.training.processes.distributed import refuse_several
+from srp_exp.training.stopping.interruption import EXIT_CODE, Interruption
 
 
 class GridSweeper(BasicSweeper):
@@ -63,11 +63,11 @@ class GridSweeper(BasicSweeper):
         grid = grid.looked_up()
         print_grid(grid, console)
         if config.study is None and len(grid.runs) > 1:
-            from srp_exp.commands.sweep_means import print_means  # scipy takes a second to import
+            from srp_exp.commands.report.sweep_means import print_means  # scipy takes a second to import
 
             print_means(grid, console)
         if config.study is not None and config.wait:  # on a cluster there is nothing to report yet
-            from srp_exp.commands.report import show_report  # scipy takes a second to import
+            from srp_exp.commands.report.command import show_report  # scipy takes a second to import
 
             show_report(grid, config, console)
         if {planned.run.folder.name for planned in grid.runs if planned.run.state == State.failed} - excluded:
@@ -81,7 +81,7 @@ class GridSweeper(BasicSweeper):
         if study is None or not study.looks:
             yield grid.distinct()
             return
-        from srp_exp.studies.report import due  # scipy takes a second to import
+        from srp_exp.studies.reports.report import due  # scipy takes a second to import
         from srp_exp.studies.results import collect
 
         excluded = {one.run for one in study.exclude}

@@ -17,15 +17,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from srp_exp.commands.kept import KEPT, read_kept
-from srp_exp.commands.report import plan_study
-from srp_exp.config.faults import ending_in_one_line
+from srp_exp.commands.report.command import plan_study
+from srp_exp.commands.report.kept import KEPT, read_kept
+from srp_exp.config.failures.faults import ending_in_one_line
 from srp_exp.config.identity import flattened, identity_of, plain_values
 from srp_exp.errors import UserError
 from srp_exp.files import write_atomically
-from srp_exp.runs.data import record_data
-from srp_exp.runs.folder import CONFIG, PROVENANCE, RESULTS
-from srp_exp.runs.store import Run
+from srp_exp.runs.folder.digests import record_data
+from srp_exp.runs.folder.layout import CONFIG, PROVENANCE, RESULTS
+from srp_exp.runs.folder.store import Run
 from srp_exp.studies.grid import PlannedRun
 from srp_exp.studies.results import metrics
 

@@ -15,20 +15,20 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from srp_exp.config import CONF_DIR
-from srp_exp.config.faults import ending_in_one_line
+from srp_exp.config.failures.faults import ending_in_one_line
 from srp_exp.config.register import register
 from srp_exp.errors import UserError
 from srp_exp.runs.build import Data, build_data, build_model
-from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.evaluate import load_trained, score_on
-from srp_exp.runs.folder import CONFIG
-from srp_exp.runs.read import leave_out_weights, load_of_run
-from srp_exp.runs.trust import stored_config
+from srp_exp.runs.folder.digests import digests_of_data, refuse_other_data
+from srp_exp.runs.folder.layout import CONFIG
+from srp_exp.runs.read_back.read import leave_out_weights, load_of_run
+from srp_exp.runs.read_back.trust import stored_config
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import FINAL
-from srp_exp.training.distributed import SINGLE
 from srp_exp.training.learner import autocast
+from srp_exp.training.processes.distributed import SINGLE
 
 
 def top1(config: DictConfig, model: nn.Module, data: Data) -> str:

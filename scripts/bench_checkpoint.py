@@ -29,7 +29,7 @@ from torch import nn
 
 from srp_exp.backbones.resnet import build as build_resnet
 from srp_exp.datasets import Batch
-from srp_exp.runs.provenance import device_name
+from srp_exp.runs.folder.provenance import device_name
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.learner import Learner, StepSettings
 from srp_exp.training.lr_schedule import cosine

@@ -20,7 +20,7 @@ import json, sys, time
 start = time.perf_counter()
 from srp_exp.config.register import register
 from srp_exp.datasets.augmentation import FileAugmentation
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 from srp_exp.datasets.sets.imagenet import ImageNet
 from srp_exp.runs.build import build_data  # what a run imports besides
 opened = ImageNet(sys.argv[1], sys.argv[2], "stop", None, FileAugmentation(), verify="warn", vet="none")

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from srp_exp.runs.device import build_device
-from srp_exp.runs.provenance import device_name
+from srp_exp.runs.folder.provenance import device_name
 
 SCRIPTS = Path(__file__).parent
 CIFAR = ["dataset.num_classes=10", "dataset.image_size=[32,32]", "recipe.batch_size=128"]
@@ -98,7 +98,7 @@ def nccl(arguments: argparse.Namespace) -> None:
     from torch import distributed
     from torch.nn.functional import cross_entropy
 
-    from srp_exp.training.exchange import Exchange
+    from srp_exp.training.processes.exchange import Exchange
 
     device = torch.device(arguments.device)
     with tempfile.NamedTemporaryFile() as file:

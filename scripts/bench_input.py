@@ -36,7 +36,7 @@ from srp_exp.datasets.files.transforms import Transform, eval_transform
 from srp_exp.datasets.on_disk.catalogue import listing_of_rows
 from srp_exp.datasets.on_disk.prepared import copy_facts, read_copy
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
-from srp_exp.datasets.sets.read_tables import read_table
+from srp_exp.datasets.sets.tables.read_tables import read_table
 
 BATCH, MEAN, STD = 50, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Pass = Callable[[], Iterable[Any]]

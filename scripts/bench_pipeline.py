@@ -23,7 +23,7 @@ from srp_exp.config.register import register
 from srp_exp.datasets import Batch, TrainingBatches
 from srp_exp.runs.build import build_data, build_learner, build_model
 from srp_exp.runs.device import build_device
-from srp_exp.runs.provenance import device_name
+from srp_exp.runs.folder.provenance import device_name
 from srp_exp.training.learner import Learner
 
 CIFAR_SHAPED = ["dataset=synthetic", "dataset.train_size=10000", "dataset.test_size=100", "recipe=cifar"]

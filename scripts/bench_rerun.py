@@ -19,9 +19,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from srp_exp.commands.report import plan_study
+from srp_exp.commands.report.command import plan_study
 from srp_exp.config.identity import plain_values
-from srp_exp.runs.provenance import provenance
+from srp_exp.runs.folder.provenance import provenance
 
 STUDY = ("study=demo", "device=cpu")
 METHODS = 3

@@ -21,7 +21,7 @@ from srp_exp.config.register import register
 from srp_exp.datasets import Batch
 from srp_exp.runs.build import build_data, build_learner, build_model
 from srp_exp.runs.device import build_device, choose_kernels
-from srp_exp.runs.provenance import device_name
+from srp_exp.runs.folder.provenance import device_name
 from srp_exp.training.learner import Learner
 
 SHAPED = ["dataset=synthetic", "dataset.train_size=512", "dataset.test_size=100", "recipe=cifar"]

@@ -106,7 +106,7 @@ def main() -> None:
     print(f"{len(lengths):,} functions, median {median(length for length, _ in lengths):g} lines; the longest:")
     for length, name in lengths[:most]:
         print(f"  {length:4} {name}")
-    folders = Counter(file.parent for _, file in sizes if file.name != "__init__.py")
+    folders = Counter(file.parent for _, file in sizes)
     print(f"fullest folder: {folders.most_common(1)[0][1]} files in {folders.most_common(1)[0][0].relative_to(ROOT)}")
     print("imports between packages (modules that import):")
     for (one, other), count in sorted(imports().items()):

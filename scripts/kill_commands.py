@@ -32,12 +32,12 @@ from kill_harness import COMMON, IMPORTED_LATE, IN_MEMORY, Attempt, Change, fork
 
 import srp_exp.files as files
 from srp_exp.__main__ import main as srp_exp
-from srp_exp.commands.report import main as srp_report
+from srp_exp.commands.report.command import main as srp_report
 
 GRID = ("study=demo", "study.pilot=true", "seed=0,1", *IN_MEMORY, "backbone.depth=8", "recipe.epochs=1")
 IMPORTED = (
     "matplotlib.figure", "scipy.stats", "jinja2", "safetensors", "srp_exp.commands.evaluate",
-    "srp_exp.commands.export", "srp_exp.commands.compare", "srp_exp.studies.report",
+    "srp_exp.commands.export", "srp_exp.commands.compare", "srp_exp.studies.reports.report",
 )  # fmt: skip
 TOUCHING = ("os.rename", "os.remove")
 Files = dict[str, bytes]
@@ -105,7 +105,7 @@ def in_place() -> None:
             with (folder / name).open("wb") as file:
                 file.write(part) if isinstance(part, bytes) else part(file)
 
-    for module in ("srp_exp.evaluation.accuracy", "srp_exp.studies.report", "srp_exp.commands.compare"):
+    for module in ("srp_exp.evaluation.accuracy", "srp_exp.studies.reports.report", "srp_exp.commands.compare"):
         mock.patch(f"{module}.write_together", write).start()
 
 

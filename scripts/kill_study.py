@@ -37,7 +37,7 @@ GRID = (
     "checkpoint.every_steps=4",
 )  # fmt: skip
 RUNS = 6
-IMPORTED_BY_REPORTS = ("matplotlib.figure", "scipy.stats", "jinja2", "srp_exp.studies.report")
+IMPORTED_BY_REPORTS = ("matplotlib.figure", "scipy.stats", "jinja2", "srp_exp.studies.reports.report")
 BEGINNING = " INFO run "
 """Stands in what a training logs first."""
 

@@ -14,9 +14,9 @@ import argparse
 from functools import cache
 from typing import Any
 
-from srp_exp.commands.power import NEEDED, Chances, simulate
-from srp_exp.commands.report import plan_study, shipped_studies
-from srp_exp.config.study import Expectation, Role
+from srp_exp.commands.report.command import plan_study, shipped_studies
+from srp_exp.commands.report.power import NEEDED, Chances, simulate
+from srp_exp.config.schemas.study import Expectation, Role
 from srp_exp.studies.pairs import Runs, Statement, plain_study, statements
 from srp_exp.studies.verdict import Outcome
 

@@ -26,7 +26,7 @@ from kill_harness import COMMON, IN_MEMORY, Attempt, folder_of, fork, leaves
 
 import srp_exp.training.checkpoints as checkpoint_files
 from srp_exp.__main__ import main as train_command
-from srp_exp.training.interruption import EXIT_CODE
+from srp_exp.training.stopping.interruption import EXIT_CODE
 
 OVERRIDES = (*COMMON, *IN_MEMORY, "recipe.epochs=8", "wait=false")
 MOST_SECONDS = 15.0

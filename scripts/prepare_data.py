@@ -27,17 +27,17 @@ from rich.progress import Progress
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import searched
-from srp_exp.config.datasets import OF_EVERY_SET
-from srp_exp.config.faults import ending_in_one_line
+from srp_exp.config.failures.faults import ending_in_one_line
 from srp_exp.config.identity import plain_values
 from srp_exp.config.register import register
+from srp_exp.config.schemas.datasets import OF_EVERY_SET
 from srp_exp.config.validate import validate
 from srp_exp.datasets.files.file_set import FileSet
 from srp_exp.datasets.prepare.archives import Advance
 from srp_exp.datasets.prepare.copy import CopySettings
 from srp_exp.datasets.prepare.prepare import MakeSet, Report, make_copy, unpack
 from srp_exp.errors import UserError
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 
 
 @dataclass

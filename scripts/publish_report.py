@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from srp_exp.commands.kept import KEPT, keep_runs, read_kept
-from srp_exp.commands.report import plan_study
-from srp_exp.config.faults import ending_in_one_line
+from srp_exp.commands.report.command import plan_study
+from srp_exp.commands.report.kept import KEPT, keep_runs, read_kept
+from srp_exp.config.failures.faults import ending_in_one_line
 from srp_exp.config.identity import output_folder
 from srp_exp.errors import UserError
 from srp_exp.studies.grid import Grid
-from srp_exp.studies.report import Contents, contents, write_report
+from srp_exp.studies.reports.report import Contents, contents, write_report
 from srp_exp.studies.results import StudyResults, collect
 
 PUBLISHED = Path(__file__).parent.parent / "docs" / "results"

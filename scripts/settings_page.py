@@ -15,9 +15,9 @@ from srp_exp.config import CONF_DIR
 from srp_exp.config.command_line import SEVERAL
 from srp_exp.config.documented import Setting, documented
 from srp_exp.config.register import SCHEMAS
-from srp_exp.config.schema import Config
-from srp_exp.config.study import StudyConfig
-from srp_exp.config.training import RecipeConfig
+from srp_exp.config.schemas.run import Config
+from srp_exp.config.schemas.study import StudyConfig
+from srp_exp.config.schemas.training import RecipeConfig
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 COMMAND = "python scripts/settings_page.py"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.commands.report import plan_study, shipped_studies
+from srp_exp.commands.report.command import plan_study, shipped_studies
 from srp_exp.config.identity import plain_values
 from srp_exp.datasets.sets import cars, cub200, dogs, imagenet
 from srp_exp.evaluation.cost import multiply_adds

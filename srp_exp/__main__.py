@@ -15,17 +15,17 @@ from srp_exp.commands import command
 from srp_exp.config import CONF_DIR
 from srp_exp.config.choices import completed
 from srp_exp.config.command_line import check_command_line
-from srp_exp.config.faults import describe_error, is_one_line, is_users
+from srp_exp.config.failures.faults import describe_error, is_one_line, is_users
 from srp_exp.config.help import help_text
 from srp_exp.config.identity import names_a_run, run_folder
 from srp_exp.config.register import register
 from srp_exp.config.validate import not_read, validate
 from srp_exp.errors import STOPPED, UserError
 from srp_exp.files import write_atomically
-from srp_exp.runs.folder import RESULTS, failure_file
-from srp_exp.runs.lock import InUseError
-from srp_exp.training.dispensable import outlive_the_console
-from srp_exp.training.distributed import launched_as
+from srp_exp.runs.folder.layout import RESULTS, failure_file
+from srp_exp.runs.folder.lock import InUseError
+from srp_exp.training.processes.distributed import launched_as
+from srp_exp.training.reporting.dispensable import outlive_the_console
 
 # Before torch is imported: threads of OpenMP that spin while they wait would take the CPUs from other trainings.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

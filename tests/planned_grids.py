@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from srp_exp.commands.report import plan_study
+from srp_exp.commands.report.command import plan_study
 from srp_exp.config.identity import plain_values
 from srp_exp.studies.grid import Cell, Grid, PlannedRun
 from srp_exp.studies.results import Entry, StudyResults

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from srp_exp.commands.report import main as report_command
+from srp_exp.commands.report.command import main as report_command
 from srp_exp.config import CONF_DIR
 from srp_exp.config.register import register
 from srp_exp.config.validate import validate

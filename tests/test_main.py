@@ -19,7 +19,7 @@ import torch
 from srp_exp.errors import UserError
 from srp_exp.training.checkpoints import Checkpoints
 from srp_exp.training.learner import Learner
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporting.reporter import Reporter
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -396,7 +396,7 @@ import os, signal, sys, torch
 torch.set_num_threads(1)
 from srp_exp.__main__ import main
 from srp_exp.training.learner import Learner
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporting.reporter import Reporter
 report = Reporter.step
 def step(self, learner, seen):
     report(self, learner, seen)

@@ -18,10 +18,10 @@ from srp_exp.errors import MissingFileError, UserError
 from srp_exp.evaluation.mcnemar import mcnemar
 from srp_exp.files import write_atomically, write_together
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, part_name, restore
-from srp_exp.runs.folder import RESULTS, reading
-from srp_exp.runs.read import Asked, asked, beside, read_run
-from srp_exp.runs.store import find_run
-from srp_exp.studies.formats import escape_markdown
+from srp_exp.runs.folder.layout import RESULTS, reading
+from srp_exp.runs.folder.store import find_run
+from srp_exp.runs.read_back.read import Asked, asked, beside, read_run
+from srp_exp.studies.reports.table_formats import escape_markdown
 
 METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss")
 SAME_IMAGES = {

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from srp_exp.config.explain import nearest
+from srp_exp.config.failures.explain import nearest
 from srp_exp.config.identity import names_a_run, output_folder, plain_values, run_id
 from srp_exp.config.visible import visible
 from srp_exp.errors import UserError
@@ -19,11 +19,11 @@ from srp_exp.evaluation.cost import Contender, Cost, compare_costs
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import build_data, build_model
 from srp_exp.runs.device import build_device, choose_kernels
-from srp_exp.runs.provenance import device_name
+from srp_exp.runs.folder.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
-from srp_exp.training.distributed import refuse_several
 from srp_exp.training.learner import autocast
-from srp_exp.training.logs import Terminal
+from srp_exp.training.processes.distributed import refuse_several
+from srp_exp.training.reporting.logs import Terminal
 
 _GAP = {"name": "gap", "_target_": None}
 _WIDTH = 120  # characters of the table

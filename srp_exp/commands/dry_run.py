@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from srp_exp.commands.listing import print_grid, print_table
-from srp_exp.config.faults import describe_error, is_one_line
+from srp_exp.config.failures.faults import describe_error, is_one_line
 from srp_exp.config.identity import plain_values
-from srp_exp.config.study import StudyConfig
+from srp_exp.config.schemas.study import StudyConfig
 from srp_exp.errors import first_few
 from srp_exp.studies.grid import SEED, Cell, Grid, PlannedRun
 
@@ -63,8 +63,8 @@ def dry_run(grid: Grid, console: Console, study: StudyConfig | None = None) -> N
 
 def say_power(grid: Grid, study: StudyConfig, hours: float, console: Console) -> None:
     """Print the chance of each verdict and the hours that it takes, with the spread of the runs that are there."""
-    from srp_exp.commands.power import measured_spreads, power_table  # scipy takes a second to import
-    from srp_exp.studies.report import contents
+    from srp_exp.commands.report.power import measured_spreads, power_table  # scipy takes a second to import
+    from srp_exp.studies.reports.report import contents
     from srp_exp.studies.results import collect
 
     made = contents(collect(grid, study))

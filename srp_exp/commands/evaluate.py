@@ -5,8 +5,8 @@ from omegaconf import DictConfig
 from srp_exp.commands.shared import show_metrics
 from srp_exp.config.visible import visible
 from srp_exp.runs.evaluate import evaluate_checkpoint, part_name
-from srp_exp.runs.read import asked, beside, read_run
-from srp_exp.training.distributed import launched_as
+from srp_exp.runs.read_back.read import asked, beside, read_run
+from srp_exp.training.processes.distributed import launched_as
 
 
 def execute(config: DictConfig) -> None:

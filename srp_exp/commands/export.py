@@ -7,18 +7,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.backbones import timm_models
-from srp_exp.config.schema import Config
+from srp_exp.config.schemas.run import Config
 from srp_exp.config.visible import visible
 from srp_exp.datasets import DataSet
 from srp_exp.datasets.known import facts_of
 from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
 from srp_exp.runs.evaluate import restore
-from srp_exp.runs.read import asked, beside, leave_out_weights, read_run
-from srp_exp.runs.store import find_run
+from srp_exp.runs.folder.store import find_run
+from srp_exp.runs.read_back.read import asked, beside, leave_out_weights, read_run
 from srp_exp.srp import remove_srp
 from srp_exp.training.checkpoints import load
-from srp_exp.training.distributed import refuse_several
+from srp_exp.training.processes.distributed import refuse_several
 
 _TIMM = f"{timm_models.__name__}.{timm_models.build.__name__}"
 _IMAGES = 8  # of the test set, on which an export is checked

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.folder.store import Run, State
 from srp_exp.studies.grid import Grid
-from srp_exp.training.logs import Terminal
+from srp_exp.training.reporting.logs import Terminal
 
 if TYPE_CHECKING:
-    from srp_exp.studies.report import Contents
-    from srp_exp.studies.tables import Table as StudyTable
+    from srp_exp.studies.reports.report import Contents
+    from srp_exp.studies.reports.tables import Table as StudyTable
 
 OUTCOMES = {"supported": "green", "contradicted": "red"}
 

@@ -73,7 +73,7 @@ def search_folder(config: DictConfig, space: dict[str, Any]) -> Path:
 
 def show_trials(trials: Sequence["optuna.trial.FrozenTrial"], folder: Path, console: Console) -> None:
     """Print the trials, the best first, with their values and runs, and write them to `folder`."""
-    from srp_exp.studies.values import csv  # scipy takes a second to import
+    from srp_exp.studies.reports.csv_rows import csv  # scipy takes a second to import
 
     names = list(dict.fromkeys(key.lstrip("+") for trial in trials for key in trial.params))
     order = sorted(trials, key=lambda trial: (trial.value is None, -(trial.value or 0), trial.number))

@@ -17,11 +17,11 @@ from srp_exp.config.evaluators import not_measured
 from srp_exp.config.identity import flat_identity, names_a_run, plain_values, run_folder
 from srp_exp.config.visible import visible
 from srp_exp.errors import UserError
-from srp_exp.runs.data import digests_of_data, known_digests, refuse_other_data
-from srp_exp.runs.folder import DATA, EVALUATION, RESULTS
-from srp_exp.runs.store import find_run
+from srp_exp.runs.folder.digests import digests_of_data, known_digests, refuse_other_data
+from srp_exp.runs.folder.layout import DATA, EVALUATION, RESULTS
+from srp_exp.runs.folder.store import find_run
 from srp_exp.studies.grid import Grid, PlannedRun
-from srp_exp.training.distributed import launched_as
+from srp_exp.training.processes.distributed import launched_as
 
 
 def execute(config: DictConfig) -> None:
@@ -41,7 +41,7 @@ def execute(config: DictConfig) -> None:
         print(visible(f"finished already: {folder} (rerun=true trains it afresh)"))
     else:
         from srp_exp.runs.complete import complete_run
-        from srp_exp.training.pruning import GivenUpError
+        from srp_exp.training.stopping.pruning import GivenUpError
 
         try:
             complete_run(OmegaConf.create(plain_values(config)), folder, flat_identity(config))

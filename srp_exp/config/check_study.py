@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from omegaconf import DictConfig
 
 from srp_exp.config.evaluators import check_measure
-from srp_exp.config.explain import nearest
+from srp_exp.config.failures.explain import nearest
 from srp_exp.config.metrics import SHARES, is_share
-from srp_exp.config.study import METHOD, ComparisonConfig, Role, StudyConfig
+from srp_exp.config.schemas.study import METHOD, ComparisonConfig, Role, StudyConfig
 from srp_exp.errors import UserError
 
 METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss", "parameters", "training_seconds")

@@ -5,9 +5,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ValidationError
 
-from srp_exp.config import datasets, networks, schema, training
 from srp_exp.config.documented import in_brackets
-from srp_exp.config.fields import schema_fields
+from srp_exp.config.schemas import datasets, networks, training
+from srp_exp.config.schemas import run as schema
+from srp_exp.config.schemas.fields import schema_fields
 from srp_exp.errors import UserError
 
 BASES: dict[str, type[Any]] = {

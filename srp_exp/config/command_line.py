@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.errors import HydraException
 
 from srp_exp.config import CONF_DIR
-from srp_exp.config.explain import nearest
+from srp_exp.config.failures.explain import nearest
 from srp_exp.config.register import SCHEMAS
 from srp_exp.errors import UserError
 

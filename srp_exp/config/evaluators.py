@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from srp_exp.config.explain import nearest
+from srp_exp.config.failures.explain import nearest
 from srp_exp.errors import UserError
 
 EVALUATORS = {

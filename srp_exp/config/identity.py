@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from srp_exp.config.choices import completed
-from srp_exp.config.fields import settings
+from srp_exp.config.schemas.fields import settings
 
 
 def output_folder(config: DictConfig) -> Path:
@@ -64,7 +64,7 @@ def run_id(config: DictConfig) -> str:
 def identity_of(config: DictConfig) -> dict[str, Any]:
     """The part of the resolved configuration that the hash covers.
 
-    Left out are the fields that can't change the result (srp_exp.config.fields), the names of the choices, which
+    It leaves out the fields that can't change the result (srp_exp.config.schemas.fields), the names of choices, which
     nothing reads, and a choice of which nothing else counts.
     """
     identity = _without_settings(completed(config), plain_values(config))

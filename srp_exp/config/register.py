@@ -7,12 +7,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from srp_exp.config import datasets as d
 from srp_exp.config import identity, preprocessing
-from srp_exp.config import loggers as l
-from srp_exp.config import networks as n
-from srp_exp.config import schema as s
-from srp_exp.config import training as t
+from srp_exp.config.schemas import datasets as d
+from srp_exp.config.schemas import loggers as l
+from srp_exp.config.schemas import networks as n
+from srp_exp.config.schemas import run as s
+from srp_exp.config.schemas import training as t
 
 SCHEMAS: dict[str, dict[str, type[Any]]] = {
     "dataset": {

@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srp_exp.config.choices import BASES, completed
-from srp_exp.config.datasets import InMemoryConfig, PublishedConfig
 from srp_exp.config.documented import in_brackets
 from srp_exp.config.evaluators import OF_ATTENTION, check_evaluators
-from srp_exp.config.explain import nearest
-from srp_exp.config.fields import is_within, schema_fields
+from srp_exp.config.failures.explain import nearest
 from srp_exp.config.identity import names_a_run
+from srp_exp.config.schemas.datasets import InMemoryConfig, PublishedConfig
+from srp_exp.config.schemas.fields import is_within, schema_fields
 from srp_exp.errors import UserError
 
 

@@ -19,7 +19,7 @@ def sides(size: Size) -> tuple[int, int]:
 class Augmentation:
     """What training does to pictures, in this order; evaluation does none of it.
 
-    The settings and their ranges: config/datasets.py. What is erased gets the mean colour, which is zero after
+    The settings and their ranges: config/schemas/datasets.py. What is erased gets the mean colour, which is zero after
     normalisation: by random_erasing a rectangle of 2 to 33 % of the area, by cutout a square around a random pixel, so
     that a part of it may lie outside. Raises UserError where both policies are asked for.
 

@@ -18,7 +18,7 @@ from srp_exp.config.visible import visible
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.files import write_together
-from srp_exp.training.distributed import SINGLE, Processes
+from srp_exp.training.processes.distributed import SINGLE, Processes
 
 _Parts: TypeAlias = list[tuple[Tensor, ...]]
 """Columns of some batches, one after another."""

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from srp_exp.config.evaluators import EVALUATORS, measured_file
-from srp_exp.config.imports import import_failure
+from srp_exp.config.failures.imports import import_failure
 from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.evaluation.figures import histograms, pixels, png

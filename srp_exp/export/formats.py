@@ -1,6 +1,6 @@
 """The formats of an export: how each is written and read again, and how far its logits may be off.
 
-A new format is one row of FORMATS, and its name in srp_exp/config/schema.py.
+A new format is one row of FORMATS, and its name in srp_exp/config/schemas/run.py.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from srp_exp.config.datasets import OF_EVERY_SET
+from srp_exp.config.schemas.datasets import OF_EVERY_SET
 from srp_exp.datasets import Batch, DataSet, Sharding, TrainingBatches, hold_out, with_statistics
 from srp_exp.datasets.known import without_pictures
 from srp_exp.datasets.on_disk.picture_set import PictureSet
@@ -26,15 +26,15 @@ from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecords, apply_srp, find_attention
 from srp_exp.srp.finding.findings import by_reason
 from srp_exp.training.activation_checkpointing import checkpoint_activations
-from srp_exp.training.distributed import SINGLE, Processes
-from srp_exp.training.exchange import Exchange
 from srp_exp.training.freezing import freeze
 from srp_exp.training.learner import Learner, StepSettings, check_parts
 from srp_exp.training.loggers.logger import Logger
-from srp_exp.training.logs import LOG
 from srp_exp.training.losses import Loss, balanced, soft_labels
 from srp_exp.training.mixing import Mix
 from srp_exp.training.optimizer import parameter_groups
+from srp_exp.training.processes.distributed import SINGLE, Processes
+from srp_exp.training.processes.exchange import Exchange
+from srp_exp.training.reporting.logs import LOG
 
 MOST_WORKERS = 16
 """Of a process: more are not worth it to read files."""

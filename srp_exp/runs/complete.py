@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from srp_exp.config.preprocessing import describe_preprocessing
-from srp_exp.config.training import average_of_the_start, shortened_warmup
+from srp_exp.config.schemas.training import average_of_the_start, shortened_warmup
 from srp_exp.datasets import TrainingBatches
 from srp_exp.datasets.known import facts_of
 from srp_exp.errors import CorruptImageError, UserError
@@ -25,27 +25,27 @@ from srp_exp.evaluation.figures import Pixels, pixels, png
 from srp_exp.evaluation.sample_batch import sample_batch
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model
-from srp_exp.runs.data import digests_of, digests_of_data, record_data, record_unread, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels, memory_suffices, slow_precision
 from srp_exp.runs.evaluate import draw_result, evaluate_on, score_on
-from srp_exp.runs.folder import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
-from srp_exp.runs.lock import LOCK, only_writer
-from srp_exp.runs.provenance import note_start
+from srp_exp.runs.folder.digests import digests_of, digests_of_data, record_data, record_unread, refuse_other_data
+from srp_exp.runs.folder.layout import CHECKPOINTS, CONFIG, EVALUATION, RESULTS, clear, remove_unfinished
+from srp_exp.runs.folder.lock import LOCK, only_writer
+from srp_exp.runs.folder.provenance import note_start
 from srp_exp.seeding import derive
 from srp_exp.srp import SrpRecord
 from srp_exp.training.checkpoints import Checkpoints
-from srp_exp.training.dispensable import Dispensable
-from srp_exp.training.distributed import Processes, connected
-from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
 from srp_exp.training.loggers.guarded import Loggers
 from srp_exp.training.loggers.logger import LoggedRun
-from srp_exp.training.logs import LOG, log_from_the_start, log_to
 from srp_exp.training.loop import Training, fit
-from srp_exp.training.profiler import Profiled
-from srp_exp.training.pruning import is_behind, read_bar
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.processes.distributed import Processes, connected
+from srp_exp.training.reporting.dispensable import Dispensable
+from srp_exp.training.reporting.logs import LOG, log_from_the_start, log_to
+from srp_exp.training.reporting.profiler import Profiled
+from srp_exp.training.reporting.reporter import Reporter
 from srp_exp.training.resume import load_best
+from srp_exp.training.stopping.interruption import Interruption
+from srp_exp.training.stopping.pruning import is_behind, read_bar
 from srp_exp.training.throughput import Work, peak_tflops
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from srp_exp.errors import UserError
 from srp_exp.runs.free_device import FREE_CUDA, free_cuda
-from srp_exp.training.distributed import by_slurm, launched_as
+from srp_exp.training.processes.distributed import by_slurm, launched_as
 
 
 def choose_kernels(config: DictConfig) -> None:

@@ -20,15 +20,15 @@ from srp_exp.evaluation.figures import Pixels, png
 from srp_exp.evaluation.pictures import result_pictures
 from srp_exp.evaluation.tested_otherwise import WithMirrored, choose_among
 from srp_exp.runs.build import Data, build_data, build_model
-from srp_exp.runs.data import digests_of_data, refuse_other_data
 from srp_exp.runs.device import build_device, choose_kernels
-from srp_exp.runs.folder import EVALUATION
-from srp_exp.runs.lock import only_writer
-from srp_exp.runs.read import leave_out_weights, load_of_run, run_of
+from srp_exp.runs.folder.digests import digests_of_data, refuse_other_data
+from srp_exp.runs.folder.layout import EVALUATION
+from srp_exp.runs.folder.lock import only_writer
+from srp_exp.runs.read_back.read import leave_out_weights, load_of_run, run_of
 from srp_exp.training.checkpoints import FINAL, model_state
-from srp_exp.training.distributed import SINGLE, Processes, connected
 from srp_exp.training.learner import autocast
-from srp_exp.training.logs import log_to
+from srp_exp.training.processes.distributed import SINGLE, Processes, connected
+from srp_exp.training.reporting.logs import log_to
 
 
 def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from srp_exp.export.hub import CONFIG, WEIGHTS
 from srp_exp.runs.build import build_model
 from srp_exp.runs.device import build_device
 from srp_exp.runs.evaluate import load_trained
-from srp_exp.runs.folder import reading
-from srp_exp.runs.read import leave_out_weights, load_of_run
-from srp_exp.runs.trust import stored_config
+from srp_exp.runs.folder.layout import reading
+from srp_exp.runs.read_back.read import leave_out_weights, load_of_run
+from srp_exp.runs.read_back.trust import stored_config
 from srp_exp.training.checkpoints import FINAL
 
 

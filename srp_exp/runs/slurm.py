@@ -17,7 +17,7 @@ from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLaunche
 from omegaconf import OmegaConf
 
 from srp_exp.errors import UserError
-from srp_exp.runs.store import slurm_jobs
+from srp_exp.runs.folder.store import slurm_jobs
 
 POLL_SECONDS = 5.0
 

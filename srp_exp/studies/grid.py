@@ -20,15 +20,15 @@ from srp_exp.config.check_study import check_study
 from srp_exp.config.choices import completed
 from srp_exp.config.command_line import check_overrides, check_sweeps
 from srp_exp.config.evaluators import not_measured
-from srp_exp.config.explain import explain
-from srp_exp.config.faults import is_users
-from srp_exp.config.fields import settings
+from srp_exp.config.failures.explain import explain
+from srp_exp.config.failures.faults import is_users
 from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.in_words import study_file
-from srp_exp.config.study import StudyConfig
+from srp_exp.config.schemas.fields import settings
+from srp_exp.config.schemas.study import StudyConfig
 from srp_exp.config.validate import not_read, validate, validate_fields
 from srp_exp.errors import UserError
-from srp_exp.runs.store import Run, State, find_run, slurm_jobs
+from srp_exp.runs.folder.store import Run, State, find_run, slurm_jobs
 
 SEED = "seed"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from srp_exp.config.study import Role
+from srp_exp.config.schemas.study import Role
 from srp_exp.studies.pairs import Statement
 
 ALPHA = 0.05

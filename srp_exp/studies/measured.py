@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from srp_exp.config.study import Expectation, Role
-from srp_exp.runs.store import State
+from srp_exp.config.schemas.study import Expectation, Role
+from srp_exp.runs.folder.store import State
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.levels import Levels, levels
 from srp_exp.studies.pairs import Statement

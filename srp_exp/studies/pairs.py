@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 from omegaconf import OmegaConf
 
 from srp_exp.config.check_study import direction
-from srp_exp.config.study import Expectation, Role, StudyConfig
+from srp_exp.config.schemas.study import Expectation, Role, StudyConfig
 from srp_exp.errors import UserError
-from srp_exp.runs.store import Run
+from srp_exp.runs.folder.store import Run
 from srp_exp.studies.grid import Cell
 
 FEWEST_PAIRS = 4
@@ -71,7 +71,7 @@ class Statement:
 
 
 def statements(study: Mapping[str, Any], runs: Runs) -> list[Statement]:
-    """The statements of `study` (srp_exp.config.study as plain values), in the order of its comparisons.
+    """The statements of `study` (srp_exp.config.schemas.study as plain values), in the order of its comparisons.
 
     Raises ValueError where a comparison names a method that has no runs, or compares a training with itself.
     """

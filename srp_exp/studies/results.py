@@ -13,11 +13,11 @@ from srp_exp.config.check_study import other_recipes
 from srp_exp.config.identity import run_folder, same_training
 from srp_exp.config.in_words import trained
 from srp_exp.config.metrics import is_share
-from srp_exp.config.study import METHOD, StudyConfig
+from srp_exp.config.schemas.study import METHOD, StudyConfig
 from srp_exp.errors import UserError
-from srp_exp.runs.folder import differences
-from srp_exp.runs.origins import confounded, counted, origins, other_data, unmeasured
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.folder.layout import differences
+from srp_exp.runs.folder.origins import confounded, counted, origins, other_data, unmeasured
+from srp_exp.runs.folder.store import Run, State
 from srp_exp.studies.grid import Cell, Grid, with_seed
 from srp_exp.studies.pairs import Runs, plain_study, too_few
 
@@ -52,7 +52,7 @@ class Entry:
 class StudyResults:
     """A study and its entries, in the order of the grid.
 
-    study: its configuration (srp_exp.config.study) as plain values. warnings: where entries may not be compared.
+    study: its configuration (srp_exp.config.schemas.study), plain. warnings: where entries may not be compared.
     arguments, changed, lacking, file: as the grid has them. left_out: finished runs of other seeds. excluded: "run:
     reason". trained: training data, network and recipe.
     """

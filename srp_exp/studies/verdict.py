@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from srp_exp.config.study import Expectation, Role
+from srp_exp.config.schemas.study import Expectation, Role
 from srp_exp.studies.levels import ALPHA
 from srp_exp.studies.measured import Measured, describe, evidence
 from srp_exp.studies.pairs import FEWEST_PAIRS, Statement

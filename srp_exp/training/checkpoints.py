@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import TEMPORARY, write_atomically
 from srp_exp.training.learner import Learner
-from srp_exp.training.logs import LOG
+from srp_exp.training.reporting.logs import LOG
 
 FINAL = "final.pt"
 _DIGEST = 64  # hexadecimal digits of SHA-256

@@ -15,10 +15,10 @@ from srp_exp.datasets import Batch
 from srp_exp.errors import UserError
 from srp_exp.seeding import derive
 from srp_exp.srp import set_progress
-from srp_exp.training.distributed import SINGLE, Processes
-from srp_exp.training.exchange import Exchange
 from srp_exp.training.losses import CrossEntropy, Loss
 from srp_exp.training.mixing import Mix
+from srp_exp.training.processes.distributed import SINGLE, Processes
+from srp_exp.training.processes.exchange import Exchange
 from srp_exp.training.throughput import Stopwatch
 
 _EXCHANGE, _CROSS_ENTROPY = Exchange(), CrossEntropy()
@@ -33,7 +33,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 @dataclass(frozen=True)
 class StepSettings:
-    """How a step is made; ranges and defaults: srp_exp/config/schema.py."""
+    """How a step is made; ranges and defaults: srp_exp/config/schemas/run.py."""
 
     seed: int
     total_steps: int

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srp_exp.training.distributed import ProcessError
 from srp_exp.training.learner import Learner, Totals
+from srp_exp.training.processes.distributed import ProcessError
 
 _SECONDS = 0.4
 """Between the looks of several processes, which agree there on a signal and obey it at the second look after it."""

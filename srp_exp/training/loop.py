@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from srp_exp.datasets import Batch, TrainingBatches
 from srp_exp.errors import CorruptImageError, UserError
 from srp_exp.training.checkpoints import Checkpoints
-from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
-from srp_exp.training.logs import LOG
 from srp_exp.training.look import Looks, Seen
-from srp_exp.training.pruning import GivenUpError
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporting.logs import LOG
+from srp_exp.training.reporting.reporter import Reporter
 from srp_exp.training.resume import resume
-from srp_exp.training.selection import is_best, is_hopeless
+from srp_exp.training.stopping.interruption import Interruption
+from srp_exp.training.stopping.pruning import GivenUpError
+from srp_exp.training.stopping.selection import is_best, is_hopeless
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Maps a model to named metrics, such as {"val/top1": 0.93}."""

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from srp_exp.config.check_study import check_study, direction
-from srp_exp.config.study import StudyConfig
+from srp_exp.config.schemas.study import StudyConfig
 
 METHODS = {"gap": ["srp=gap"], "fixed": ["srp=fixed"], "scheduled": ["srp=scheduled"]}
 PUBLISHED = {"method": "fixed", "value": 95.3, "source": "s"}

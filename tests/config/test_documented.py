@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from srp_exp.config.documented import Setting, documented, meaning
-from srp_exp.config.fields import within
 from srp_exp.config.register import SCHEMAS
-from srp_exp.config.schema import Config
+from srp_exp.config.schemas.fields import within
+from srp_exp.config.schemas.run import Config
 from srp_exp.errors import UserError
 
 

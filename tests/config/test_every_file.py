@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from srp_exp.config import CONF_DIR
 from srp_exp.config.register import SCHEMAS
-from srp_exp.config.training import RecipeConfig
+from srp_exp.config.schemas.training import RecipeConfig
 
 SCHEMA = re.compile(r"/hydra/schema/(\w+)/(\w+)@_here_")
 FILES = sorted(path for group in (*SCHEMAS, "recipe") for path in (CONF_DIR / group).glob("*.yaml"))

@@ -19,7 +19,7 @@ from omegaconf.errors import ValidationError
 from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import flat_identity, identity_of, plain_values, run_folder, run_id
 from srp_exp.config.register import SCHEMAS, register
-from srp_exp.config.study import StudyConfig
+from srp_exp.config.schemas.study import StudyConfig
 
 # Written down here on purpose, not read from the schemas: a change of this list has to be meant.
 NOT_IDENTITY = {

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from srp_exp.config.fields import is_within, schema_fields, settings
 from srp_exp.config.register import SCHEMAS
-from srp_exp.config.schema import Config
-from srp_exp.config.training import RecipeConfig
+from srp_exp.config.schemas.fields import is_within, schema_fields, settings
+from srp_exp.config.schemas.run import Config
+from srp_exp.config.schemas.training import RecipeConfig
 from srp_exp.config.validate import validate
 
 

@@ -6,11 +6,13 @@ import logging
 import pandas as pd
 import pytest
 
-from srp_exp.config.explain import explain
+from srp_exp.config.failures.explain import explain
 from srp_exp.config.visible import visible, visible_cell
 from srp_exp.errors import UserError
-from srp_exp.studies import formats, report, values
-from srp_exp.training.logs import Terminal, log_to
+from srp_exp.studies.reports import csv_rows as values
+from srp_exp.studies.reports import report
+from srp_exp.studies.reports import table_formats as formats
+from srp_exp.training.reporting.logs import Terminal, log_to
 
 RED = "\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J"
 SHOWN = r"\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J"

@@ -167,7 +167,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for module in [name for name in sys.modules if name.startswith("srp_exp.commands.")]:
         monkeypatch.delitem(sys.modules, module)  # to be imported again
-    for module in ("srp_exp.runs.complete", "srp_exp.runs.read", "srp_exp.runs.build"):
+    for module in ("srp_exp.runs.complete", "srp_exp.runs.read_back.read", "srp_exp.runs.build"):
         monkeypatch.setitem(sys.modules, module, None)
 
 

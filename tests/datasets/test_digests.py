@@ -27,7 +27,7 @@ from srp_exp.datasets.sets.imagenet import ImageNet
 from srp_exp.datasets.sets.mnist5k import Mnist5k
 from srp_exp.datasets.sets.parquet import ImageNetParquet, Parquet
 from srp_exp.datasets.sets.synthetic import Synthetic
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 
 KINDS = {
     "imagenet": (ImageNet, make_imagenet),

@@ -15,7 +15,7 @@ from srp_exp.datasets.memory.image_set import ImageSet
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.datasets.split import Split, file_names
 from srp_exp.datasets.subset import with_subset
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 
 
 def image_set(counts: list[int]) -> ImageSet:

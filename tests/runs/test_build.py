@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from srp_exp.config import CONF_DIR
-from srp_exp.config.explain import explain
+from srp_exp.config.failures.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
 from srp_exp.errors import UserError

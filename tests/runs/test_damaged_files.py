@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from srp_exp.commands import overview, report
+from srp_exp.commands.report import command as report
+from srp_exp.commands.report import overview
 from srp_exp.errors import UserError
 
 TINY = (

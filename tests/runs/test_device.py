@@ -10,10 +10,10 @@ import torch
 from omegaconf import OmegaConf
 
 from srp_exp.errors import UserError
-from srp_exp.runs import provenance as origin
 from srp_exp.runs.device import build_device, choose_kernels, slow_precision
-from srp_exp.runs.folder import differences, read_starts
-from srp_exp.training.distributed import connected
+from srp_exp.runs.folder import provenance as origin
+from srp_exp.runs.folder.layout import differences, read_starts
+from srp_exp.training.processes.distributed import connected
 
 
 @pytest.fixture

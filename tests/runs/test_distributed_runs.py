@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from srp_exp.training.interruption import EXIT_CODE
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporting.reporter import Reporter
+from srp_exp.training.stopping.interruption import EXIT_CODE
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -303,7 +303,7 @@ if rank == 0:
         write(path, content)
     checkpoints.write = slowly
 if rank == 1:
-    from srp_exp.training.interruption import Interruption
+    from srp_exp.training.stopping.interruption import Interruption
     leave = Interruption.leave
     def telling(self, number):
         saved = [str(path) for path in Path(SAVED).glob("*/checkpoints/step-*")]

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(why_not()), reason=why_n
 STEP = """
 import os, sys, time, torch
 from pathlib import Path
-from srp_exp.training.distributed import connected
+from srp_exp.training.processes.distributed import connected
 os.environ["PATH"] = "/nowhere"  # as in a container, which has no scontrol
 with connected(torch.device("cpu")) as processes:
     of_all = processes.gather((processes.rank, os.environ["SLURM_STEP_ID"], os.environ["MASTER_PORT"]))

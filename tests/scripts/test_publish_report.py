@@ -7,8 +7,8 @@ import pytest
 from planned_grids import THREE, fail, finish
 
 from scripts import adopt_runs, publish_report
-from srp_exp.commands.report import main as report_command
-from srp_exp.commands.report import plan_study
+from srp_exp.commands.report.command import main as report_command
+from srp_exp.commands.report.command import plan_study
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.folder.store import Run, State
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.results import Entry, StudyResults
 

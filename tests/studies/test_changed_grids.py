@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from srp_exp.commands.report import plan_study
-from srp_exp.runs.store import State
-from srp_exp.studies.report import contents, write_report
+from srp_exp.commands.report.command import plan_study
+from srp_exp.runs.folder.store import State
+from srp_exp.studies.reports.report import contents, write_report
 from srp_exp.studies.verdict import Outcome
 
 

@@ -6,9 +6,9 @@ import re
 import pytest
 from planned_grids import THREE, begin, fail, finish
 
-from srp_exp.commands.report import plan_study
-from srp_exp.runs.store import State
-from srp_exp.studies.report import contents
+from srp_exp.commands.report.command import plan_study
+from srp_exp.runs.folder.store import State
+from srp_exp.studies.reports.report import contents
 from srp_exp.studies.results import StudyResults, collect
 
 TOP1 = {"gap": 0.5, "fixed": 0.625, "scheduled": 0.75}

@@ -14,7 +14,7 @@ from planned_grids import THREE, TINY, begin, fail, finish, plan
 from srp_exp.config import CONF_DIR
 from srp_exp.config.identity import run_folder
 from srp_exp.config.register import register
-from srp_exp.runs.store import State
+from srp_exp.runs.folder.store import State
 from srp_exp.studies.grid import Grid
 from srp_exp.studies.grid import plan as plan_grid
 

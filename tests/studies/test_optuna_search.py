@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial
 
 from srp_exp.commands.search import distribution
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporting.reporter import Reporter
 
 TINY = (
     "dataset=synthetic", "dataset.train_size=40", "dataset.test_size=20", "dataset.image_size=[16,16]",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srp_exp.runs.store import Run, State
+from srp_exp.runs.folder.store import Run, State
 from srp_exp.studies.grid import Cell
 from srp_exp.studies.levels import levels
 from srp_exp.studies.measured import measure_statements

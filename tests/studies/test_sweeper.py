@@ -13,7 +13,7 @@ from planned_grids import THREE, TINY, contents, fail, finish, plan
 from srp_exp.commands.listing import print_grid, terminal
 from srp_exp.runs import slurm
 from srp_exp.studies.grid import Grid, PlannedRun
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporting.reporter import Reporter
 
 GRID = (*THREE, *TINY, "progress=false")
 OWN_STUDY = """

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from srp_exp.config.study import Expectation, Role
-from srp_exp.runs.store import State
+from srp_exp.config.schemas.study import Expectation, Role
+from srp_exp.runs.folder.store import State
 from srp_exp.studies.measured import Measured, describe, measure_statements
 from srp_exp.studies.pairs import Statement
 from srp_exp.studies.verdict import Outcome, Verdict, conclude, decide, join, judge, walk_looks

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from srp_exp.config.training import average_of_the_start
+from srp_exp.config.schemas.training import average_of_the_start
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.srp import srp_modules
 from srp_exp.training.learner import Learner, Mix, StepSettings, Totals

@@ -17,16 +17,16 @@ from torch import nn
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.training import checkpoints as checkpoints_module
 from srp_exp.training import look as look_module
-from srp_exp.training import reporter as reporter_module
 from srp_exp.training.checkpoints import Checkpoints, load
-from srp_exp.training.interruption import Interruption
 from srp_exp.training.learner import Learner
 from srp_exp.training.loggers.guarded import Loggers
 from srp_exp.training.loggers.logger import LoggedRun
 from srp_exp.training.loggers.tensorboard import TensorBoard
 from srp_exp.training.loop import NonFiniteLossError, Training, fit
 from srp_exp.training.mixing import MixUpOrCutMix
-from srp_exp.training.reporter import Reporter
+from srp_exp.training.reporting import reporter as reporter_module
+from srp_exp.training.reporting.reporter import Reporter
+from srp_exp.training.stopping.interruption import Interruption
 
 MakeLearner = Callable[..., Learner]
 AssertSame = Callable[[Any, Any], None]

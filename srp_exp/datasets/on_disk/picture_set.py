@@ -31,7 +31,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as
 class PictureSet(FileSet):
     """A subclass says in `read` which pictures there are; the rest is done here, for it and for prepared copies of it.
 
-    The settings are those of config/datasets.py. Pictures that all have one size and take no more than memory_mb
+    The settings are those of config/schemas/datasets.py. Pictures of one size that take no more than memory_mb
     together are held in memory and keep their size, unless `augmentation` resizes or cuts them otherwise than by
     default. own, settings: what `read` gets besides, under their names. known: facts of the set, as of `facts_of`, with
     which no training picture is looked at, and the training part stays empty.

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from srp_exp.datasets.on_disk.catalogue import Catalogue
-from srp_exp.datasets.sets.read_tables import read_hub
 from srp_exp.datasets.sets.table import TableSet, catalogue_of
-from srp_exp.datasets.sets.table_files import split_of
+from srp_exp.datasets.sets.tables.read_tables import read_hub
+from srp_exp.datasets.sets.tables.table_files import split_of
 from srp_exp.errors import UserError, first_few
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from srp_exp.datasets.labels import check_numbers, refuse_unknown
 from srp_exp.datasets.on_disk.catalogue import Catalogue, Listing, divide, listing, listing_of_rows
 from srp_exp.datasets.on_disk.picture_set import PictureSet
-from srp_exp.datasets.sets.columns import Columns, find_columns, has_labels, names_in_column, read_labels
-from srp_exp.datasets.sets.read_tables import KINDS, PictureTable, read_table
-from srp_exp.datasets.sets.table_files import find_tables, locate_tables, split_of
+from srp_exp.datasets.sets.tables.columns import Columns, find_columns, has_labels, names_in_column, read_labels
+from srp_exp.datasets.sets.tables.read_tables import KINDS, PictureTable, read_table
+from srp_exp.datasets.sets.tables.table_files import find_tables, locate_tables, split_of
 from srp_exp.errors import MissingFileError, UserError, first_few
 
 

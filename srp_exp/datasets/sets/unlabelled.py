@@ -7,9 +7,9 @@ import numpy as np
 
 from srp_exp.datasets.files.source import FolderSource, ImageSource
 from srp_exp.datasets.on_disk.catalogue import listing_of_rows
-from srp_exp.datasets.sets.columns import image_column, names_in_column
 from srp_exp.datasets.sets.folder import ENDINGS, files_below
-from srp_exp.datasets.sets.read_tables import KINDS, read_table
+from srp_exp.datasets.sets.tables.columns import image_column, names_in_column
+from srp_exp.datasets.sets.tables.read_tables import KINDS, read_table
 from srp_exp.errors import MissingFileError, UserError, first_few
 
 LOG = logging.getLogger("srp_exp")

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from srp_exp.training.dispensable import Dispensable
 from srp_exp.training.loggers.logger import LoggedRun, Logger
+from srp_exp.training.reporting.dispensable import Dispensable
 
 
 class Loggers:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter, summary
 
 from srp_exp.training.loggers.logger import LoggedRun, Logger
-from srp_exp.training.logs import LOG
+from srp_exp.training.reporting.logs import LOG
 
 _EVENTS = "events.out.tfevents.*"
 

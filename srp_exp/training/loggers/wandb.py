@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from srp_exp.training.loggers.logger import LoggedRun, Logger, check_installed
-from srp_exp.training.logs import LOG
+from srp_exp.training.reporting.logs import LOG
 
 _ID = "wandb-id"
 """File in the run folder: the id at wandb, which a run that is trained afresh doesn't share with the earlier one."""

@@ -7,7 +7,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from srp_exp.config.datasets import OF_EVERY_SET
+from srp_exp.config.schemas.datasets import OF_EVERY_SET
 from srp_exp.datasets import ImageSet
 
 FILES = sorted((Path(__file__).parents[3] / "conf" / "dataset").glob("*.yaml"))

@@ -14,7 +14,7 @@ from srp_exp.datasets.files import measure, vet
 from srp_exp.datasets.known import facts_of
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.errors import UserError
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 
 
 def open_folder(root: Path, **others) -> Folder:

@@ -16,7 +16,7 @@ from srp_exp.datasets.files.decode import decode
 from srp_exp.datasets.prepare.copy import CopySettings, write_copy
 from srp_exp.datasets.sets.folder import Folder
 from srp_exp.errors import MissingFileError, UserError
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "imagenette_128.tar"
 

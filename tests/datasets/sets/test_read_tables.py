@@ -20,7 +20,7 @@ from srp_exp.datasets.sets.hub import Hub
 from srp_exp.datasets.sets.table import Csv, TableSet
 from srp_exp.errors import UserError
 from srp_exp.files import cache_folder
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 
 FILES = [f"images/{number}.jpg" for number in range(8)]
 LABELS = ["NA", "007", "NA", "crow", "007", "crow", "NA", "007"]

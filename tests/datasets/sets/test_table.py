@@ -11,7 +11,7 @@ from official_copies import KINDS, encoded, make_parquet
 
 from srp_exp.datasets.augmentation import FileAugmentation
 from srp_exp.datasets.sets.parquet import ImageNetParquet, Parquet
-from srp_exp.runs.data import digests_of
+from srp_exp.runs.folder.digests import digests_of
 
 FILES = {"train-00000-of-00002": (0, 7), "train-00001-of-00002": (7, 5)}
 PICTURES = [encoded(KINDS[number % len(KINDS)], number) for number in range(18)]
@@ -104,7 +104,7 @@ def test_what_is_kept_of_a_table_is_made_again_when_it_was_damaged(tmp_path, how
 def test_a_kill_while_a_table_is_kept_leaves_nothing_that_is_taken_for_whole(tmp_path, monkeypatch):
     """Its note is written last, and `datasets` renames a folder when it is whole."""
     home, cache = make_parquet(tmp_path / "set"), tmp_path / "cache"
-    monkeypatch.setattr("srp_exp.datasets.sets.read_tables.keep", None)
+    monkeypatch.setattr("srp_exp.datasets.sets.tables.read_tables.keep", None)
     with pytest.raises(ValueError):
         open_parquet(home, cache_dir=str(cache))
     (kept,) = cache.rglob("*.arrow")  # of the first file

@@ -1,0 +1,1 @@
+"""srp-report: what the runs say, without running any."""

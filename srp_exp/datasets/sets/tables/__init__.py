@@ -1,0 +1,1 @@
+"""Tables, read: their files, their splits, and what their columns hold."""

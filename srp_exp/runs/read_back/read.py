@@ -1,0 +1,97 @@
+"""Reading a run folder or a checkpoint file with the configuration that it carries."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from srp_exp.config.identity import plain_values
+from srp_exp.config.schemas.fields import settings
+from srp_exp.errors import MissingFileError, UserError
+from srp_exp.runs.folder.layout import refuse_other_run
+from srp_exp.runs.read_back.data_now import place_data, says_where
+from srp_exp.runs.read_back.trust import stored_config
+from srp_exp.training.checkpoints import FINAL, load
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command line asks about something trained.
+
+    config: plain values. settings: its keys that say where and how the run is looked at. overrides: as they were given.
+    conf_folders: whose files say which classes there are, conf/ and that of --config-dir.
+    """
+
+    config: DictConfig
+    settings: set[str]
+    overrides: list[str]
+    conf_folders: tuple[Path, ...]
+
+
+def asked(config: DictConfig) -> Asked:
+    """What the command line asks about what `run` or `checkpoint` names."""
+    hydra = HydraConfig.get()
+    folders = tuple(Path(source.path) for source in hydra.runtime.config_sources if source.schema == "file")
+    return Asked(OmegaConf.create(plain_values(config)), settings(config), list(hydra.overrides.task), folders)
+
+
+def read_run(asked: Asked) -> tuple[DictConfig, Path]:
+    """The configuration of what `run` or `checkpoint` names, and the checkpoint file.
+
+    What the run is comes from the checkpoint; where and how it is looked at (the settings: split, device, data_root...)
+    from what was asked. Raises UserError where an override would change what the run is, and where the checkpoint's
+    configuration would build what it may not.
+    """
+    config = asked.config
+    checkpoint = _checkpoint(config)
+    trained = stored_config(load_of_run(checkpoint)["config"], checkpoint, asked.conf_folders, config.trust_targets)
+    given = {re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]: override for override in asked.overrides}
+    changed = [o for key, o in given.items() if key.partition(".")[0] not in asked.settings and not says_where(key)]
+    if changed:
+        raise UserError(
+            f"{', '.join(changed).replace('++', '')}: what a run is comes from {checkpoint}; leave it out (where its "
+            "data are now: dataset.root=FOLDER)"
+        )
+    place_data(trained, config, given)
+    leave_out_weights(trained)
+    for name in asked.settings & {str(key) for key in config}:
+        trained[name] = config[name]
+    return trained, checkpoint
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, if it lies where runs keep theirs."""
+    return checkpoint.resolve().parent.parent
+
+
+def load_of_run(checkpoint: Path) -> dict[str, Any]:
+    """The content of a checkpoint; raises UserError where it lies in the folder of a run that didn't write it."""
+    content = load(checkpoint)
+    refuse_other_run(checkpoint, run_of(checkpoint), str(content.get("name")).partition("/")[0])
+    return content
+
+
+def leave_out_weights(trained: DictConfig) -> None:
+    """Let the network of `trained` be built without weights to begin with: its checkpoint has all of them."""
+    for name, nothing in (("pretrained", False), ("weights", None)):
+        if name in trained.backbone:
+            trained.backbone[name] = nothing
+
+
+def beside(checkpoint: Path, run: str | None, kind: str) -> Path:
+    """Folder for what is made of a checkpoint: <run>/<kind>, or <kind>-<checkpoint's name> beside the file."""
+    return Path(run) / kind if run else checkpoint.with_name(f"{kind}-{checkpoint.stem}")
+
+
+def _checkpoint(config: DictConfig) -> Path:
+    if (config.run is None) != isinstance(config.checkpoint, str):
+        raise UserError(f"mode={config.mode} needs one of run=FOLDER and checkpoint=FILE")
+    if isinstance(config.checkpoint, str):
+        return Path(config.checkpoint)
+    final = Path(config.run) / "checkpoints" / FINAL
+    if not final.is_file():
+        raise MissingFileError(f"run={config.run}: not a finished run (no {final}); or name a checkpoint=FILE")
+    return final

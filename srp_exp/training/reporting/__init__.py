@@ -1,0 +1,1 @@
+"""What a training says while it runs: console, run.log, metrics.jsonl, a profile."""
