@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, "NDArray[Any]"]
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 _FORMAT = 3  # of the files: one of another format is made again
 
 
@@ -40,7 +40,7 @@ def remembered(file: Path, settings: str, make: Callable[[], Arrays]) -> Arrays:
     try:
         keep(file, settings, arrays["read_from"].tolist(), arrays)
     except OSError as error:
-        LOG.warning(
+        _LOG.warning(
             "%s: the index can't be kept (%s), so the next start checks again; set dataset.cache_dir", file, error
         )
     return arrays

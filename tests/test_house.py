@@ -1,12 +1,18 @@
 """The house is in order: imports run one way, the root is small, and what a user can mend is told from a fault."""
 
 import ast
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "srp_exp"
+sys.path.insert(0, str(ROOT / "scripts"))
+import house  # noqa: E402 - the figures that scripts/house.py prints
+
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for folder in (PACKAGE, ROOT / "hydra_plugins")
@@ -94,6 +100,27 @@ def test_folders_are_small() -> None:
     folders = Counter(path.parent for path in FILES.values())
     assert len(folders) > 15
     assert {folder.name: count for folder, count in folders.items() if count > 15} == {}
+
+
+def test_a_public_name_is_one_thing() -> None:
+    assert house.defined_twice() == {}
+
+
+def test_the_words_are_plain() -> None:
+    assert [place for _, place in house.stiff_words()] == []
+
+
+def test_what_is_looked_for_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names defined twice, constants and aliases too, and words of the list."""
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(
+            '"""Which goes on."""\nLIMIT = 1\nSide: TypeAlias = int\n_own = 1\nclass Run: ...\n'
+        )
+    monkeypatch.setattr(house, "PACKAGE", tmp_path)
+    monkeypatch.setattr(house, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text("")
+    assert set(house.defined_twice()) == {"LIMIT", "Side", "Run"}
+    assert [word for word, _ in house.stiff_words()] == ["goes on", "goes on"]
 
 
 def raised(tree: ast.Module) -> Iterator[tuple[int, str]]:

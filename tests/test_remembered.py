@@ -49,7 +49,7 @@ def test_a_cut_index_is_made_again(tmp_path):
 
 
 def test_an_index_that_cant_be_kept_is_said_and_used(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.remembered.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.remembered._LOG.propagate", True)
     (tmp_path / "file").touch()
     file = tmp_path / "file" / "index.zip"  # below a file
     assert remembered(file, "settings", Maker())["labels"].tolist() == [1, 2, 3]

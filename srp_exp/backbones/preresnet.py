@@ -26,7 +26,7 @@ from srp_exp.backbones.layers import (
     require_at_least,
 )
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
-from srp_exp.backbones.resnet import Shortcut, unit_shapes
+from srp_exp.backbones.resnet import ShortcutKind, unit_shapes
 from srp_exp.errors import UserError
 
 
@@ -91,7 +91,7 @@ def preact_bottleneck_branch(in_channels: int, channels: int, stride: int, place
     )
 
 
-def preact_shortcut(kind: Shortcut, in_channels: int, channels: int, stride: int) -> nn.Module:
+def preact_shortcut(kind: ShortcutKind, in_channels: int, channels: int, stride: int) -> nn.Module:
     """Identity where the shapes agree, else zero padding (``pad``) or a bare 1x1 convolution (``project``).
 
     Raises ValueError when ``kind`` is neither ``pad`` nor ``project``.
@@ -109,7 +109,7 @@ def preact_network(
     blocks: int,
     channels: Sequence[int],
     branch: Callable[[int, int, int], nn.Module],
-    shortcut: Shortcut,
+    shortcut: ShortcutKind,
     placement: Placement,
     *,
     num_classes: int,
@@ -141,7 +141,7 @@ def build(
     depth: int,
     width: int = 1,
     bottleneck: bool = False,
-    shortcut: Shortcut = "pad",
+    shortcut: ShortcutKind = "pad",
     *,
     attention: AttentionFactory | None = None,
     conv: ConvFactory | None = None,

@@ -26,7 +26,7 @@ from srp_exp.backbones.layers import (
 from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
 from srp_exp.errors import UserError
 
-Shortcut = Literal["pad", "project"]
+ShortcutKind = Literal["pad", "project"]
 
 
 class ResidualUnit(nn.Module):
@@ -73,7 +73,7 @@ def bottleneck_branch(
     return nn.Sequential(OrderedDict(layers))
 
 
-def make_shortcut(kind: Shortcut, in_channels: int, channels: int, stride: int) -> nn.Module:
+def make_shortcut(kind: ShortcutKind, in_channels: int, channels: int, stride: int) -> nn.Module:
     """Identity where the shapes agree, else zero padding (``pad``) or a 1x1 convolution with batch norm.
 
     Raises ValueError when ``kind`` is neither ``pad`` nor ``project``.
@@ -108,7 +108,7 @@ def build(
     depth: int,
     width: int = 1,
     bottleneck: bool = False,
-    shortcut: Shortcut = "pad",
+    shortcut: ShortcutKind = "pad",
     *,
     attention: AttentionFactory | None = None,
     conv: ConvFactory | None = None,

@@ -22,7 +22,7 @@ from srp_exp.backbones.placement import AttentionFactory, ConvFactory, Placement
 from srp_exp.backbones.weights import load_weights
 from srp_exp.errors import UnreachableError, UserError
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 
 
 class ConvAttentionBasicBlock(BasicBlock):
@@ -91,7 +91,7 @@ def build(
         options["pretrained_strict"] = False  # the attention modules are not in timm's weights
     if pretrained:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would tell of every try of a fetch twice
-        LOG.info("fetching timm's weights of %s, unless they were fetched before", model)
+        _LOG.info("fetching timm's weights of %s, unless they were fetched before", model)
     try:
         network: nn.Module = timm.create_model(model, pretrained=pretrained, **options)
     except OSError as error:

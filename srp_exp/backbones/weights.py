@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from srp_exp.errors import MissingFileError, UserError
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 _SHOWN = 5  # keys named in a message
 
 
@@ -61,7 +61,7 @@ def _without_prefix(state: dict[str, Tensor], wanted: Collection[str], file: Pat
         taken += f"{prefix}."
         state = {key.removeprefix(f"{prefix}."): value for key, value in state.items()}
     if taken:
-        LOG.info("backbone.weights=%s: every key begins with %s, which is taken off", file, taken)
+        _LOG.info("backbone.weights=%s: every key begins with %s, which is taken off", file, taken)
     return state
 
 

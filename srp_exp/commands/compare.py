@@ -23,7 +23,7 @@ from srp_exp.runs.folder.store import find_run
 from srp_exp.runs.read_back.read import Asked, asked, beside, read_run
 from srp_exp.studies.reports.table_formats import escape_markdown
 
-METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss")
+COMPARED_METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss")
 SAME_IMAGES = {
     "root", "cache_dir", "download", "verify", "on_corrupt", "copy_side", "crop_to_box", "augmentation", "mean", "std",
     "val_fraction", "train_per_class", "test_on_unused", "subset_seed",
@@ -155,7 +155,7 @@ def _values(a: _Run, b: _Run, evaluators: list[str]) -> dict[str, list[float | N
     for run in (a, b):
         metrics = _metrics(run)
         values: dict[str, float | None] = {}
-        values |= worth_showing({name: metrics[name] for name in METRICS if name in metrics})
+        values |= worth_showing({name: metrics[name] for name in COMPARED_METRICS if name in metrics})
         for evaluator in evaluators:
             summary = _measured(run, evaluator)["summary"]
             values |= {f"{evaluator}/{name}": value for name, value in summary.items()}

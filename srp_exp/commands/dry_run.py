@@ -62,7 +62,7 @@ def dry_run(grid: Grid, console: Console, study: StudyConfig | None = None) -> N
 
 
 def say_power(grid: Grid, study: StudyConfig, hours: float, console: Console) -> None:
-    """Print the chance of each verdict and the hours that it takes, with the spread of the runs that are there."""
+    """Print the chance of each verdict and the hours that it takes, at the spread of the finished runs."""
     from srp_exp.commands.report.power import measured_spreads, power_table  # scipy takes a second to import
     from srp_exp.studies.reports.report import contents
     from srp_exp.studies.results import collect

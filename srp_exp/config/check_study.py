@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from srp_exp.config.evaluators import check_measure
 from srp_exp.config.failures.explain import nearest
-from srp_exp.config.metrics import SHARES, is_share
+from srp_exp.config.metrics import SHARE_METRICS, is_share
 from srp_exp.config.schemas.study import METHOD, ComparisonConfig, Role, StudyConfig
 from srp_exp.errors import UserError
 
@@ -16,7 +16,7 @@ METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss", "parameters", "t
 """Metrics of results.json; those of an evaluator are written <evaluator>.<measure>."""
 
 
-LARGEST_EFFECTS = {SHARES: 0.05, ("cosine", "correlation", "share", "ratio"): 0.5, ("loss",): 1.0}
+LARGEST_EFFECTS = {SHARE_METRICS: 0.05, ("cosine", "correlation", "share", "ratio"): 0.5, ("loss",): 1.0}
 """The largest difference that may be called the smallest that matters, by the end of a metric's name."""
 
 

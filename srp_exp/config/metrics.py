@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-SHARES = ("top1", "top5", "macro_f1")
+SHARE_METRICS = ("top1", "top5", "macro_f1")
 """Ends of the names of metrics in [0, 1], of which higher is better: accuracies, and F1."""
 
 _OF_CLASSES = ("balanced_top1", "macro_f1")
@@ -11,7 +11,7 @@ _OF_CLASSES = ("balanced_top1", "macro_f1")
 
 def is_share(metric: str) -> bool:
     """Whether `metric` lies in [0, 1], higher is better, and percent is how people read it."""
-    return metric.endswith(SHARES)
+    return metric.endswith(SHARE_METRICS)
 
 
 def worth_showing(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -6,11 +6,11 @@ from typing import Any, TypeAlias
 
 from srp_exp.errors import UserError
 
-Size: TypeAlias = int | Sequence[int]
+PictureSize: TypeAlias = int | Sequence[int]
 """Pixels: the side of a square, or height and width."""
 
 
-def sides(size: Size) -> tuple[int, int]:
+def sides(size: PictureSize) -> tuple[int, int]:
     """Height and width."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
@@ -55,9 +55,9 @@ class FileAugmentation(Augmentation):
     """
 
     crop: str = "random_resized"
-    crop_size: Size = 224
-    eval_crop_size: Size = 224
-    resize: Size = 256
+    crop_size: PictureSize = 224
+    eval_crop_size: PictureSize = 224
+    resize: PictureSize = 256
     eval_crop: str = "center"
     interpolation: str = "bilinear"
     min_area: float = 0.08
@@ -73,7 +73,7 @@ class FileAugmentation(Augmentation):
         self._demand("eval_crop_size", self._fits(self.eval_crop_size), f"1 to resize={self.resize} pixels")
         self._demand("crop_padding", self.crop == "pad" or not self.crop_padding, "0, or crop=pad")
 
-    def _fits(self, size: Size) -> bool:
+    def _fits(self, size: PictureSize) -> bool:
         return all(side <= largest for side, largest in zip(sides(size), sides(self.resize), strict=True))
 
     @property

@@ -15,7 +15,7 @@ from srp_exp.datasets.sets.folder import ENDINGS, class_folders, files_below
 from srp_exp.datasets.split import Split
 from srp_exp.errors import MissingFileError, UserError, first_few
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 _WNID = re.compile(r"n\d{8}")  # of ImageNet's classes, whose sorted order is that of the labels everywhere
 
 
@@ -40,7 +40,7 @@ def other_test(root: Path, dataset: DataSet, some_classes: bool = False) -> Spli
     if isinstance(dataset.test, Split):
         return _in_memory(split, dataset)
     if dataset.test.boxes is not None:
-        LOG.warning("test_root=%s: its pictures are taken whole, and the run's were cut to their boxes", root)
+        _LOG.warning("test_root=%s: its pictures are taken whole, and the run's were cut to their boxes", root)
     return split
 
 

@@ -17,7 +17,7 @@ from srp_exp.datasets.files.source import ImageSource
 from srp_exp.datasets.split import Split, drawn
 from srp_exp.errors import UserError
 
-AnySplit = TypeVar("AnySplit", Split, FileSplit)
+EitherSplit = TypeVar("EitherSplit", Split, FileSplit)
 
 
 def with_subset(dataset: AnyDataSet, train_per_class: int | None, test_on_unused: bool, seed: int) -> AnyDataSet:
@@ -44,7 +44,7 @@ def with_subset(dataset: AnyDataSet, train_per_class: int | None, test_on_unused
     return changed
 
 
-def joined(test: AnySplit, unused: AnySplit) -> AnySplit:
+def joined(test: EitherSplit, unused: EitherSplit) -> EitherSplit:
     """The samples of `test`, then those of `unused`."""
     both: dict[str, Any] = {
         name: torch.cat([part, getattr(unused, name)]) for name, part in vars(test).items() if isinstance(part, Tensor)

@@ -107,7 +107,7 @@ class Cost:
 
 
 def compare_costs(contenders: Mapping[str, Contender], rounds: int) -> dict[str, Cost]:
-    """The cost of each network, with ratios to the first one. Raises ValueError for a device other than cpu or cuda."""
+    """The cost of each network, with ratios to the first one. Raises ValueError unless the device is cpu or cuda."""
     reference, first = next(iter(contenders.items()))
     if first.device.type not in ("cpu", "cuda"):
         raise UserError(f"device={first.device}: the cost is measured on cpu and cuda only")

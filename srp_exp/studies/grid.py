@@ -71,7 +71,7 @@ class Grid:
     """The runs of a grid in order, and the command line that made it.
 
     fixed: what it set for all runs. arguments: all of it, but for what says how to run and not what. variant: what
-    a report's folder is called by, besides the study. changed: what of it makes the grid another than the study's own.
+    a report's folder is called by, besides the study. changed: what makes the grid differ from the study's.
     lacking: values of the study's `each` that it leaves out. file: the text of the study's file.
     """
 

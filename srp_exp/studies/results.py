@@ -153,7 +153,9 @@ def collect(grid: Grid, study: StudyConfig) -> StudyResults:
         warnings += confounded(one, of[one], other, of[other])
     warnings += other_data(list(finished.values()))
     for run in finished.values():
-        warnings += [f"{run.folder.name} went on with another origin: {found}" for found in differences(run.starts)]
+        warnings += [
+            f"{run.folder.name} resumed in a different environment: {found}" for found in differences(run.starts)
+        ]
     warnings += unmeasured(finished.values(), metrics(plain)) + other_recipes({p.method: p.config for p in grid.runs})
     reasons = tuple(f"{run}: {reason}" for run, reason in excluded.items())
     command = (*grid.arguments, *["study.pilot=true"] * (plain["pilot"] and not study.pilot))

@@ -50,7 +50,7 @@ SECOND_LOOK = (
 class Verdict:
     """An outcome, and the reason in one line.
 
-    preliminary: runs are missing, so the verdict may change when they are there. level: of the interval that is shown.
+    preliminary: runs are missing, so the verdict may change. level: of the interval that is shown.
     why: nothing was decided, where the interval doesn't tell.
     """
 
@@ -192,11 +192,11 @@ def judge(measured: Measured, outcome: Outcome, look: str = "") -> Verdict:
     said = f"{question}: {evidence(measured, level)}{f', {look}' if look else ''}."
     if outcome != UNDECIDED:
         return Verdict(outcome, said, preliminary, level)
-    more, why = "The same command goes on to the next look, if there is one." if look else SECOND_LOOK, ""
+    more, why = "Run the same command for the next look, if one is planned." if look else SECOND_LOOK, ""
     if measured.mean.error is None:
         more, why = "One seed compares two trainings, not two methods.", "one seed"
     elif look and measured.waiting:
-        more, why = "Nothing is decided before all runs of a look are there.", "the look isn't complete"
+        more, why = "Nothing is decided before all runs of a look have finished.", "the look isn't complete"
     elif measured.mean.n < FEWEST_PAIRS:
         why = f"fewer than {FEWEST_PAIRS} pairs"
         more = f"{why.capitalize()} decide nothing. {more}"

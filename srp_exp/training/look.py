@@ -15,7 +15,7 @@ from srp_exp.training.learner import Learner, Totals
 from srp_exp.training.processes.distributed import ProcessError
 
 _SECONDS = 0.4
-"""Between the looks of several processes, which agree there on a signal and obey it at the second look after it."""
+"""Between two looks of a training with several processes, which agree there on a signal and obey it two looks later."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Looks:
         self._begun: list[_Look] = []
         self._last = (learner.step, time.perf_counter())
         self._every = 1 if learner.processes.size > 1 else 2
-        """Steps between the looks of several processes: as many as rank 0 makes in _SECONDS."""
+        """Steps between two looks, with several processes: as many as rank 0 makes in _SECONDS."""
 
     def is_due(self) -> bool:
         """Whether several processes are to agree on a signal; one obeys by itself."""

@@ -181,8 +181,8 @@ def test_a_run_that_went_on_under_another_commit_is_a_warning(tmp_path) -> None:
     config, grid = plan_study([*THREE, "dataset=synthetic", "seed=0", f"output_dir={tmp_path}"])
     commit, torch = last["commit"][:12], last["packages"]["torch"]
     assert collect(grid, config.study).warnings == (
-        f"{resumed.name} went on with another origin: commit {'a' * 12} -> {commit}",
-        f"{resumed.name} went on with another origin: torch {torch} -> 1",
+        f"{resumed.name} resumed in a different environment: commit {'a' * 12} -> {commit}",
+        f"{resumed.name} resumed in a different environment: torch {torch} -> 1",
     )
 
 

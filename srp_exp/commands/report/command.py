@@ -1,6 +1,6 @@
 """srp-report: what the runs say, without running any.
 
-srp-report study=demo [the overrides of the grid]    table and verdict of a study, as far as its runs are there
+srp-report study=demo [the overrides of the grid]    table and verdict of a study, from its finished runs
 srp-report FOLDER                                    that of a report in docs/results, from its runs.parquet
 srp-report runs [dataset=cifar10 state=failed ...]   all runs, or those with these settings; sort=seconds csv=FILE
 srp-report sweep by=srp,recipe.lr [dataset.name=...] mean and deviation over the seeds, by settings; csv=FILE latex=FILE

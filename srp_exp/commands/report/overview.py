@@ -45,7 +45,7 @@ def find(arguments: Sequence[str]) -> Found:
     parent = Path(options.get("output_dir", "outputs")).expanduser() / "runs"
     runs = all_runs(parent)
     if not runs:
-        raise UserError(f"{parent}: no runs are there; output_dir=FOLDER names another place")
+        raise UserError(f"{parent}: no runs found; set output_dir=FOLDER if they are elsewhere")
     known: dict[Path, dict[str, str]] = {}
     damaged: list[Exception] = []
     for run in runs:

@@ -53,7 +53,7 @@ class InMemoryConfig(DatasetConfig):
 @dataclass
 class CifarConfig(InMemoryConfig):
     root: str = not_identity("${data_root}")  # holds the archive or its folder
-    download: bool = not_identity(False)  # true: fetch the archive if it isn't there
+    download: bool = not_identity(False)  # true: download the archive if it doesn't exist
 
 
 @dataclass

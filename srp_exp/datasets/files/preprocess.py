@@ -25,7 +25,7 @@ class Preprocess:
     normalise: Normalisation
 
     def __call__(self, picture: Image.Image | str | os.PathLike[str]) -> Tensor:
-        """Raises CorruptImageError, which names the file, where it can't be read, and OSError where it isn't there."""
+        """Raises CorruptImageError, which names the file, if it can't be read, and OSError if it doesn't exist."""
         if isinstance(picture, Image.Image):
             pixels = self.transform(of_pillow(picture).rgb("the picture", self.reading))
         else:

@@ -17,7 +17,7 @@ from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import spread
 from srp_exp.errors import CorruptImageError
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 LARGE = 4 << 30
 """Bytes of encoded pictures, which take about a minute to decode; of a larger split a sample is decoded."""
 
@@ -84,7 +84,7 @@ def vet(split: FileSplit, name: str, everything: bool) -> Vetting:
     what = f"all {found.looked:,} pictures"
     if not everything:
         what = f"{found.looked:,} pictures and the headers of {len(rest):,}; dataset.vet=all looks at all"
-    LOG.info("%s: looked at %s in %.0f s", name, what, time.perf_counter() - started)
+    _LOG.info("%s: looked at %s in %.0f s", name, what, time.perf_counter() - started)
     return found
 
 

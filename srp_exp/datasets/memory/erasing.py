@@ -12,7 +12,7 @@ _ATTEMPTS = 10
 def erase(images: Tensor, boxes: Tensor, colour: Tensor) -> Tensor:
     """Fill boxes, (B, 4) int64, top, left, height and width, of (B, C, H, W) with `colour`, (C, 1, 1).
 
-    What of a box lies outside its image is passed over.
+    The part of a box outside its image is ignored.
     """
     rows, columns = (torch.arange(side, device=images.device) for side in images.shape[2:])
     top, left, height, width = boxes[:, :, None].unbind(1)

@@ -11,7 +11,7 @@ from srp_exp.datasets.memory.memory_reader import MemoryReader
 from srp_exp.datasets.split import Split
 from srp_exp.errors import UserError
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ImageSet(DataSet):
     def __post_init__(self) -> None:
         labels = {name: split.labels.numpy() for name, split in (("train", self.train), ("test", self.test))}
         for note in check_classes(self.class_names, labels, type(self).__name__):
-            LOG.warning("%s", note)
+            _LOG.warning("%s", note)
         chosen, side = self.augmentation, min(self.image_size)
         if chosen.crop_padding >= side:
             raise UserError(

@@ -24,7 +24,7 @@ from srp_exp.datasets.on_disk.vetted import open_split, vetted
 from srp_exp.remembered import Arrays, index_file, remembered
 from srp_exp.remembered import known as remembered_as
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as of most pretrained weights
 
 
@@ -43,7 +43,7 @@ class PictureSet(FileSet):
 
     _index: Path
     set_name: ClassVar[str]
-    facts: ClassVar[Facts | None] = None  # None: what is there is all of it
+    facts: ClassVar[Facts | None] = None  # None: any number of pictures is complete
     remedy: ClassVar[str] = "restore it"  # where to get the set, the end of messages about missing parts
     usual_names: ClassVar[tuple[str, ...]] = ()  # of its folder; and layouts: as of `find_home`
     layouts: ClassVar[tuple[tuple[str, ...], ...]] = ((),)
@@ -100,7 +100,7 @@ class PictureSet(FileSet):
         if known is not None:
             catalogue = catalogue.without_training()
         for note in catalogue.notes:
-            LOG.warning("%s", note)
+            _LOG.warning("%s", note)
         reading = replace(reading, value_range=reading.value_range or catalogue.value_range)
         splits = {name: open_split(home, part, crop_to_box, reading) for name, part in catalogue.parts.items()}
         holds = augmentation.leaves_size and (known is None or known["held"])
@@ -131,7 +131,7 @@ class PictureSet(FileSet):
         )
         object.__setattr__(self, "_index", index)
         if held:
-            LOG.info(
+            _LOG.info(
                 "pictures are held in memory at their size, %d x %d pixels, and moved by up to %d in training; "
                 "dataset.memory_mb=0 reads, resizes and crops them instead",
                 *self.image_size,

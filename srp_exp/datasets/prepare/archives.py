@@ -21,7 +21,7 @@ from srp_exp.errors import MissingFileError, UserError
 
 MOST_FILES = 5_000_000
 MOST_BYTES = 1 << 40  # of all files together; ImageNet has 1.5e11
-MOST_RATIO = 50  # times the size of the archive itself, unless all fits in SMALL; photographs hardly compress
+MOST_EXPANSION = 50  # times the size of the archive itself, unless all fits in SMALL; photographs hardly compress
 SMALL = 64 << 20
 _HEADER_BYTES = 1 << 20  # of one header, which tarfile holds in memory however long it says it is
 _READ_BYTES = 1 << 18  # at a time
@@ -88,7 +88,7 @@ def read_nested_tar(entry: ArchivedFile, folder: Path) -> Iterator[ArchivedFile]
 
 def _within_limits(entries: Iterator[ArchivedFile], place: str, archive_bytes: int) -> Iterator[ArchivedFile]:
     """Raises UserError where there are too many entries, or bytes of them, or two of one name."""
-    most = min(MOST_BYTES, max(SMALL, MOST_RATIO * archive_bytes))
+    most = min(MOST_BYTES, max(SMALL, MOST_EXPANSION * archive_bytes))
     names: set[str] = set()
     total = 0
     for entry in entries:
@@ -96,7 +96,7 @@ def _within_limits(entries: Iterator[ArchivedFile], place: str, archive_bytes: i
         if entry.size < 0 or total > most:
             raise UserError(
                 f"{place}: refused, since {entry.name!r} of {entry.size:,} bytes brings it to {total:,}; taken are "
-                f"{most:,}, {MOST_RATIO} times its own size"
+                f"{most:,}, {MOST_EXPANSION} times its own size"
             )
         if entry.name in names:
             raise UserError(f"{place}: refused, since {entry.name!r} is in it twice")

@@ -26,7 +26,7 @@ from srp_exp.datasets.prepare.official_files import archive_files, checksum_faul
 from srp_exp.errors import MissingFileError, UserError, first_few
 from srp_exp.files import remove, stamp, write_atomically
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 
 _EXTRACTORS = {"imagenet": extract_imagenet}
 _CHECKED_FILE = ".checked.json"  # in the partial folder: which archives have been checked
@@ -36,7 +36,7 @@ MakeSet = Callable[[Path, str | None], FileSet]
 
 
 class Report(Protocol):
-    """Tells the user what goes on."""
+    """Tells the user what is done."""
 
     def say(self, text: str) -> None: ...
 
@@ -143,7 +143,7 @@ def _put_whole(folder: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise UserError(f"{partial}: another process is preparing it; wait for it, or end it") from None
         except OSError:
-            LOG.warning("%s: its file system has no locks; see that no other process prepares it", partial)
+            _LOG.warning("%s: its file system has no locks; see that no other process prepares it", partial)
         yield partial
         os.sync()  # a crash after the rename must not leave a folder that only looks whole
         partial.rename(folder)

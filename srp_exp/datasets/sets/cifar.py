@@ -113,7 +113,7 @@ def _verified(official: Any, root: Path, temporary: Path) -> Path:
 
 
 def _download(official: Any, root: Path) -> None:
-    """Let torchvision fetch the archive, unless an intact one is there, and extract it."""
+    """Let torchvision download the archive, unless an intact one exists, and extract it."""
     from torchvision.datasets.utils import download_and_extract_archive
 
     try:

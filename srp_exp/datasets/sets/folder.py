@@ -143,8 +143,8 @@ def class_folders(place: Path) -> list[str]:
 def list_pictures(home: Path, part: str, class_names: Sequence[str]) -> tuple[Listing, list[Path], tuple[str, ...]]:
     """The pictures of `home`/`part`/<class>, at any depth, the label of a class being its place in `class_names`.
 
-    Also the folders that were looked into, and notes on the other files, which are passed over; hidden files and
-    folders are so in silence.
+    Also the folders that were searched, and notes on the other files, which are skipped; hidden files and folders are
+    skipped without a note.
     """
     paths: list[str] = []
     labels: list[int] = []

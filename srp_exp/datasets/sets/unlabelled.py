@@ -12,15 +12,15 @@ from srp_exp.datasets.sets.tables.columns import image_column, names_in_column
 from srp_exp.datasets.sets.tables.read_tables import KINDS, read_table
 from srp_exp.errors import MissingFileError, UserError, first_few
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 
 
 def unlabelled(place: Path, column: str | None, cache: Path) -> ImageSource:
     """The pictures at `place`: in a folder at any depth, in the order of their paths; in a table, in that of its rows.
 
     Any other file is taken for a picture. column: of a table, which holds images or names of files relative to it;
-    None: the only one. cache: where a table is kept as it was read. Raises MissingFileError where nothing is there, and
-    UserError where there is no picture, or no such column.
+    None: the only one. cache: where a table is kept as it was read. Raises MissingFileError if `place` doesn't
+    exist, and UserError if it has no picture or no such column.
     """
     if place.is_dir():
         files = files_below(place)
@@ -28,7 +28,7 @@ def unlabelled(place: Path, column: str | None, cache: Path) -> ImageSource:
         if not pictures:
             raise UserError(f"source={place}: no file in it is named as a picture ({', '.join(ENDINGS[:5])}...)")
         if others := [path.relative_to(place).as_posix() for path in files if path not in set(pictures)]:
-            LOG.warning("%s: %d files aren't pictures and are skipped (%s)", place, len(others), first_few(others))
+            _LOG.warning("%s: %d files aren't pictures and are skipped (%s)", place, len(others), first_few(others))
         return FolderSource(place, [path.relative_to(place).as_posix() for path in pictures])
     if not place.is_file():
         raise MissingFileError(f"source={place}: there is no such folder, table or picture")

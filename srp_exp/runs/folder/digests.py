@@ -64,9 +64,10 @@ def record_unread(folder: Path, file: str, digests: Digests) -> None:
 def refuse_other_data(
     folder: Path, digests: Digests, digests_without: Callable[[str], Digests] = lambda file: {}
 ) -> None:
-    """Raise UserError where the run in `folder` has read other data than `digests` are of; parts these lack may be any.
+    """Raise UserError if the run in `folder` has read data with different digests.
 
-    digests_without: of all but a file, which the run couldn't read. A folder without a record has read nothing yet.
+    Parts missing from `digests` aren't checked. digests_without: of all but a file, which the run couldn't read. A
+    folder without a record has read nothing yet.
     """
     if not (folder / DATA).exists():
         return

@@ -47,7 +47,7 @@ class _Kind:
 _MODULES = _Kind((nn.Module,), ("torch.nn", "timm.layers"))
 _OPTIMIZERS, _SCHEDULERS = _Kind((Optimizer,), ("torch.optim",)), _Kind((LRScheduler,), ("torch.optim.lr_scheduler",))
 _CALLABLES = _Kind((Callable,))
-KINDS: dict[str, _Kind] = {
+KIND_OF_GROUP: dict[str, _Kind] = {
     "dataset": _Kind((DataSet, Augmentation)),
     "attention": _MODULES,
     "backbone": _MODULES,
@@ -98,7 +98,7 @@ def _plain(text: Any, file: Path) -> dict[str, Any]:
             wrong = "has aliases"
         else:
             config = OmegaConf.to_container(OmegaConf.create(text))
-            lacking = [group for group in KINDS if not isinstance(_item(config, group), dict)]
+            lacking = [group for group in KIND_OF_GROUP if not isinstance(_item(config, group), dict)]
             references = [value for value in _strings(config) if "${" in value]
             if lacking:
                 wrong = f"has no {', '.join(lacking)}"
@@ -115,7 +115,7 @@ def _plain(text: Any, file: Path) -> dict[str, Any]:
 
 def _check_types(config: dict[str, Any], file: Path) -> None:
     """Raise UserError where a value is of another type than its setting, as in a damaged file."""
-    known = {field.name for field in dataclasses.fields(Config)} - KINDS.keys()
+    known = {field.name for field in dataclasses.fields(Config)} - KIND_OF_GROUP.keys()
     try:
         OmegaConf.merge(OmegaConf.structured(Config), {name: config[name] for name in known & config.keys()})
         for group, schemas in SCHEMAS.items():
@@ -146,7 +146,7 @@ def _check(node: Any, place: str, group: str, named: Mapping[str, set[str]], fil
         where = f"{place}.{key}"
         if key == "_target_":
             named_in_conf = isinstance(value, str) and value in named.get(group, ())
-            if not (value is None or named_in_conf or _is_of_kind(value, KINDS.get(group))):
+            if not (value is None or named_in_conf or _is_of_kind(value, KIND_OF_GROUP.get(group))):
                 raise UserError(_refusal(f"{where}={value}", file))
         elif str(key).startswith("_") and str(key).endswith("_") and value not in _HYDRA_KEYS.get(str(key), ()):
             raise UserError(_refusal(f"{where}={value}", file))

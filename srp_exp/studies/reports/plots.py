@@ -32,7 +32,7 @@ FOREST = (
     "diamonds: the mean that decides about the statement. Shaded: smaller than the smallest effect that matters."
 )
 BARS = "Means over the seeds; error bars: 95 % interval, none with one seed."
-ASIDE = "Points of several methods are moved aside a little."
+_MOVED = "Points of several methods are moved aside a little."
 BANDS = (
     "Lines: mean over the seeds; bands, of the first four: from the lowest to the highest seed. "
     "The first half of the epochs may lie outside."
@@ -70,7 +70,7 @@ def plots(results: StudyResults, measured: Sequence[Measured]) -> list[Plot]:
     every = [
         Plot("Paired differences", FOREST, forests(measured)),
         _plot(scale, f"Test {unit.name} over region scale", BARS, over_scale(results)),
-        _plot(parameters, f"Test {unit.name} over parameters", f"{BARS} {ASIDE}", over_parameters(results)),
+        _plot(parameters, f"Test {unit.name} over parameters", f"{BARS} {_MOVED}", over_parameters(results)),
         _plot(epochs, f"Learning curves: {split} {course.name}", BANDS, courses),
     ]
     return [plot for plot in every if plot.panels]

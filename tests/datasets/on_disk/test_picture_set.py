@@ -154,7 +154,7 @@ def test_a_change_is_noticed(tmp_path, monkeypatch):
 
 
 def test_what_is_amiss_is_said_at_every_start(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set._LOG.propagate", True)
     home = make_cub200(tmp_path)
     for _ in range(2):
         caplog.clear()
@@ -164,7 +164,7 @@ def test_what_is_amiss_is_said_at_every_start(tmp_path, caplog, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cub200", "cars", "cars in one file", "dogs"])
 def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set._LOG.propagate", True)
     kind, make = COPIES[name]
     home = make(tmp_path)
     complete = open_set(kind, home)
@@ -187,7 +187,7 @@ def test_absent_files_are_named_or_left_out_of_a_subset(tmp_path, name, caplog, 
 def test_corrupt_images_are_left_out_once_and_for_all(tmp_path, name, monkeypatch, caplog):
     kind, make = COPIES[name]
     home = make(tmp_path)
-    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set._LOG.propagate", True)
     complete = open_set(kind, home)
     for part, row, content in (
         (complete.train, 2, encoded("truncated", 1)),

@@ -113,7 +113,7 @@ def test_images_in_a_table_are_divided_by_its_split_column(home):
 
 def test_a_test_table_without_labels_is_left_out_and_said(home, caplog, monkeypatch):
     """As competitions have it."""
-    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set._LOG.propagate", True)
     write_csv(home / "train.csv", rows_of(columns(split=None)))
     write_csv(home / "test.csv", [["file"], *([name] for name in FILES)])
     with pytest.raises(UserError, match=r"has no test part; add one, or .*test_fraction"):
@@ -123,7 +123,7 @@ def test_a_test_table_without_labels_is_left_out_and_said(home, caplog, monkeypa
 
 
 def test_a_file_in_both_parts_is_said_and_a_relative_table_is_read(home, caplog, monkeypatch):
-    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set.LOG.propagate", True)
+    monkeypatch.setattr("srp_exp.datasets.on_disk.picture_set._LOG.propagate", True)
     monkeypatch.chdir(home)
     table = columns(file=["images/0.jpg", "images/1.jpg", *FILES[2:6], "./images/0.jpg", "images/../images/1.jpg"])
     write_csv(home / "labels.csv", rows_of(table | {"species": list("xyxyxyxy")}))

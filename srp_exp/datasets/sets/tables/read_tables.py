@@ -19,7 +19,7 @@ from srp_exp.errors import MissingFileError, UserError
 from srp_exp.files import stamp
 from srp_exp.remembered import keep, known
 
-LOG = logging.getLogger("srp_exp")
+_LOG = logging.getLogger("srp_exp")
 KINDS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
 """What a table is, by the end of its name, in the words of `datasets`."""
 
@@ -52,7 +52,7 @@ def read_table(file: Path, cache: Path) -> PictureTable:
         if known(note, "") is not None:
             return PictureTable(str(file), file.parent, _load(kind, split="train", **options))
         if kind != "json":  # which holds names of files, and is small
-            LOG.info("%s: is put into %s once, to be read at random", file, kept)
+            _LOG.info("%s: is put into %s once, to be read at random", file, kept)
         table = PictureTable(
             str(file), file.parent, _load(kind, split="train", download_mode="force_redownload", **options)
         )
@@ -71,7 +71,7 @@ def read_hub(path: str, subset: str | None, revision: str | None, cache: Path) -
             f"dataset.path={path}: give the name of a set of the hub, as owner/name; what lies in files here is read "
             f"with dataset=table dataset.root=FOLDER"
         )
-    LOG.info("dataset.path=%s: is fetched from the Hugging Face hub, unless it was before", path)
+    _LOG.info("dataset.path=%s: is fetched from the Hugging Face hub, unless it was before", path)
     settings = {"path": path, "subset": subset, "revision": revision}
     where = " ".join(f"dataset.{name}={value}" for name, value in settings.items() if value is not None)
     try:
