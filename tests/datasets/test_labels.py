@@ -16,20 +16,17 @@ def check(names, train=None, test=(0,)):
     return check_classes(names, {"train": np.array(labels), "test": np.array(test)}, "here")
 
 
-@pytest.mark.parametrize(
-    "names, said",
-    [
+def test_names_that_could_not_be_told_apart_or_written_are_refused():
+    for names, said in (
         (["cat", "caf\udce9"], r"name of class 1, 'caf\\udce9', isn't UTF-8.*convmv"),
         (["cat", ""], r"class 1 has the name ''"),
         (["cat", "do\0g"], r"class 1 has the name 'do\\x00g'"),
         (["cat", "dog", "cat"], "class 'cat' occurs twice"),
         ([NFC, NFD, "cat"], r"class 'K\\xe4fer' and 'Ka\\u0308fer' differ in their Unicode form only"),
         (["cat"], "all pictures are of one class, 'cat'"),
-    ],
-)
-def test_names_that_could_not_be_told_apart_or_written_are_refused(names, said):
-    with pytest.raises(UserError, match=rf"^here: .*{said}"):
-        check(names)
+    ):
+        with pytest.raises(UserError, match=rf"^here: .*{said}"):
+            check(names)
 
 
 def test_one_class_is_refused_however_many_are_named():
@@ -37,11 +34,10 @@ def test_one_class_is_refused_however_many_are_named():
         check(["cat", "dog"], train=[1, 1, 1], test=[0, 1])
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 3], [0, 1, -1]])
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_labels_outside_the_classes_are_refused(labels, part):
-    with pytest.raises(UserError, match=rf"1 labels are outside the 3 classes.*{part} row 2: {labels[-1]}"):
-        check(["a", "b", "c"], **{part: labels})
+def test_labels_outside_the_classes_are_refused():
+    for part, labels in (("train", [0, 1, 3]), ("train", [0, 1, -1]), ("test", [0, 1, 3])):
+        with pytest.raises(UserError, match=rf"1 labels are outside the 3 classes.*{part} row 2: {labels[-1]}"):
+            check(["a", "b", "c"], **{part: labels})
 
 
 def test_names_that_differ_in_case_or_spaces_are_noted_and_kept():
@@ -65,16 +61,13 @@ def test_integers_number_classes_if_half_of_them_occur():
             check_numbers(np.array(labels), "target", "here")
 
 
-@pytest.mark.parametrize(
-    "found, said",
-    [
+def test_a_class_that_train_lacks_is_named_with_what_differs():
+    refuse_unknown([NFC, "Cat"], [NFC, "Cat"], "test", "here")
+    for found, said in (
         (NFD, r"'Ka\\u0308fer' is 'K\\xe4fer' in train, in another Unicode form"),
         ("cat", "'cat' is 'Cat' in train, in another case"),
         ("Cat ", "'Cat ' is 'Cat' in train, in another way of writing"),
         ("dog", r"test has classes that train lacks \(dog\).*no label"),
-    ],
-)
-def test_a_class_that_train_lacks_is_named_with_what_differs(found, said):
-    refuse_unknown([NFC, "Cat"], [NFC, "Cat"], "test", "here")
-    with pytest.raises(UserError, match=said):
-        refuse_unknown([found, "Cat"], [NFC, "Cat"], "test", "here")
+    ):
+        with pytest.raises(UserError, match=said):
+            refuse_unknown([found, "Cat"], [NFC, "Cat"], "test", "here")

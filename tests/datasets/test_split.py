@@ -38,17 +38,16 @@ def test_zero_holds_out_nothing():
     assert hold_out(split, 0.0, seed=0) == (split, None)
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_fraction_outside_the_range_is_refused(fraction):
-    with pytest.raises(ValueError, match=rf"dataset.val_fraction={fraction}: choose a fraction in \[0, 1\)"):
-        hold_out(numbered_split([2, 2]), fraction, seed=0)
+def test_a_fraction_outside_the_range_is_refused():
+    for fraction in (-0.1, 1.0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=rf"dataset.val_fraction={fraction}: .*\[0, 1\)"):
+            hold_out(numbered_split([2, 2]), fraction, seed=0)
 
 
-@pytest.mark.parametrize("fraction, taken", [(0.1, 0), (0.9, 3)])
-def test_a_class_too_small_for_both_parts_is_refused(fraction, taken):
-    message = f"takes {taken} of the 3 training samples of class 1; choose a fraction"
-    with pytest.raises(ValueError, match=message):
-        hold_out(numbered_split([20, 3]), fraction, seed=0)
+def test_a_class_too_small_for_both_parts_is_refused():
+    for fraction, taken in ((0.1, 0), (0.9, 3)):
+        with pytest.raises(ValueError, match=f"takes {taken} of the 3 training samples of class 1"):
+            hold_out(numbered_split([20, 3]), fraction, seed=0)
 
 
 def test_a_split_of_wrong_types_or_lengths_is_refused():

@@ -103,11 +103,11 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_what_cannot_be_made_here_is_known_by_its_words(said: str) -> None:
-    line = known_failure(RuntimeError(said))
-    assert line is not None and "\n" not in line
-    assert [part for part in SAID[said] if part not in line] == [], line
+def test_what_cannot_be_made_here_is_known_by_its_words() -> None:
+    for said, parts in SAID.items():
+        line = known_failure(RuntimeError(said))
+        assert line is not None and "\n" not in line
+        assert [part for part in parts if part not in line] == [], line
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

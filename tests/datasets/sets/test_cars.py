@@ -49,20 +49,18 @@ def test_the_copy_has_the_nested_structs_of_the_devkit(tmp_path):
     assert annotations["class"][0, 4].shape == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+def test_what_is_missing_is_named(tmp_path):
+    home = make_cars(tmp_path)
+    for name, message in (
         ("cars_test", ": cars_test is missing; the official download is gone"),
         ("devkit/cars_meta.mat", "/devkit/cars_meta.mat is missing; the official download is gone"),
         ("devkit/cars_test_annos_withlabels.mat", "is missing; cars_test_annos.mat has no labels"),
-    ],
-)
-def test_what_is_missing_is_named(tmp_path, name, message):
-    home = make_cars(tmp_path)
-    (home / name).rename(home / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=message) as error:
-        open_cars(home)
-    assert "\n" not in str(error.value)
+    ):
+        (home / name).rename(tmp_path / "elsewhere")
+        with pytest.raises(FileNotFoundError, match=message) as error:
+            open_cars(home)
+        assert "\n" not in str(error.value)
+        (tmp_path / "elsewhere").rename(home / name)
 
 
 def test_annotations_without_labels_are_refused(tmp_path):
@@ -74,29 +72,26 @@ def test_annotations_without_labels_are_refused(tmp_path):
         open_cars(home)
 
 
-@pytest.mark.parametrize("label", [0, 4])
-def test_a_label_out_of_range_is_named(tmp_path, label):
+def test_a_label_out_of_range_is_named(tmp_path):
     home = make_cars(tmp_path)
-    records = [
-        car(number, **{"class": label if number == 2 else 1}, fname=f"{number + 1:05d}.jpg") for number in range(6)
-    ]
-    savemat(home / "devkit" / "cars_test_annos_withlabels.mat", {"annotations": structs(records)})
-    with pytest.raises(ValueError, match=rf"1 labels are outside the 3 classes.*cars_test/00003\.jpg: {label - 1}\)"):
-        open_cars(home)
+    for label in (0, 4):
+        labels = [label if number == 2 else 1 for number in range(6)]
+        records = [car(number, **{"class": labels[number]}, fname=f"{number + 1:05d}.jpg") for number in range(6)]
+        savemat(home / "devkit" / "cars_test_annos_withlabels.mat", {"annotations": structs(records)})
+        with pytest.raises(ValueError, match=rf"1 labels are outside the 3 classes.*test/00003\.jpg: {label - 1}\)"):
+            open_cars(home)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "another"])
-def test_a_damaged_mat_file_is_named(tmp_path, damage):
+def test_a_damaged_mat_file_is_named(tmp_path):
     home = make_cars(tmp_path)
     file = home / "devkit" / "cars_train_annos.mat"
-    if damage == "another":
-        savemat(file, {"labels": np.arange(3)})
-    else:
-        content = file.read_bytes()
-        file.write_bytes({"cut": content[:300], "text": b"<html>404 not found</html>" * 20, "empty": b""}[damage])
-    with pytest.raises(ValueError, match=str(file)) as error:
-        open_cars(home)
-    assert "\n" not in str(error.value)
+    cut = file.read_bytes()[:300]
+    savemat(file, {"labels": np.arange(3)})
+    for content in (file.read_bytes(), cut, b"<html>404 not found</html>" * 20, b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=str(file)) as error:
+            open_cars(home)
+        assert "\n" not in str(error.value)
 
 
 def test_the_single_file_is_taken_first(tmp_path):

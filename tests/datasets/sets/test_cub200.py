@@ -46,43 +46,43 @@ def test_the_order_is_that_of_the_ids_not_of_the_lines(tmp_path):
         assert [part.source.name(r) for r in range(len(part))] == [other.source.name(r) for r in range(len(other))]
 
 
-@pytest.mark.parametrize(
-    "name", ["images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images"]
-)
-def test_a_missing_list_is_named(tmp_path, name):
+def test_a_missing_list_is_named(tmp_path):
     home = make_cub200(tmp_path)
-    (home / name).rename(home / "elsewhere")
-    with pytest.raises(FileNotFoundError) as error:
-        open_cub200(home)
-    assert str(error.value).startswith(f"{home}: {name} is missing; fetch CUB_200_2011.tgz")
+    for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt", "images"):
+        (home / name).rename(home / "elsewhere")
+        with pytest.raises(FileNotFoundError) as error:
+            open_cub200(home)
+        assert str(error.value).startswith(f"{home}: {name} is missing; fetch CUB_200_2011.tgz")
+        (home / "elsewhere").rename(home / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "old", "new", "message"),
-    [
-        ("image_class_labels", "3 1\n", "3 4\n", r"1 labels are outside the 3 classes.*_0002_3\.jpg: 3\)"),
-        ("image_class_labels", "3 1\n", "3 0\n", r"1 labels are outside the 3 classes.*_0002_3\.jpg: -1\)"),
-        (
-            "image_class_labels",
-            "3 1\n",
-            "",
-            r"image_class_labels\.txt: image ids differ from those of images\.txt, as 3;",
-        ),
-        ("image_class_labels", "3 1\n", "3 one\n", r"image_class_labels\.txt: not 1 number for every image"),
-        ("image_class_labels", "3 1\n", "3\n", r"image_class_labels\.txt, line 3: '3' is not a new id and a value"),
-        ("images", "4 001", "3 001", r"images\.txt, line 4: .* is not a new id and a value"),
-        ("train_test_split", "3 1\n", "", r"train_test_split\.txt: image ids differ"),
-        ("train_test_split", "3 1\n", "3 2\n", r"train_test_split\.txt: 2 is neither 0 nor 1"),
-        ("bounding_boxes", "3 3.0 2.0", "3 3.0", r"bounding_boxes\.txt: not 4 numbers for every image"),
-        ("classes", "2 002.Some_Bird\n", "", r"classes\.txt: class ids must be 1, 2, \.\.\. without a gap"),
-    ],
-)
-def test_damaged_lists_are_named(tmp_path, name, old, new, message):
+DAMAGED = [
+    ("image_class_labels", "3 1\n", "3 4\n", r"1 labels are outside the 3 classes.*_0002_3\.jpg: 3\)"),
+    ("image_class_labels", "3 1\n", "3 0\n", r"1 labels are outside the 3 classes.*_0002_3\.jpg: -1\)"),
+    (
+        "image_class_labels",
+        "3 1\n",
+        "",
+        r"image_class_labels\.txt: image ids differ from those of images\.txt, as 3;",
+    ),
+    ("image_class_labels", "3 1\n", "3 one\n", r"image_class_labels\.txt: not 1 number for every image"),
+    ("image_class_labels", "3 1\n", "3\n", r"image_class_labels\.txt, line 3: '3' is not a new id and a value"),
+    ("images", "4 001", "3 001", r"images\.txt, line 4: .* is not a new id and a value"),
+    ("train_test_split", "3 1\n", "", r"train_test_split\.txt: image ids differ"),
+    ("train_test_split", "3 1\n", "3 2\n", r"train_test_split\.txt: 2 is neither 0 nor 1"),
+    ("bounding_boxes", "3 3.0 2.0", "3 3.0", r"bounding_boxes\.txt: not 4 numbers for every image"),
+    ("classes", "2 002.Some_Bird\n", "", r"classes\.txt: class ids must be 1, 2, \.\.\. without a gap"),
+]
+
+
+def test_damaged_lists_are_named(tmp_path):
     home = make_cub200(tmp_path)
-    file = home / f"{name}.txt"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new, 1))
-    with pytest.raises(ValueError, match=message) as error:
-        open_cub200(home, crop_to_box=True)
-    assert "\n" not in str(error.value)
+    for name, old, new, message in DAMAGED:
+        file = home / f"{name}.txt"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new, 1))
+        with pytest.raises(ValueError, match=message) as error:
+            open_cub200(home, crop_to_box=True)
+        assert "\n" not in str(error.value)
+        file.write_text(text)

@@ -35,12 +35,13 @@ def test_the_box_is_around_all_dogs(tmp_path):
     assert [2, 6, 39, 35] in expected and [5, 6, 30, 35] in expected
 
 
-@pytest.mark.parametrize("name", ["train_list.mat", "test_list.mat"])
-def test_a_missing_list_is_named(tmp_path, name):
+def test_a_missing_list_is_named(tmp_path):
     home = make_dogs(tmp_path)
-    (home / "lists" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"lists: {name} is missing; fetch images\.tar, lists\.tar"):
-        open_dogs(home)
+    for name in ("test_list.mat", "train_list.mat"):
+        (home / "lists" / name).rename(tmp_path / name)
+        with pytest.raises(FileNotFoundError, match=rf"lists: {name} is missing; fetch images\.tar, lists\.tar"):
+            open_dogs(home)
+        (tmp_path / name).rename(home / "lists" / name)
 
 
 def test_missing_images_are_named(tmp_path):
@@ -76,22 +77,22 @@ def test_labels_out_of_range_are_named(tmp_path):
         open_dogs(home)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "this annotation is missing"),
-        ("<annotation>", "not a readable annotation"),
-        ("<annotation></annotation>", "has no complete bounding box"),
-        ("<annotation><object><bndbox><xmin>3</xmin></bndbox></object></annotation>", "has no complete bounding box"),
-        ("<a><bndbox><xmin>a</xmin><ymin>1</ymin><xmax>1</xmax><ymax>1</ymax></bndbox></a>", "not a readable"),
-    ],
-)
-def test_damaged_annotations_are_named(tmp_path, content, message):
+DAMAGED = {
+    "<annotation>": "not a readable annotation",
+    "<annotation></annotation>": "has no complete bounding box",
+    "<annotation><object><bndbox><xmin>3</xmin></bndbox></object></annotation>": "has no complete bounding box",
+    "<a><bndbox><xmin>a</xmin><ymin>1</ymin><xmax>1</xmax><ymax>1</ymax></bndbox></a>": "not a readable",
+    None: "this annotation is missing",
+}
+
+
+def test_damaged_annotations_are_named(tmp_path):
     home = make_dogs(tmp_path)
     file = home / "Annotation" / "n02085622-Breed_2" / "n02085622_9"
     assert file.is_file()
-    file.unlink() if content is None else file.write_text(content)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        open_dogs(home)
-    assert str(error.value).startswith(f"{file}: ") and "remove the folder Annotation" in str(error.value)
-    assert "\n" not in str(error.value)
+    for content, message in DAMAGED.items():
+        file.unlink() if content is None else file.write_text(content)
+        with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+            open_dogs(home)
+        assert str(error.value).startswith(f"{file}: ") and "remove the folder Annotation" in str(error.value)
+        assert "\n" not in str(error.value)

@@ -72,8 +72,10 @@ def kaggles_annotations(home: Path) -> None:
     car_annotations(home / "cars_annos.mat", rows, name="relative_im_path", test=[0, 1, 0, 0, 1])
 
 
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("folder", ["cars", "stanford_cars", "stanford-cars-dataset", "Stanford Cars"])
+@pytest.mark.parametrize(
+    ("folder", "nested"),
+    [("cars", False), ("stanford_cars", True), ("stanford-cars-dataset", True), ("Stanford Cars", False)],
+)
 def test_cars_of_torchvision_and_kaggle(tmp_path, folder, nested) -> None:
     """data_root/<any usual name>; where cars_annos.mat lies there too, the labels are those of the pictures there."""
     torchvisions_cars(tmp_path / folder, nested)
