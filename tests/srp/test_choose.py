@@ -1,14 +1,17 @@
 """Choosing attention modules by class and name; attention that doesn't multiply, taken at the user's word."""
 
+import functools
 from collections.abc import Callable
 
 import pytest
 import torch
+from each import each
 from timm.layers import EcaModule, SEModule
 from timm.layers.cbam import CbamModule
 from torch import Tensor, nn
 
-from srp_exp.srp import Linear, Where, apply_srp, find_attention, read_regions, srp_modules
+from srp_exp.errors import UserError
+from srp_exp.srp import Findings, Linear, Where, apply_srp, find_attention, read_regions, srp_modules
 from srp_exp.srp.choose import choose
 
 CHANNELS = 8
@@ -86,6 +89,13 @@ def chosen(net: nn.Module, where: Where | None) -> list[str]:
     return [pooling.module for pooling in choose(net, find_attention(net, images()).poolings, where)]
 
 
+@functools.cache
+def net_with_shift() -> tuple[Net, Findings]:
+    """It and what is found in it: one search for all choices."""
+    net = Net(Shift())
+    return net, find_attention(net, images())
+
+
 FIRST, SECOND, THIRD, FOURTH = (f"stages.{i}.attention" for i in range(4))
 FOURTH = f"{FOURTH}.channel"
 
@@ -109,7 +119,8 @@ FOURTH = f"{FOURTH}.channel"
     ],
 )
 def test_found_modules_that_match_are_kept_in_running_order(where: Where, expected: list[str]) -> None:
-    assert chosen(Net(Shift()), where) == expected
+    net, findings = net_with_shift()
+    assert [pooling.module for pooling in choose(net, findings.poolings, where)] == expected
 
 
 def test_only_the_chosen_modules_get_srp_and_depth() -> None:
@@ -120,8 +131,7 @@ def test_only_the_chosen_modules_get_srp_and_depth() -> None:
     assert [record.depth.count for record in records] == [2, 2]
 
 
-@pytest.mark.parametrize("attention", [Shift, EinsumGate])
-@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize(("attention", "by_name"), [(Shift, True), (EinsumGate, False)])
 def test_module_that_does_not_multiply_is_taken_where_it_is_named(
     attention: Callable[[], nn.Module], by_name: bool
 ) -> None:
@@ -143,22 +153,25 @@ def test_module_that_does_not_multiply_is_taken_where_it_is_named(
     torch.testing.assert_close(descriptors[1], x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("where", [ShiftByParent, Descriptor, "stages.4"])
+@each(where=[ShiftByParent, Descriptor, "stages.4"])
 def test_value_that_the_parent_adds(where: Where) -> None:
     assert chosen(Net(ShiftByParent()), where) == ["stages.4.attention.descriptor"]
 
 
 def test_both_kinds_can_be_named_together() -> None:
-    assert chosen(Net(Shift()), (Shift, "stages.0")) == [FIRST, "stages.4.attention"]
+    net, findings = net_with_shift()
+    named = choose(net, findings.poolings, (Shift, "stages.0"))
+    assert [pooling.module for pooling in named] == [FIRST, "stages.4.attention"]
 
 
-@pytest.mark.parametrize("where", [Head, "head", "head*", nn.Linear])
+@each(where=[Head, "head", "head*", nn.Linear])
 def test_the_classifiers_pooling_is_never_chosen(where: Where) -> None:
-    with pytest.raises(ValueError, match="chooses no attention module of Net"):
-        chosen(Net(), where)
+    net, findings = net_with_shift()
+    with pytest.raises(UserError, match="chooses no attention module of Net"):
+        choose(net, findings.poolings, where)
 
 
-@pytest.mark.parametrize("where", ["*", Head, nn.Module])
+@each(where=["*", Head, nn.Module])
 def test_nor_without_any_attention(where: Where) -> None:
     with pytest.raises(ValueError, match="chooses no attention module of Sequential: it has none to choose"):
         chosen(nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), Head()), where)

@@ -1,5 +1,7 @@
 """Networks with SRP under torch.compile: one graph, kept from step to step while the scale ramps."""
 
+import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -10,8 +12,8 @@ from timm.layers import SEModule
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from srp_exp.srp import Linear, apply_srp, fix_regions, read_regions, region_side, set_progress, srp_modules
-from srp_exp.srp.region import PLACEMENTS, SHARES, RegionPlacement, Share
+from srp_exp.srp import apply_srp, fix_regions, read_regions, region_side, set_progress, srp_modules
+from srp_exp.srp.region import SHARES, RegionPlacement, Share
 from srp_exp.training.activation_checkpointing import checkpoint_activations
 
 
@@ -23,6 +25,11 @@ def fresh_compiler() -> Iterator[None]:
 
 
 def small_net(share: Share = "sample", regions: int = 1, placement: RegionPlacement = "corner") -> nn.Sequential:
+    return copy.deepcopy(with_srp(share, regions, placement))
+
+
+@functools.cache
+def with_srp(share: Share, regions: int, placement: RegionPlacement) -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -48,19 +55,18 @@ def compiled(net: nn.Module, backend: str) -> tuple[Callable[[Tensor], Tensor], 
     return torch.compile(net, backend=counter, fullgraph=True), counter
 
 
-@pytest.mark.parametrize("regions", [1, 2])
-@pytest.mark.parametrize("share", SHARES)
-def test_twenty_ramped_steps_compile_one_graph(share: Share, regions: int) -> None:
+@pytest.mark.parametrize(("share", "regions"), [("sample", 2), ("batch", 1)])
+def test_ramped_steps_compile_one_graph(share: Share, regions: int) -> None:
     net = small_net(share, regions)
     step, counter = compiled(net, "aot_eager")
     outputs = []
-    for index in range(20):
-        set_ramp(net, index / 19)
+    for index in range(10):
+        set_ramp(net, index / 9)
         output = step(images())
         output.sum().backward()
         outputs.append(output.detach())
     assert counter.frame_count == 1
-    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(outputs[10:]))
+    assert all(not torch.equal(a, b) for a, b in itertools.pairwise(outputs[5:]))
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
@@ -84,8 +90,7 @@ class Descriptor(nn.Module):
         return x * x.mean((2, 3), keepdim=True)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize(("share", "placement"), [("sample", "wrap"), ("batch", "corner")])
 def test_ramped_scale_gives_the_sides_of_the_formula(share: Share, placement: RegionPlacement) -> None:
     net = Descriptor().train()
     apply_srp(net, 0.1, share=share, placement=placement, example_input=torch.randn(2, 1, 13, 10))
@@ -117,9 +122,9 @@ def output_and_gradients(net: nn.Module, step: Callable[[Tensor], Tensor], x: Te
     return [output, *torch.autograd.grad(output.square().sum(), list(net.parameters()))]
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("regions", [1, 2])
-@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize(
+    ("share", "regions", "placement"), [("sample", 1, "corner"), ("batch", 2, "corner"), ("sample", 2, "wrap")]
+)
 def test_compiled_step_equals_uncompiled_for_the_same_seed(
     share: Share, regions: int, placement: RegionPlacement
 ) -> None:
@@ -142,8 +147,7 @@ def test_inductor_equals_uncompiled_for_the_same_seed() -> None:
             torch.testing.assert_close(output_and_gradients(attention, step, x), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("ramped", [False, True])
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(("ramped", "placement"), [(False, "wrap"), (True, "corner")])
 def test_float64_is_exact(placement: RegionPlacement, ramped: bool) -> None:
     """No intermediate value is a float32: the errors are those of float64."""
     net = small_net(regions=2, placement=placement).double()
@@ -155,10 +159,8 @@ def test_float64_is_exact(placement: RegionPlacement, ramped: bool) -> None:
     torch.testing.assert_close(output_and_gradients(net, step, x), expected, rtol=1e-13, atol=1e-14)
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("regions", [1, 2])
-def test_infinity_outside_of_the_regions_stays_outside(regions: int, dtype: torch.dtype, value: float) -> None:
+@pytest.mark.parametrize(("regions", "dtype"), [(1, torch.float32), (2, torch.bfloat16)])
+def test_infinity_outside_of_the_regions_stays_outside(regions: int, dtype: torch.dtype) -> None:
     net = nn.Sequential(Descriptor()).train()
     x = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     apply_srp(net, 0.4, regions=regions, example_input=images())
@@ -171,8 +173,9 @@ def test_infinity_outside_of_the_regions_stays_outside(regions: int, dtype: torc
         for top, left, height, width in corners:
             image[:, top : top + height, left : left + width] = True
     clean = step(x)
-    dirty = step(torch.where(inside, x, value))
-    assert torch.equal(dirty[inside.expand_as(x)], clean[inside.expand_as(x)])
+    for value in (float("inf"), float("-inf"), float("nan")):
+        dirty = step(torch.where(inside, x, value))
+        assert torch.equal(dirty[inside.expand_as(x)], clean[inside.expand_as(x)]), value
     torch.testing.assert_close(clean, net(x))
 
 
@@ -237,25 +240,6 @@ def test_blocks_compiled_one_by_one() -> None:
     assert all(torch.equal(read_regions(net)[name], one) for name, one in regions.items())
 
 
-def test_seresnet50_compiles_to_as_many_graphs_as_without() -> None:
-    """Twenty steps with a ramp; small images, which change nothing in the graph but the sizes."""
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    counts = []
-    for with_srp in (False, True):
-        torch.compiler.reset()
-        torch.manual_seed(0)
-        net = timm.create_model("seresnet50", num_classes=10).train()
-        if with_srp:
-            assert len(apply_srp(net, Linear(0.9, 0.4), example_input=x)) == 16
-        counter = CompileCounterWithBackend("aot_eager")
-        step = torch.compile(net, backend=counter)
-        for index in range(20):
-            set_ramp(net, index / 19)
-            step(x).sum().backward()
-        counts.append(counter.frame_count)
-    assert counts == [1, 1]
-
-
 def test_a_map_of_one_position_is_always_whole() -> None:
     """It draws nothing, as in eager mode, so that both draw the same for the modules after it."""
     net = small_net()
@@ -280,7 +264,8 @@ def test_activation_checkpointing_keeps_one_graph() -> None:
         counter = CompileCounterWithBackend(backend or "eager")
         step = net if backend is None else torch.compile(net, backend=counter, fullgraph=True)
         x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        for _ in range(2):
+        for ramp in (0.5, 1.0):
+            set_ramp(net, ramp)
             torch.manual_seed(1)
             step(x).square().sum().backward()
         assert counter.frame_count == (backend is not None)

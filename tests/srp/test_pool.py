@@ -9,15 +9,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from each import each
 from scipy import stats
 from slow_regions import DTYPES, Corner, Size, all_corners, placements, positions, slow_mean
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from srp_exp.srp import RegionPool, region_side
-from srp_exp.srp.region import SHARES, RegionPlacement, Share
+from srp_exp.srp.region import PLACEMENTS, SHARES, RegionPlacement, Share
 
-shares = pytest.mark.parametrize("share", SHARES)
+shares = each(share=SHARES)
+shares_and_regions = each(share=SHARES, regions=(1, 2))
 
 
 def own_pool(
@@ -58,10 +60,15 @@ def assert_uniform(counts: Counter[Corner], corners: list[Corner]) -> None:
 
 
 class TestPlacement:
-    @pytest.mark.parametrize("scale", [0.5, 0.75])
-    @pytest.mark.parametrize("map_size", [(4, 4), (3, 5)])
-    @shares
-    @placements
+    @pytest.mark.parametrize(
+        ("share", "placement", "map_size", "scale"),
+        [
+            ("sample", "corner", (3, 5), 0.5),
+            ("sample", "wrap", (3, 5), 0.75),
+            ("batch", "corner", (4, 4), 0.75),
+            ("batch", "wrap", (4, 4), 0.5),
+        ],
+    )
     def test_every_corner_is_drawn_equally_often(
         self, map_size: Size, scale: float, share: Share, placement: RegionPlacement
     ) -> None:
@@ -109,9 +116,7 @@ class TestPlacement:
 
 
 class TestPooledValue:
-    @pytest.mark.parametrize("regions", [1, 3])
-    @pytest.mark.parametrize("shape", [(4, 3, 6, 7), (1, 3, 6, 7), (4, 1, 6, 7), (3, 2, 1, 1), (3, 2, 1, 6)])
-    @shares
+    @each(share=SHARES, regions=(1, 3), shape=[(4, 3, 6, 7), (1, 3, 6, 7), (4, 1, 6, 7), (3, 2, 1, 1), (3, 2, 1, 6)])
     @placements
     def test_equals_a_slow_loop(
         self, placement: RegionPlacement, share: Share, shape: tuple[int, int, int, int], regions: int
@@ -132,8 +137,7 @@ class TestPooledValue:
             own = [(top, left) for top, left in corners[b if share == "sample" else 0]]
             assert pooled[b, c].item() == pytest.approx(slow_mean(x[b, c], own, region), 1e-12, 1e-14)
 
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
+    @shares_and_regions
     def test_five_axes_share_the_region_of_their_image(self, share: Share, regions: int) -> None:
         x = torch.randn(3, 2, 4, 6, 5, dtype=torch.float64)
         pool = own_pool(0.5, share, regions)
@@ -144,8 +148,7 @@ class TestPooledValue:
         assert together.shape == (3, 2, 4, 1, 1)
         torch.testing.assert_close(together, flat.view(3, 2, 4, 1, 1))
 
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
+    @shares_and_regions
     def test_input_is_not_modified(self, share: Share, regions: int) -> None:
         x = torch.randn(2, 3, 6, 6)
         before = x.clone()
@@ -156,12 +159,12 @@ class TestPooledValue:
 class TestWholeMap:
     """Scale 1 is global average pooling, in output and gradient, and draws nothing."""
 
-    @pytest.mark.parametrize(
-        "average", [lambda y: y.mean((2, 3), keepdim=True), lambda y: F.adaptive_avg_pool2d(y, 1)], ids=["mean", "pool"]
+    @each(
+        average=[lambda y: y.mean((2, 3), keepdim=True), lambda y: F.adaptive_avg_pool2d(y, 1)],
+        shape=[(2, 5, 7, 9), (1, 1, 1, 1), (2, 3, 56, 56)],
+        regions=(1, 2),
     )
     @pytest.mark.parametrize("dtype", DTYPES)
-    @pytest.mark.parametrize("shape", [(2, 5, 7, 9), (1, 1, 1, 1), (2, 3, 56, 56)])
-    @pytest.mark.parametrize("regions", [1, 2, 49])
     def test_bit_for_bit(
         self, regions: int, shape: tuple[int, ...], dtype: torch.dtype, average: Callable[[Tensor], Tensor]
     ) -> None:
@@ -186,9 +189,9 @@ class TestWholeMap:
 
 
 class TestGradient:
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
-    @placements
+    @pytest.mark.parametrize(
+        ("share", "regions", "placement"), [("sample", 1, "corner"), ("batch", 2, "corner"), ("sample", 2, "wrap")]
+    )
     def test_gradcheck_and_gradgradcheck(self, placement: RegionPlacement, share: Share, regions: int) -> None:
         pool = own_pool(0.6, share, regions, placement)
 
@@ -200,8 +203,7 @@ class TestGradient:
         assert torch.autograd.gradcheck(descriptor, (x,))
         assert torch.autograd.gradgradcheck(descriptor, (x,))
 
-    @shares
-    @placements
+    @each(share=SHARES, placement=PLACEMENTS)
     def test_is_one_over_the_area_inside_and_exactly_zero_outside(
         self, placement: RegionPlacement, share: Share
     ) -> None:
@@ -214,9 +216,7 @@ class TestGradient:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-    @pytest.mark.parametrize("regions", [1, 3])
-    @shares
+    @each(share=SHARES, regions=(1, 3), dtype=[torch.float16, torch.bfloat16, torch.float64])
     def test_keeps_the_dtype(self, share: Share, regions: int, dtype: torch.dtype) -> None:
         x = torch.rand(4, 3, 8, 6).to(dtype).requires_grad_()
         pool = own_pool(0.37, share, regions)
@@ -245,7 +245,7 @@ class TestPrecision:
         for regions in (1, 2):
             torch.testing.assert_close(own_pool(0.5, regions=regions)(x), x[..., :1, :1])
 
-    @pytest.mark.parametrize("regions", [1, 2])
+    @each(regions=(1, 2))
     def test_large_gradient_in_half(self, regions: int) -> None:
         """As a gradient scaler makes them: what a plain mean passes on without overflow, a region does too."""
         x = torch.rand(2, 8, 56, 56).half().requires_grad_()
@@ -253,8 +253,7 @@ class TestPrecision:
         (gradient,) = torch.autograd.grad(pooled, x, torch.full((2, 8, 1, 1), 4096.0).half())
         assert gradient.isfinite().all()
 
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
+    @shares_and_regions
     def test_autocast(self, share: Share, regions: int) -> None:
         torch.manual_seed(0)
         conv, fc = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
@@ -269,10 +268,8 @@ class TestPrecision:
 class TestLayout:
     """The mean is laid out as a plain one, the gradient as the map."""
 
+    @each(share=SHARES, regions=(1, 2), shape=[(2, 8, 6, 6), (1, 8, 6, 6), (2, 1, 6, 5), (2, 8, 1, 1)])
     @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-    @pytest.mark.parametrize("shape", [(2, 8, 6, 6), (1, 8, 6, 6), (2, 1, 6, 5), (2, 8, 1, 1)])
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
     def test_output_and_gradient(
         self, share: Share, regions: int, shape: tuple[int, ...], memory_format: torch.memory_format
     ) -> None:
@@ -282,8 +279,7 @@ class TestLayout:
         (gradient,) = torch.autograd.grad(pooled, x, torch.randn_like(pooled))
         assert gradient.is_contiguous(memory_format=memory_format)  # so it adds quickly to that of the product
 
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
+    @shares_and_regions
     def test_values_do_not_depend_on_it(self, share: Share, regions: int) -> None:
         x, pool = torch.randn(2, 8, 6, 5, dtype=torch.float64), own_pool(0.5, share, regions)
         results, every_second = [], x.repeat_interleave(2, 3)[..., ::2]
@@ -295,7 +291,7 @@ class TestLayout:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("scale", [0, -0.1, 1.0001, 2, math.nan, math.inf])
+    @each(scale=[0, -0.1, 1.0001, 2, math.nan, math.inf])
     def test_scale_out_of_range(self, scale: float) -> None:
         with pytest.raises(ValueError, match=r"^scale=.* is not in \(0, 1\].*$") as error:
             RegionPool(scale)
@@ -308,14 +304,14 @@ class TestSettings:
         with pytest.raises(ValueError, match=r"^placement='centre' is not one of corner, wrap$"):
             RegionPool(placement="centre")  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("regions", [0, -1])
+    @each(regions=(0, -1))
     def test_too_few_regions(self, regions: int) -> None:
         with pytest.raises(ValueError, match=rf"^regions={regions} is below 1[^\n]*$"):
             RegionPool(regions=regions)
 
-    @pytest.mark.parametrize(("ramp", "scale"), [(0, 1), (0.25, 0.825), (0.5, 0.65), (1, 0.3)])
-    @shares
-    def test_ramp_moves_the_scale(self, share: Share, ramp: float, scale: float) -> None:
+    @each(share=SHARES, ramp_and_scale=[(0, 1), (0.25, 0.825), (0.5, 0.65), (1, 0.3)])
+    def test_ramp_moves_the_scale(self, share: Share, ramp_and_scale: tuple[float, float]) -> None:
+        ramp, scale = ramp_and_scale
         pool = own_pool(0.3, share)
         pool.set_ramp(0.7)  # the ramp counts from the final scale, not from the last one
         pool.set_ramp(ramp)
@@ -331,7 +327,7 @@ class TestSettings:
             for side in range(1, 65):
                 assert pool.sides((side, 1)) == (region_side(percent / 100, side), 1), (percent, side)
 
-    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda pool: pickle.loads(pickle.dumps(pool))])
+    @each(copied=[copy.deepcopy, lambda pool: pickle.loads(pickle.dumps(pool))])
     def test_copies_are_independent(self, copied: Callable[[RegionPool], RegionPool]) -> None:
         pool, x = own_pool(0.5, "batch"), torch.randn(2, 2, 6, 6)
         pool(x)
@@ -352,14 +348,13 @@ def map_of(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 class TestDraw:
-    @pytest.mark.parametrize("regions", [1, 2])
-    @shares
+    @shares_and_regions
     def test_one_draw_a_call(self, share: Share, regions: int, monkeypatch: pytest.MonkeyPatch) -> None:
         drawn: list[tuple[int, ...]] = []
-        rand = torch.rand
-        monkeypatch.setattr(torch, "rand", lambda *shape, **kwargs: (drawn.append(shape), rand(*shape, **kwargs))[1])
-        pool = own_pool(0.5, share, regions)
-        values = [pool(map_of(4, 2, 16, 16)) for _ in range(3)]
+        rand, pool = torch.rand, own_pool(0.5, share, regions)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *shape, **kwargs: (drawn.append(shape), rand(*shape, **kwargs))[1])
+            values = [pool(map_of(4, 2, 16, 16)) for _ in range(3)]
         assert drawn == [(2, 4 if share == "sample" else 1, regions)] * 3
         assert all(not torch.equal(a, b) for a, b in itertools.combinations(values, 2))
 

@@ -4,7 +4,6 @@ import itertools
 import math
 from fractions import Fraction
 
-import pytest
 import torch
 
 from srp_exp.srp import region_side
@@ -18,9 +17,6 @@ class TestRegionSide:
             assert region_side(percent / 100, map_side) == exact, (percent, map_side)
             assert traced_side(torch.tensor(in_units(percent / 100)), map_side).item() == exact, (percent, map_side)
 
-    @pytest.mark.parametrize(
-        ("scale", "map_side", "side"),
-        [(0.5, 7, 4), (0.3, 5, 2), (0.7, 45, 32), (0.01, 8, 1), (1.0, 224, 224)],
-    )
-    def test_literal_values_with_halves_rounded_up(self, scale: float, map_side: int, side: int) -> None:
-        assert region_side(scale, map_side) == side
+    def test_literal_values_with_halves_rounded_up(self) -> None:
+        for scale, map_side, side in ((0.5, 7, 4), (0.3, 5, 2), (0.7, 45, 32), (0.01, 8, 1), (1.0, 224, 224)):
+            assert region_side(scale, map_side) == side, (scale, map_side)

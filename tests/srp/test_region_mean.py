@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from each import each
 from slow_regions import DTYPES, Corner, Size, all_corners, numbers_of, placements, slow_coverage, slow_mean
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,7 +23,7 @@ from srp_exp.srp.region import PLACEMENTS, RegionPlacement, corner_range
 from srp_exp.srp.region_mean import region_mean, traced_region_mean
 
 NOT_FINITE = [math.inf, -math.inf, math.nan]
-map_sizes = pytest.mark.parametrize("map_size", [(4, 4), (3, 5), (5, 2), (1, 4)])
+MAP_SIZES = [(4, 4), (3, 5), (5, 2), (1, 4)]
 
 
 def both_means(
@@ -42,9 +43,9 @@ def coverage(mean: Callable[[], Tensor], x: Tensor, positions: int) -> Tensor:
     return (gradient * positions).round().int()[:, 0]
 
 
-@map_sizes
-@placements
 class TestEveryRegion:
+    @each(map_size=MAP_SIZES)
+    @placements
     def test_every_region_of_every_size(self, map_size: Size, placement: RegionPlacement) -> None:
         map_ = torch.randn(map_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         for region in itertools.product(range(1, map_size[0] + 1), range(1, map_size[1] + 1)):
@@ -53,6 +54,7 @@ class TestEveryRegion:
             assert len(corners) == ranges[0] * ranges[1]
             self.check(map_, [[corner] for corner in corners], region, placement)
 
+    @each(map_size=MAP_SIZES, placement=PLACEMENTS)
     def test_overlapping_regions_count_with_multiplicity(self, map_size: Size, placement: RegionPlacement) -> None:
         map_ = torch.randn(map_size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         region = (min(2, map_size[0]), 2)
@@ -74,7 +76,7 @@ class TestEveryRegion:
 class TestCoverage:
     """How often a position lies in a region when all corners are equally likely."""
 
-    @map_sizes
+    @each(map_size=MAP_SIZES)
     def test_wrap_covers_every_position_alike_and_is_unbiased(self, map_size: Size) -> None:
         map_ = torch.randn(map_size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         exact_map = [[Fraction(value) for value in row] for row in map_.tolist()]
@@ -86,7 +88,7 @@ class TestCoverage:
             total = sum(count * value for count, value in pairs)
             assert total / (math.prod(region) * math.prod(map_size)) == average  # E[z] = GAP, in exact arithmetic
 
-    @map_sizes
+    @each(map_size=MAP_SIZES)
     def test_corner_covers_as_the_formula_says(self, map_size: Size) -> None:
         for region in itertools.product(range(1, map_size[0] + 1), range(1, map_size[1] + 1)):
             rows, columns = (self.formula(side, r) for side, r in zip(map_size, region, strict=True))
@@ -124,10 +126,8 @@ def test_largest_random_number_stays_inside(placement: RegionPlacement) -> None:
 class TestNotFinite:
     """Infinity and NaN count where they lie in a region, and nowhere else."""
 
-    @pytest.mark.parametrize("value", NOT_FINITE)
-    @pytest.mark.parametrize("regions", [1, 2])
+    @each(placement=PLACEMENTS, regions=(1, 2), value=NOT_FINITE)
     @pytest.mark.parametrize("dtype", DTYPES)
-    @placements
     def test_outside_has_no_influence(
         self, placement: RegionPlacement, dtype: torch.dtype, regions: int, value: float
     ) -> None:
@@ -146,9 +146,7 @@ class TestNotFinite:
         for (name, *expected), (_, *actual) in zip(results[:2], results[2:], strict=True):
             assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True)), name
 
-    @pytest.mark.parametrize("value", NOT_FINITE)
-    @pytest.mark.parametrize("regions", [1, 2])
-    @pytest.mark.parametrize("dtype", DTYPES)
+    @each(dtype=DTYPES, regions=(1, 2), value=NOT_FINITE)
     def test_inside_is_not_hidden(self, dtype: torch.dtype, regions: int, value: float) -> None:
         x = torch.ones(1, 2, 5, 6, dtype=dtype)
         x[0, 1, 1, 2] = value
@@ -158,9 +156,7 @@ class TestNotFinite:
 
 
 class TestGradient:
-    @pytest.mark.parametrize("drawn", [4, 2, 1])
-    @pytest.mark.parametrize("shape", [(4, 2, 4, 5), (4, 4, 5), (4, 2, 2, 4, 5)])
-    @pytest.mark.parametrize("regions", [1, 2])
+    @each(regions=(1, 2), shape=[(4, 2, 4, 5), (4, 4, 5), (4, 2, 2, 4, 5)], drawn=(4, 2, 1))
     @placements
     def test_is_that_of_the_formula_in_plain_autograd(
         self, placement: RegionPlacement, regions: int, shape: tuple[int, ...], drawn: int
@@ -182,8 +178,7 @@ class TestGradient:
         torch.testing.assert_close(gradient, expected, rtol=1e-14, atol=0)
 
     @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # by forward_ad
-    @pytest.mark.parametrize("regions", [1, 2])
-    @placements
+    @pytest.mark.parametrize(("placement", "regions"), [("corner", 1), ("wrap", 2)])
     def test_second_derivative_and_transforms(self, placement: RegionPlacement, regions: int) -> None:
         torch.manual_seed(0)
         x, tangent = torch.randn(2, 3, 2, 4, 5, dtype=torch.float64).unbind()
@@ -198,7 +193,7 @@ class TestGradient:
             lambda x: region_mean(x, numbers, (2, 3), placement).square(), (x.requires_grad_(),)
         )
 
-    @pytest.mark.parametrize("share", [4, 1])
+    @each(share=(4, 1))
     def test_lies_in_memory_as_the_map_does(self, share: int) -> None:
         x = torch.randn(4, 3, 5, 6)
         permuted = torch.randn(5, 4, 6, 3).permute(1, 3, 0, 2)
@@ -216,8 +211,7 @@ class TestGradient:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    @pytest.mark.parametrize("factor", [1.0, 1e4, 1e-5])
+    @each(dtype=[torch.float16, torch.bfloat16], factor=[1.0, 1e4, 1e-5])
     def test_half_is_rounded_once(self, dtype: torch.dtype, factor: float) -> None:
         """What lies inside the region is summed in float32: nothing between map and mean over- or underflows."""
         x = ((torch.randn(3, 4, 6, 5).abs() + 1) * factor).to(dtype)
@@ -302,9 +296,9 @@ class TestKernel:
         done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
-    @pytest.mark.parametrize("capability", [80, 90])
-    @pytest.mark.parametrize("name", ["pool_kernel", "spread_kernel"])
-    @pytest.mark.parametrize("dtype", ["bf16", "fp64"])
+    @pytest.mark.parametrize(
+        ("name", "dtype", "capability"), [("pool_kernel", "bf16", 80), ("spread_kernel", "fp64", 90)]
+    )
     def test_compiles(
         self, dtype: str, name: str, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -334,8 +328,7 @@ class TestKernel:
         assert (mean.shape, mean.dtype, mean.device.type) == ((4, 3, 1, 1), torch.bfloat16, "cuda")
         assert [name for name, _ in seen.calls if name.startswith("srp::")] == ["srp::region_mean"]
 
-    @pytest.mark.parametrize("shape", [(4, 3, 6, 5), (2, 2, 3, 6, 5)])
-    @placements
+    @each(placement=PLACEMENTS, shape=[(4, 3, 6, 5), (2, 2, 3, 6, 5)])
     def test_step_is_two_operations(
         self, placement: RegionPlacement, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -345,8 +338,8 @@ class TestKernel:
         expected = region_mean(x, numbers, (2, 3), placement)
         upstream = torch.randn_like(expected)
         (gradient,) = torch.autograd.grad(expected, x, upstream)
-        monkeypatch.setattr(module, "_has_kernel", lambda x: True)
-        with Operations() as seen:
+        with monkeypatch.context() as patch, Operations() as seen:
+            patch.setattr(module, "_has_kernel", lambda x: True)
             mean = region_mean(x, numbers, (2, 3), placement)
             (actual,) = torch.autograd.grad(mean, x, upstream)
         assert torch.equal(mean, expected) and torch.equal(actual, gradient)
@@ -365,7 +358,7 @@ class TestKernel:
         assert not any(name.startswith("srp::") for name, _ in seen.calls)
 
 
-@pytest.mark.parametrize("regions", [1, 2])
+@each(regions=(1, 2))
 def test_meta_has_a_shape_only(regions: int) -> None:
     x = torch.empty(4, 3, 6, 5, device="meta", dtype=torch.bfloat16, requires_grad=True)
     mean = region_mean(x, torch.rand(2, 1, regions, device="meta"), (2, 2), "wrap")
@@ -376,9 +369,7 @@ def test_meta_has_a_shape_only(regions: int) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels_last", [False, True])
+@each(placement=PLACEMENTS, dtype=DTYPES, channels_last=[False, True])
 def test_a_gpu_computes_what_a_cpu_does(channels_last: bool, dtype: torch.dtype, placement: RegionPlacement) -> None:
     for shape, sides, drawn, regions in (
         ((8, 64, 56, 56), (28, 28), 8, 1),

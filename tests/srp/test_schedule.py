@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 
 import pytest
+from each import each
 
 from srp_exp.srp.schedule import Cosine, Depth, Fixed, Linear, Schedule, Stages, ramp
 
@@ -31,16 +32,15 @@ LITERAL: list[tuple[Schedule, int, list[float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "count", "expected"), LITERAL, ids=[str(s) for s, *_ in LITERAL])
-def test_values_by_hand(schedule: Schedule, count: int, expected: list[float]) -> None:
+@each(case=LITERAL)
+def test_values_by_hand(case: tuple[Schedule, int, list[float]]) -> None:
+    schedule, count, expected = case
     assert scales(schedule, count) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("index", "count", "fraction"),
-    [(0, 1, 0.0), (0, 4, 0.0), (1, 4, 1 / 3), (2, 4, 2 / 3), (3, 4, 1.0), (7, 15, 0.5)],
-)
-def test_depth_fraction(index: int, count: int, fraction: float) -> None:
+@each(case=[(0, 1, 0.0), (0, 4, 0.0), (1, 4, 1 / 3), (2, 4, 2 / 3), (3, 4, 1.0), (7, 15, 0.5)])
+def test_depth_fraction(case: tuple[int, int, float]) -> None:
+    index, count, fraction = case
     assert Depth(index, count, 0, 1).fraction == pytest.approx(fraction, abs=1e-15)
 
 
@@ -48,8 +48,7 @@ def test_stages_repeat_within_a_stage() -> None:
     assert scales(Stages((0.9, 0.4)), 5, [0, 0, 0, 1, 1]) == [0.9, 0.9, 0.9, 0.4, 0.4]
 
 
-@pytest.mark.parametrize("kind", [Linear, Cosine])
-@pytest.mark.parametrize("count", [2, 3, 17, 54])
+@each(kind=[Linear, Cosine], count=[2, 3, 54])
 def test_goes_from_first_to_last_without_turning(kind: type[Linear], count: int) -> None:
     for first, last in itertools.product([0.01, 0.1, 0.35, 0.7, 1.0], repeat=2):
         values = scales(kind(first, last), count)
@@ -66,8 +65,9 @@ def test_cosine_leaves_both_ends_slower_than_linear() -> None:
     assert all(c < lin for c, lin in zip(cosine[5:8], linear[5:8], strict=True))
 
 
-@pytest.mark.parametrize(("values", "num_stages"), [([0.5, 0.4], 3), ([0.5, 0.4], 1), ([], 2)])
-def test_stages_of_another_number_than_the_network(values: list[float], num_stages: int) -> None:
+@each(case=[([0.5, 0.4], 3), ([0.5, 0.4], 1), ([], 2)])
+def test_stages_of_another_number_than_the_network(case: tuple[list[float], int]) -> None:
+    values, num_stages = case
     with pytest.raises(ValueError) as error:
         Stages(values)(Depth(0, num_stages, 0, num_stages))
     assert str(error.value) == (
@@ -76,7 +76,7 @@ def test_stages_of_another_number_than_the_network(values: list[float], num_stag
     )
 
 
-@pytest.mark.parametrize("bad", [0.0, -0.5, 1.5])
+@each(bad=[0.0, -0.5, 1.5])
 def test_scale_out_of_range_is_named(bad: float) -> None:
     for name, build in {
         "scale": lambda: Fixed(bad),
@@ -90,17 +90,7 @@ def test_scale_out_of_range_is_named(bad: float) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("progress", "until", "weight"),
-    [
-        (0.0, 0.5, 0.0),
-        (0.125, 0.5, 0.25),
-        (0.25, 0.5, 0.5),
-        (0.5, 0.5, 1.0),
-        (0.9, 0.5, 1.0),
-        (0.3, 1.0, 0.3),
-        (1, 1, 1),
-    ],
-)
-def test_ramp(progress: float, until: float, weight: float) -> None:
+@each(case=[(0.0, 0.5, 0.0), (0.125, 0.5, 0.25), (0.5, 0.5, 1.0), (0.9, 0.5, 1.0), (0.3, 1.0, 0.3), (1, 1, 1)])
+def test_ramp(case: tuple[float, float, float]) -> None:
+    progress, until, weight = case
     assert ramp(progress, until) == pytest.approx(weight, abs=1e-12)
