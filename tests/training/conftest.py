@@ -1,6 +1,8 @@
 """A small network with everything random in it, a data set of random pixels, and learners of them."""
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ SCALES = (0.75, 0.25)
 """Of the regions in front of the two attention modules of `make_network`."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dataset() -> ImageSet:
     """22 training and 7 test images of (C, H, W) = (3, 8, 8)."""
     source = torch.Generator().manual_seed(0)
@@ -37,7 +39,7 @@ def dataset() -> ImageSet:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batches(dataset: ImageSet) -> BatchLoader:
     """Five batches of four images in an epoch; two images are left over."""
     return BatchLoader(dataset, dataset.train, batch_size=4, seed=3)
@@ -45,6 +47,11 @@ def batches(dataset: ImageSet) -> BatchLoader:
 
 def make_network() -> nn.Sequential:
     """A network with batch norm, dropout and two attention modules with SRP, always with the same weights."""
+    return copy.deepcopy(network_with_srp())
+
+
+@cache
+def network_with_srp() -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -62,7 +69,7 @@ def make_network() -> nn.Sequential:
     return model
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_learner() -> Callable[..., Learner]:
     """Makes a learner of that network, or of `model`, over `epochs`: Nesterov momentum, a cosine after a warm-up."""
 
@@ -80,7 +87,7 @@ def make_learner() -> Callable[..., Learner]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def assert_same_state() -> Callable[[Any, Any], None]:
     """Fails unless two states, nested as state_dicts are, agree in every bit and every type."""
 

@@ -19,19 +19,19 @@ def test_the_bar_is_the_median_of_enough_runs() -> None:
     assert bar_of([*runs, validations(history(0.4))], fewest=3) == {1: pytest.approx(0.25), 3: 0.5}
 
 
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ((0.1,), True),
-        ((0.2,), False),  # as good as the median
-        ((0.5, 0.1), False),  # its best counts
-        ((0.25, None), False),  # epoch 2 wasn't validated: judged at epoch 1
-        ((0.25, 0.29), True),
-        ((0.3, 0.3, 0.0), False),  # there is no bar yet
-        ((), False),
-    ],
-)
-def test_a_run_is_behind_whose_best_is_below_the_bar(values, expected, tmp_path) -> None:
-    write_bar(tmp_path / "bar.json", {1: 0.2, 2: 0.3})
-    assert is_behind(history(*values), read_bar(tmp_path / "bar.json")) is expected
-    assert not is_behind(history(*values), read_bar(tmp_path / "absent.json"))
+RUNS = [
+    ((0.1,), True),
+    ((0.2,), False),  # as good as the median
+    ((0.5, 0.1), False),  # its best counts
+    ((0.25, None), False),  # epoch 2 wasn't validated: judged at epoch 1
+    ((0.25, 0.29), True),
+    ((0.3, 0.3, 0.0), False),  # there is no bar yet
+    ((), False),
+]
+
+
+def test_a_run_is_behind_whose_best_is_below_the_bar(tmp_path) -> None:
+    for values, expected in RUNS:
+        write_bar(tmp_path / "bar.json", {1: 0.2, 2: 0.3})
+        assert is_behind(history(*values), read_bar(tmp_path / "bar.json")) is expected
+        assert not is_behind(history(*values), read_bar(tmp_path / "absent.json"))
