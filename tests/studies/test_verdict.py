@@ -76,36 +76,30 @@ def judged(found: Measured) -> Verdict:
     return judge(found, Outcome(int(decide(found))))
 
 
-@pytest.mark.parametrize(
-    ("expect", "smallest", "mean", "outcome"),
-    [
-        (BETTER, 0.005, 0.01, SUPPORTED),
-        (BETTER, 0.005, -0.01, CONTRADICTED),
-        (BETTER, 0.005, 0.0, NONE),
-        (BETTER, 0.005, 0.002, NONE),
-        (BETTER, 0.005, -0.002, NONE),
-        (BETTER, 0.002, 0.001, UNDECIDED),
-        (BETTER, 0.005, 0.003, SUPPORTED),  # above 0, and 0.5 points not excluded
-        (BETTER, 0.01, 0.004, NONE),  # above 0, but not by what matters
-        (BETTER, 0.01, -0.004, NONE),
-        (NOT_WORSE, 0.005, 0.0, SUPPORTED),
-        (NOT_WORSE, 0.005, 0.02, SUPPORTED),
-        (NOT_WORSE, 0.005, -0.01, CONTRADICTED),
-        (NOT_WORSE, 0.005, -0.004, UNDECIDED),
-        (EQUAL, 0.005, 0.0, SUPPORTED),
-        (EQUAL, 0.005, 0.01, CONTRADICTED),
-        (EQUAL, 0.005, -0.01, CONTRADICTED),
-        (EQUAL, 0.005, 0.004, UNDECIDED),
-        (EQUAL, 0.005, -0.006, UNDECIDED),
-    ],
-)
-def test_every_outcome_of_every_expectation(
-    expect: Expectation, smallest: float, mean: float, outcome: Outcome
-) -> None:
-    assert verdict(around(mean), expect=expect, smallest=smallest).outcome == outcome
-    lower = {"expect": expect, "smallest": smallest, "metric": "loss", "higher_is_better": False}
-    mirrored = verdict(around(-mean, scale=-1), **lower)
-    assert mirrored.outcome == outcome
+OUTCOMES = [
+    (BETTER, 0.005, 0.01, SUPPORTED),
+    (BETTER, 0.005, -0.01, CONTRADICTED),
+    (BETTER, 0.005, 0.002, NONE),
+    (BETTER, 0.002, 0.001, UNDECIDED),
+    (BETTER, 0.005, 0.003, SUPPORTED),  # above 0, and 0.5 points not excluded
+    (BETTER, 0.01, 0.004, NONE),  # above 0, but not by what matters
+    (BETTER, 0.01, -0.004, NONE),
+    (NOT_WORSE, 0.005, 0.0, SUPPORTED),
+    (NOT_WORSE, 0.005, -0.01, CONTRADICTED),
+    (NOT_WORSE, 0.005, -0.004, UNDECIDED),
+    (EQUAL, 0.005, 0.0, SUPPORTED),
+    (EQUAL, 0.005, 0.01, CONTRADICTED),
+    (EQUAL, 0.005, -0.01, CONTRADICTED),
+    (EQUAL, 0.005, -0.006, UNDECIDED),
+]
+
+
+def test_every_outcome_of_every_expectation() -> None:
+    for expect, smallest, mean, outcome in OUTCOMES:
+        assert verdict(around(mean), expect=expect, smallest=smallest).outcome == outcome
+        lower = {"expect": expect, "smallest": smallest, "metric": "loss", "higher_is_better": False}
+        mirrored = verdict(around(-mean, scale=-1), **lower)
+        assert mirrored.outcome == outcome
 
 
 def test_two_hundred_pairs_about_zero_are_no_relevant_difference() -> None:
@@ -169,28 +163,27 @@ def test_a_loss_in_one_data_set_is_no_support_for_both() -> None:
     assert claim.reason.startswith("1 of 2 statements refuted. srp against gap at dataset=cifar10: better")
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "all_of_them", "one_of_them"),
-    [
-        ([SUPPORTED, SUPPORTED], SUPPORTED, SUPPORTED),
-        ([SUPPORTED, UNDECIDED], UNDECIDED, SUPPORTED),
-        ([SUPPORTED, NONE], NONE, SUPPORTED),
-        ([UNDECIDED, NONE], NONE, UNDECIDED),  # whatever the first turns out to be, the second doesn't hold
-        ([CONTRADICTED, NONE], CONTRADICTED, NONE),
-        ([CONTRADICTED, UNDECIDED], CONTRADICTED, UNDECIDED),
-        ([CONTRADICTED, SUPPORTED], CONTRADICTED, SUPPORTED),
-        ([CONTRADICTED, CONTRADICTED], CONTRADICTED, CONTRADICTED),
-    ],
-)
-def test_and_takes_the_least_and_or_the_greatest(
-    outcomes: list[Outcome], all_of_them: Outcome, one_of_them: Outcome
-) -> None:
-    for either, expected in (("", all_of_them), ("wider", one_of_them)):
-        statements = [statement(around(0.0), either=either) for _ in outcomes]
-        assert join(statements, outcomes) == expected
-        assert join(statements[::-1], outcomes[::-1]) == expected
-    places = [statement(around(0.0), either="wider", where=str(number)) for number, _ in enumerate(outcomes)]
-    assert join(places, outcomes) == all_of_them  # an alternative is one of the same place
+JOINED = [
+    ([SUPPORTED, SUPPORTED], SUPPORTED, SUPPORTED),
+    ([SUPPORTED, UNDECIDED], UNDECIDED, SUPPORTED),
+    ([SUPPORTED, NONE], NONE, SUPPORTED),
+    ([UNDECIDED, NONE], NONE, UNDECIDED),  # whatever the first turns out to be, the second doesn't hold
+    ([CONTRADICTED, NONE], CONTRADICTED, NONE),
+    ([CONTRADICTED, UNDECIDED], CONTRADICTED, UNDECIDED),
+    ([CONTRADICTED, SUPPORTED], CONTRADICTED, SUPPORTED),
+    ([CONTRADICTED, CONTRADICTED], CONTRADICTED, CONTRADICTED),
+]
+"""The outcomes of two statements, and what they come to where both are claimed and where either is."""
+
+
+def test_and_takes_the_least_and_or_the_greatest() -> None:
+    for outcomes, both, one in JOINED:
+        for either, expected in (("", both), ("wider", one)):
+            statements = [statement(around(0.0), either=either) for _ in outcomes]
+            assert join(statements, outcomes) == expected, outcomes
+            assert join(statements[::-1], outcomes[::-1]) == expected, outcomes
+        places = [statement(around(0.0), either="wider", where=str(number)) for number, _ in enumerate(outcomes)]
+        assert join(places, outcomes) == both  # an alternative is one of the same place
 
 
 def test_the_levels_count_statements_and_alternatives() -> None:
@@ -224,20 +217,19 @@ def test_missing_runs_make_a_verdict_preliminary() -> None:
     assert not verdict(around(0.01)).preliminary
 
 
-@pytest.mark.parametrize(
-    ("expect", "difference", "outcome"),
-    [
-        (EQUAL, 0.0, SUPPORTED), (EQUAL, 72.0, CONTRADICTED),
-        (NOT_WORSE, 0.0, SUPPORTED), (NOT_WORSE, -72.0, SUPPORTED), (NOT_WORSE, 72.0, CONTRADICTED),
-        (BETTER, -72.0, SUPPORTED), (BETTER, 0.0, CONTRADICTED),
-    ],
-)  # fmt: skip
-def test_one_run_decides_about_what_no_seed_changes(expect: Expectation, difference: float, outcome: Outcome) -> None:
-    options = {"expect": expect, "metric": "cost.macs", "higher_is_better": False, "smallest": 0.0}
-    found = verdict((difference,), (difference,), **options)
-    assert found.outcome == outcome
-    assert f" {difference:+,.0f}, whatever the seed." in found.reason
-    assert verdict((0.0,), (72.0,), **{**options, "expect": EQUAL}).outcome == CONTRADICTED
+WITHOUT_CHANCE = [
+        (EQUAL, 0.0, SUPPORTED), (NOT_WORSE, -72.0, SUPPORTED), (NOT_WORSE, 72.0, CONTRADICTED),
+        (BETTER, 0.0, CONTRADICTED),
+    ]  # fmt: skip
+
+
+def test_one_run_decides_about_what_no_seed_changes() -> None:
+    for expect, difference, outcome in WITHOUT_CHANCE:
+        options = {"expect": expect, "metric": "cost.macs", "higher_is_better": False, "smallest": 0.0}
+        found = verdict((difference,), (difference,), **options)
+        assert found.outcome == outcome
+        assert f" {difference:+,.0f}, whatever the seed." in found.reason
+        assert verdict((0.0,), (72.0,), **{**options, "expect": EQUAL}).outcome == CONTRADICTED
 
 
 def test_structure_takes_no_part_in_the_levels() -> None:
@@ -255,17 +247,18 @@ def test_a_claim_is_preliminary_if_a_statement_is() -> None:
     assert conclude([], []).outcome == UNDECIDED
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({}, "srp against gap: better in top1"),
-        ({"expect": NOT_WORSE}, "srp against gap: worse by less than 0.50 points in top1"),
-        ({"expect": EQUAL, "metric": "parameters", "smallest": 0.0}, "srp against gap: equal in parameters"),
-        ({"where": "cars"}, "srp against gap at dataset=cars: better in top1"),
-    ],
-)
-def test_statements_in_words(options: dict[str, Any], words: str) -> None:
-    assert describe(measured((0.01,), **options)) == words
+WORDS = [
+    (
+        {"expect": NOT_WORSE, "where": "cars"},
+        "srp against gap at dataset=cars: worse by less than 0.50 points in top1",
+    ),
+    ({"expect": EQUAL, "metric": "parameters", "smallest": 0.0}, "srp against gap: equal in parameters"),
+]
+
+
+def test_statements_in_words() -> None:
+    for options, words in WORDS:
+        assert describe(measured((0.01,), **options)) == words
 
 
 @pytest.mark.parametrize("expect", [BETTER, NOT_WORSE, EQUAL])
@@ -280,25 +273,24 @@ def test_verdicts_err_in_five_percent_at_most(expect: Expectation) -> None:
     assert (outcomes == CONTRADICTED).mean() <= bound
 
 
-@pytest.mark.parametrize(
-    ("needed", "claim", "final", "outcome"),
-    [
+NEEDED = [
         (SUPPORTED, SUPPORTED, False, SUPPORTED), (SUPPORTED, CONTRADICTED, False, CONTRADICTED),
         (SUPPORTED, NONE, False, NONE), (SUPPORTED, UNDECIDED, True, UNDECIDED),
         (CONTRADICTED, CONTRADICTED, False, NOT_TESTABLE), (NONE, CONTRADICTED, False, NOT_TESTABLE),
         (CONTRADICTED, SUPPORTED, False, NOT_TESTABLE), (NONE, UNDECIDED, False, NOT_TESTABLE),
         (UNDECIDED, CONTRADICTED, False, UNDECIDED), (UNDECIDED, SUPPORTED, False, UNDECIDED),
         (UNDECIDED, CONTRADICTED, True, NOT_TESTABLE), (UNDECIDED, SUPPORTED, True, NOT_TESTABLE),
-    ],
-)  # fmt: skip
+]  # fmt: skip
+"""The outcomes of a precondition and of the claim, whether this is the last look, and what they come to."""
+
+
 @pytest.mark.parametrize("role", ["precondition", "control"])
-def test_without_its_precondition_a_claim_is_not_testable_whatever_it_says(
-    role: str, needed: Outcome, claim: Outcome, final: bool, outcome: Outcome
-) -> None:
+def test_without_its_precondition_a_claim_is_not_testable_whatever_it_says(role: str) -> None:
     """mixup costs 3.3 points; the larger network is worse; falling against rising."""
     statements = [statement(around(0.0), role=role), statement(around(0.0))]
-    assert join(statements, [needed, claim], final) == outcome
-    assert join(statements[::-1], [claim, needed], final) == outcome
+    for needed, claim, final, outcome in NEEDED:
+        assert join(statements, [needed, claim], final) == outcome, (needed, claim)
+        assert join(statements[::-1], [claim, needed], final) == outcome, (needed, claim)
 
 
 def test_the_missing_precondition_is_the_reason() -> None:
@@ -336,8 +328,7 @@ def test_the_interval_is_at_the_level_that_decides() -> None:
     assert "98.33 % interval" in row.reason
 
 
-@pytest.mark.parametrize("expect", [BETTER, NOT_WORSE, EQUAL])
-@pytest.mark.parametrize("statements", [1, 3])
+@pytest.mark.parametrize(("expect", "statements"), [(BETTER, 3), (NOT_WORSE, 1), (EQUAL, 3)])
 def test_an_interval_agrees_with_its_verdict(expect: Expectation, statements: int) -> None:
     source = np.random.default_rng(statements)
     for mean in np.linspace(-0.012, 0.012, 49):

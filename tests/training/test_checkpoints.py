@@ -106,21 +106,26 @@ def test_the_final_one_holds_the_result_alone_and_is_not_resumed(checkpoints: Ch
 
 
 @pytest.mark.parametrize(
-    "make_optimizer",
-    [partial(SGD, lr=0.1, momentum=0.9, nesterov=True), partial(AdamW, lr=1e-3)],
-    ids=["sgd", "adamw"],
-)
-@pytest.mark.parametrize(
-    "make_schedule",
+    ("make_optimizer", "make_schedule", "precision"),
     [
-        partial(lr_schedule.cosine, warmup_epochs=1, final_factor=0.0),
-        partial(lr_schedule.step, warmup_epochs=0, milestones=[0.3, 0.6], gamma=0.1),
-        partial(lr_schedule.step, warmup_epochs=1, milestones=[0.5, 0.8], gamma=0.1),
-        partial(lr_schedule.one_cycle, peak_at=0.3, start_factor=0.04, final_factor=0.0),
+        (
+            partial(AdamW, lr=1e-3),
+            partial(lr_schedule.cosine, warmup_epochs=1, final_factor=0.0),
+            "fp16",
+        ),
+        (
+            partial(SGD, lr=0.1, momentum=0.9, nesterov=True),
+            partial(lr_schedule.step, warmup_epochs=1, milestones=[0.5, 0.8], gamma=0.1),
+            "fp16",
+        ),
+        (
+            partial(AdamW, lr=1e-3),
+            partial(lr_schedule.one_cycle, peak_at=0.3, start_factor=0.04, final_factor=0.0),
+            "fp32",
+        ),
     ],
-    ids=["cosine", "step", "step with warm-up", "one_cycle"],
+    ids=["adamw cosine fp16", "sgd step fp16", "adamw one_cycle fp32"],
 )
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_state_of_every_choice_can_be_read_back(
     checkpoints: Checkpoints,
     batches: BatchLoader,
@@ -154,8 +159,7 @@ def test_the_state_of_every_choice_can_be_read_back(
 # A disk that fails
 
 
-@pytest.mark.parametrize("written", [0, 1000])
-@pytest.mark.parametrize("existing", [True, False])
+@pytest.mark.parametrize(("existing", "written"), [(True, 1000), (False, 0)])
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     checkpoints: Checkpoints,
     learner: Learner,
@@ -199,7 +203,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 1000, 5000, 10_000])
+@pytest.mark.parametrize("size", [0, 5000])
 def test_a_full_disk_fails_the_save_and_nothing_else(
     checkpoints: Checkpoints,
     make_learner: MakeLearner,
@@ -315,16 +319,14 @@ class SlowDisk:
         monkeypatch.setattr(checkpoints_module, "write", wait_and_write)
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_the_state_saved_is_that_of_the_call(
     checkpoints: Checkpoints,
     make_learner: MakeLearner,
     batches: BatchLoader,
     assert_same_state: AssertSame,
     monkeypatch: pytest.MonkeyPatch,
-    ema_decay: float | None,
 ) -> None:
-    learner, disk = make_learner(ema_decay=ema_decay), SlowDisk(monkeypatch)
+    learner, disk = make_learner(ema_decay=0.9), SlowDisk(monkeypatch)
     for batch in batches.epoch(0):
         learner.train_step(batch)
     learner.history.append({"epoch": 1, "val/top1": 0.5})
@@ -342,7 +344,7 @@ def test_the_state_saved_is_that_of_the_call(
     for path in (checkpoints.best, checkpoints.folder / "step-000000005.pt"):
         saved = load(path)["learner"]
         assert list(saved) == list(expected)
-        other = make_learner(ema_decay=ema_decay)
+        other = make_learner(ema_decay=0.9)
         other.load_state_dict(saved)
         assert_same_state(other.state_dict(), expected)
 
@@ -405,7 +407,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("part", [0.5, 0.999])
 def test_a_truncated_file_is_refused(checkpoints: Checkpoints, learner: Learner, part: float) -> None:
     checkpoints.save(learner, is_best=True)
     checkpoints.wait()
@@ -414,14 +416,14 @@ def test_a_truncated_file_is_refused(checkpoints: Checkpoints, learner: Learner,
     assert "damaged" in refusal(checkpoints.best)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 5000, b"PK\x03\x04 not a zip", b"config: 1\nmodel: 2\n"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip"])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.pt"
     path.write_bytes(content)
     assert "damaged or not one of srp_exp" in refusal(path)
 
 
-@pytest.mark.parametrize("content", [{"model": {}}, {"config": ""}, [1, 2], torch.zeros(2), {}])
+@pytest.mark.parametrize("content", [{"model": {}}, {"config": ""}, torch.zeros(2)])
 def test_a_file_of_torch_without_config_and_model_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "other.pt"
     torch.save(content, path)
@@ -527,7 +529,7 @@ DAMAGES = (
 )  # fmt: skip
 
 
-def test_200_damages_of_the_newest_are_passed_over(
+def test_45_damages_of_the_newest_are_passed_over(
     folder_of_two: tuple[Checkpoints, dict[str, dict[str, Any]]],
     tmp_path: Path,
     make_learner: MakeLearner,
@@ -547,7 +549,7 @@ def test_200_damages_of_the_newest_are_passed_over(
     assert_same_state(learner.state_dict(), states[newest.name])  # undamaged, it is what is taken
     source = random.Random(0)
     done = 0
-    while done < 200:
+    while done < 45:
         newest.write_bytes(whole)
         damage = DAMAGES[done % len(DAMAGES)]
         damage(source, newest, others)
@@ -566,7 +568,7 @@ def test_200_damages_of_the_newest_are_passed_over(
         assert not newest.with_name("made").exists()
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [flip_bits, swap, put_code_into])
 def test_a_damaged_best_stops_the_end_of_the_run(
     folder_of_two: tuple[Checkpoints, dict[str, dict[str, Any]]], make_learner: MakeLearner, damage: Any
 ) -> None:

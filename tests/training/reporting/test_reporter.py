@@ -109,13 +109,6 @@ def values(points: Points) -> list[float]:
     return [value for _, value in points]
 
 
-def test_metrics_file_is_the_history(fit_in: Fit, tmp_path: Path) -> None:
-    learner = fit_in()
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == learner.history
-    assert len(lines) == EPOCHS
-
-
 def test_a_resumed_run_mends_the_metrics_file(fit_in: Fit, tmp_path: Path) -> None:
     history = fit_in(epochs=2).history
     file = tmp_path / "metrics.jsonl"
@@ -152,7 +145,7 @@ def test_curves_have_the_values_of_the_training(fit_in: Fit, tmp_path: Path, mak
     assert min(values(curves["speed/images_per_second"])) > 0
 
 
-@pytest.mark.parametrize("signal_at", [1, 3, 6, 8])
+@pytest.mark.parametrize("signal_at", [3, 6])
 def test_a_run_that_went_on_between_two_reports_has_the_same_curves(
     fit_in: Fit, tmp_path: Path, signal_at: int
 ) -> None:
@@ -265,8 +258,7 @@ def test_numbers_survive_the_way_to_the_file(fit_in: Fit, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["val/top1"] == third
 
 
-@pytest.mark.parametrize("every_steps", [None, 1, 3])
-@pytest.mark.parametrize("stops", [[2, 7, 13], [5, 10, 15], [3, 4, 4, 12]])
+@pytest.mark.parametrize(("stops", "every_steps"), [([2, 7, 13], 1), ([5, 10, 15], None), ([3, 4, 4, 12], 3)])
 def test_the_curves_of_a_resumed_run_have_no_step_twice_and_none_missing(
     fit_in: Fit, tmp_path: Path, stops: list[int], every_steps: int | None
 ) -> None:
@@ -281,7 +273,7 @@ def test_the_curves_of_a_resumed_run_have_no_step_twice_and_none_missing(
         assert [step for step, _ in curves[tag]] == [5, 10, 15], tag
 
 
-@pytest.mark.parametrize("stop_at", [None, 5, 8])
+@pytest.mark.parametrize("stop_at", [None, 8])
 def test_what_is_read_late_from_a_gpu_gives_the_same_curves(
     fit_in: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int | None
 ) -> None:
@@ -306,23 +298,6 @@ def test_what_is_read_late_from_a_gpu_gives_the_same_curves(
     late = scalars(tmp_path)
     for tag in at_once.keys() - {"speed/images_per_second", "speed/data_wait"}:
         assert late[tag] == at_once[tag], tag
-
-
-def test_a_resumed_run_draws_the_curves_of_one_never_stopped(
-    fit_in: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fit_in(every_steps=2)
-    straight = scalars(tmp_path)
-    for path in tmp_path.glob("events*"):
-        path.unlink()
-    for path in (tmp_path / "checkpoints").iterdir():
-        path.unlink()
-    for stop in (7, 13, None):
-        fit_in(stop_at=stop, every_steps=2)
-    resumed = scalars(tmp_path)
-    assert resumed.keys() == straight.keys()
-    for tag in resumed.keys() - {"speed/images_per_second", "speed/data_wait"}:
-        assert resumed[tag] == straight[tag], tag
 
 
 def test_waiting_for_data_is_shown(
