@@ -26,8 +26,8 @@ from srp_exp.runs.folder.layout import CONFIG
 from srp_exp.runs.read_back.read import leave_out_weights, load_of_run
 from srp_exp.runs.read_back.trust import stored_config
 from srp_exp.srp import remove_srp
+from srp_exp.training.autocast import autocast
 from srp_exp.training.checkpoints import FINAL
-from srp_exp.training.learner import autocast
 from srp_exp.training.processes.distributed import SINGLE
 
 

@@ -422,7 +422,7 @@ main()
 def test_a_fault_keeps_its_traceback_and_says_where(command_line, tmp_path, monkeypatch) -> None:
     """Before the training begins, and within it; on the console, and in a file of the run's folder."""
     for place, file in (
-        ("srp_exp.runs.complete.build_model", "failure.txt"),
+        ("srp_exp.runs.build.objects.build_model", "failure.txt"),
         ("srp_exp.training.loop.is_best", "run.log"),
     ):
         output_dir = tmp_path / file
@@ -432,7 +432,7 @@ def test_a_fault_keeps_its_traceback_and_says_where(command_line, tmp_path, monk
                 command_line(*TINY, f"output_dir={output_dir}")
         folder = the_run(output_dir)
         first, *rest = (folder / "failure.txt").read_text().splitlines()
-        assert re.fullmatch(r"ValueError: too many values to unpack .*\(at srp_exp/\w+/\w+\.py:\d+\)", first)
+        assert re.fullmatch(r"ValueError: too many values to unpack .*\(at srp_exp/[\w/]+\.py:\d+\)", first)
         assert "Traceback (most recent call last):" in rest
         assert "in unpack_too_many" in (folder / file).read_text()
         assert command_line(*TINY, f"output_dir={output_dir}").code == 0

@@ -21,7 +21,7 @@ from srp_exp.runs.build import build_data, build_model
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder.provenance import device_name
 from srp_exp.training.activation_checkpointing import checkpoint_activations
-from srp_exp.training.learner import autocast
+from srp_exp.training.autocast import autocast
 from srp_exp.training.processes.distributed import refuse_several
 from srp_exp.training.reporting.logs import Terminal
 

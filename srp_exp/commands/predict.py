@@ -22,7 +22,7 @@ from srp_exp.runs.build import MOST_WORKERS
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.load import restored
 from srp_exp.runs.read_back.read import asked, beside, load_of_run, read_run
-from srp_exp.training.learner import autocast
+from srp_exp.training.autocast import autocast
 from srp_exp.training.processes.distributed import SINGLE, refuse_several
 from srp_exp.training.reporting.logs import Terminal
 

@@ -84,9 +84,20 @@ def _own_number(devices: int) -> int:
 
 
 @contextmanager
-def memory_suffices(device: torch.device, batch_size: int, remedy: str) -> Iterator[None]:
+def memory_suffices(device: torch.device, config: DictConfig) -> Iterator[None]:
     """Raise UserError, with what to do, where the device's memory does not."""
     try:
         yield
     except torch.OutOfMemoryError as error:
+        batch_size, remedy = config.recipe.batch_size, _less_memory(config)
         raise UserError(f"out of memory on {device} with recipe.batch_size={batch_size}: {remedy}") from error
+
+
+def _less_memory(config: DictConfig) -> str:
+    """What the user can do to need less, without what is done already."""
+    remedies = ["lower it", "raise recipe.accumulate_steps (the batch stays)"]
+    if config.precision == "fp32":
+        remedies.append("set precision=bf16")
+    if not config.activation_checkpointing:
+        remedies.append("set activation_checkpointing=true")
+    return f"{', '.join(remedies[:-1])} or {remedies[-1]}"

@@ -25,8 +25,8 @@ from srp_exp.runs.folder.digests import digests_of_data, refuse_other_data
 from srp_exp.runs.folder.layout import EVALUATION
 from srp_exp.runs.folder.lock import only_writer
 from srp_exp.runs.read_back.read import leave_out_weights, load_of_run, run_of
+from srp_exp.training.autocast import autocast
 from srp_exp.training.checkpoints import FINAL, model_state
-from srp_exp.training.learner import autocast
 from srp_exp.training.processes.distributed import SINGLE, Processes, connected
 from srp_exp.training.reporting.logs import log_to
 

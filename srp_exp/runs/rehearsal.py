@@ -5,9 +5,7 @@ import time
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from srp_exp.evaluation.evaluators import load_evaluator
-from srp_exp.runs.build import Data, build_data, build_learner, build_loggers, build_model
-from srp_exp.runs.device import build_device, choose_kernels
+from srp_exp.runs.build import Data, build_data, build_first, build_objects
 
 _IMAGES = 16  # of the first batch
 _TIMED = 3  # steps
@@ -25,21 +23,14 @@ def rehearse(config: DictConfig, opened: dict[str, Data] | None = None) -> float
     CPU, a small batch stands for it, the images of a step counting alike. Nothing is written. Raises what the run would
     raise: ValueError, OSError.
     """
-    for name in config.evaluators:
-        load_evaluator(name)
-    build_loggers(config)
-    choose_kernels(config)
-    device = build_device(config.device)
+    device, _ = build_first(config)
     opened = {} if opened is None else opened
     of_data = OmegaConf.to_yaml(OmegaConf.masked_copy(config, [str(key) for key in config if key not in _OF_NETWORK]))
     if of_data not in opened:
         opened.clear()  # before the next takes its memory
         opened[of_data] = build_data(config, device)
-    data = opened[of_data]
-    model, _ = build_model(config, data.dataset, device)
-    whole = config.recipe.batch_size
-    steps_per_epoch = data.training_batches(whole, config.seed).steps_per_epoch
-    learner = build_learner(config, model, data, steps_per_epoch)
+    built = build_objects(config, device, data=opened[of_data])
+    data, learner, whole = built.data, built.learner, config.recipe.batch_size
     parts = config.recipe.accumulate_steps
     size = parts * max(1, min(whole, _IMAGES) // parts)
 
@@ -54,7 +45,7 @@ def rehearse(config: DictConfig, opened: dict[str, Data] | None = None) -> float
             seconds.append(time.perf_counter() - started)
         return min(seconds[1:])
 
-    steps: int = steps_per_epoch * config.recipe.epochs
+    steps: int = built.batches.steps_per_epoch * config.recipe.epochs
     if config.compile:  # a shape of its own would be compiled for nothing
         return fastest(whole) * steps
     step: float = fastest(size) * whole / size

@@ -1,6 +1,5 @@
 """One training step, and all the state that a training carries from step to step."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,23 +11,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from srp_exp.datasets import Batch
-from srp_exp.errors import UserError
 from srp_exp.seeding import derive
 from srp_exp.srp import set_progress
+from srp_exp.training.autocast import autocast
 from srp_exp.training.losses import CrossEntropy, Loss
 from srp_exp.training.mixing import Mix
 from srp_exp.training.processes.distributed import SINGLE, Processes
 from srp_exp.training.processes.exchange import Exchange
 from srp_exp.training.throughput import Stopwatch
+from srp_exp.training.totals import Totals
 
 _EXCHANGE, _CROSS_ENTROPY = Exchange(), CrossEntropy()
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The autocast context of a precision: fp32 (none), bf16 or fp16."""
-    dtype = _DTYPES[precision]
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 @dataclass(frozen=True)
@@ -198,66 +191,3 @@ class _Average(ModelEmaV3):
         self._foreach_lerp_(average, values, weight=1.0 - decay)
         if copies:
             torch._foreach_copy_(copies, counts)
-
-
-class Totals:
-    """Sums over the steps of an epoch, kept on the device: `values` holds those named in NAMES."""
-
-    NAMES = ("loss", "correct", "samples", "bad_step")
-    """Summed loss, correct answers, samples, and 1 + the first step whose loss isn't finite (0: none)."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.values = torch.zeros(len(self.NAMES), device=device)
-        self.of_ranks: Tensor | None = None
-
-    def add(self, loss: Tensor, logits: Tensor, target: Tensor, step: int) -> None:
-        """Add a part of a batch: its mean loss, logits (B, classes), labels (B,) or soft labels (B, classes)."""
-        labels = target if target.ndim == 1 else target.argmax(1)
-        samples = len(labels)
-        correct = (logits.argmax(1) == labels).sum()
-        first_bad = torch.where((self.values[3] == 0) & ~loss.isfinite(), step + 1.0, self.values[3])
-        self.values[:3] += torch.stack([loss * samples, correct, torch.full_like(loss, samples)])
-        self.values[3] = first_bad
-
-    def read(self) -> dict[str, float]:
-        """The values of this process, as numbers: waits for the device."""
-        return dict(zip(self.NAMES, self.values.tolist(), strict=True))
-
-    def zero_(self) -> None:
-        self.values.zero_()
-        self.of_ranks = None
-
-    @classmethod
-    def join(cls, of_ranks: Sequence[Sequence[float]]) -> dict[str, float]:
-        """The values of all processes, given those of each: summed, of `bad_step` the lowest that isn't 0."""
-        loss, correct, samples, bad_steps = zip(*of_ranks, strict=True)
-        joined = (sum(loss), sum(correct), sum(samples), min((step for step in bad_steps if step), default=0.0))
-        return dict(zip(cls.NAMES, joined, strict=True))
-
-    def state(self) -> Tensor:
-        """(processes, values): of each process, as it was when they last told each other."""
-        return (self.values[None] if self.of_ranks is None else self.of_ranks).clone()
-
-    def load(self, state: Tensor, rank: int, size: int) -> None:
-        """Resume from `state`; if the number of processes is different, rank 0 has the sums of all."""
-        if len(state) != size:
-            joined = torch.tensor([*self.join(state.tolist()).values()])
-            state = torch.stack([joined, *torch.zeros(size - 1, len(joined))])
-        self.values.copy_(state[rank])
-        self.of_ranks = None if size == 1 else state.to(self.values.device)
-
-
-def check_parts(batch_size: int, accumulate_steps: int, processes: int, mixes: bool) -> None:
-    """Raise ValueError where N processes can't divide batches of `batch_size` as one process does."""
-    own, rest = divmod(batch_size, processes)
-    shares = f"recipe.batch_size={batch_size} on {processes} processes"
-    if not rest and own % accumulate_steps:
-        raise UserError(
-            f"{shares} leaves each {own} images, which recipe.accumulate_steps={accumulate_steps} does not divide: "
-            f"choose a multiple of {processes * accumulate_steps} images"
-        )
-    if not rest and processes > 1 and mixes and own % 2:
-        raise UserError(
-            f"{shares} leaves each {own} images, which mixing can't pair as one process does: choose a multiple of "
-            f"{2 * processes} images, or mixing=none"
-        )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srp_exp.training.learner import Learner, Totals
+from srp_exp.training.learner import Learner
 from srp_exp.training.processes.distributed import ProcessError
+from srp_exp.training.totals import Totals
 
 _SECONDS = 0.4
 """Between two looks of a training with several processes, which agree there on a signal and obey it two looks later."""

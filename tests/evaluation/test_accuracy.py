@@ -17,7 +17,7 @@ from srp_exp.datasets import Batch, EvalLoader, ImageSet, Split
 from srp_exp.datasets.augmentation import Augmentation
 from srp_exp.evaluation import Evaluation, evaluate, score
 from srp_exp.srp import apply_srp
-from srp_exp.training.learner import autocast
+from srp_exp.training.autocast import autocast
 
 torch.set_num_threads(1)
 

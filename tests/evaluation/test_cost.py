@@ -16,7 +16,7 @@ from srp_exp.evaluation import cost as cost_module
 from srp_exp.evaluation.cost import Contender, compare_costs, cost, peak_memory, ratio, seconds_in_turns
 from srp_exp.evaluation.evaluators import Subject
 from srp_exp.srp import RegionPool, Regions, apply_srp, srp_modules
-from srp_exp.training.learner import autocast
+from srp_exp.training.autocast import autocast
 
 CPU = torch.device("cpu")
 FP32 = autocast(CPU, "fp32")

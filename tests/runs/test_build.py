@@ -31,8 +31,8 @@ from srp_exp.config.failures.explain import explain
 from srp_exp.config.identity import plain_values
 from srp_exp.config.validate import validate
 from srp_exp.errors import UserError
-from srp_exp.runs import build
 from srp_exp.runs.build import build_data, build_learner, build_model
+from srp_exp.runs.build import learner as learner_module
 from srp_exp.runs.device import build_device
 from srp_exp.srp import Linear, apply_srp
 
@@ -445,8 +445,8 @@ def test_the_schedule_reaches_every_module(compose) -> None:
 @pytest.mark.parametrize("model", ["efficientnet_b0", "mobilenetv3_small_050", "regnety_002", "seresnet18"])
 def test_synchronised_norms_evaluate_as_the_plain_ones(compose, monkeypatch, model) -> None:
     """Norms of timm hold an activation. The learner for a GPU is caught before it needs one."""
-    monkeypatch.setattr(build, "Learner", lambda model, *_, **__: model)
-    monkeypatch.setattr(build, "_build_loss", lambda *_: None)
+    monkeypatch.setattr(learner_module, "Learner", lambda model, *_, **__: model)
+    monkeypatch.setattr(learner_module, "_build_loss", lambda *_: None)
     config = OmegaConf.create(
         plain_values(
             compose(

@@ -18,9 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from srp_exp.config.schemas.training import average_of_the_start
 from srp_exp.datasets import Batch, BatchLoader
 from srp_exp.srp import srp_modules
-from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
+from srp_exp.training.learner import Learner, Mix, StepSettings
 from srp_exp.training.losses import CrossEntropy
 from srp_exp.training.mixing import MixUpOrCutMix
+from srp_exp.training.totals import Totals
 
 MakeLearner = Callable[..., Learner]
 AssertSame = Callable[[Any, Any], None]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from srp_exp.training import look as look_module
-from srp_exp.training.learner import Totals
 from srp_exp.training.look import Looks, Seen
 from srp_exp.training.processes.distributed import ProcessError
+from srp_exp.training.totals import Totals
 
 CPU = torch.device("cpu")
 

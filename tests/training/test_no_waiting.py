@@ -24,9 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from srp_exp.datasets import Batch
 from srp_exp.srp import apply_srp
 from srp_exp.training import learner as learner_module
-from srp_exp.training.learner import Learner, Mix, StepSettings, Totals
+from srp_exp.training.learner import Learner, Mix, StepSettings
 from srp_exp.training.losses import BinaryCrossEntropy, CrossEntropy, Focal, Loss
 from srp_exp.training.mixing import CutMix, MixUp
+from srp_exp.training.totals import Totals
 
 CLASSES, BATCH = 4, 4
 PRECISIONS = ("fp32", "bf16", "fp16")

@@ -118,7 +118,7 @@ def test_a_single_process_asks_nobody() -> None:
 SCRIPT = """
 import os, sys, torch
 from srp_exp.training.processes.distributed import ProcessError, connected
-from srp_exp.training.learner import Totals
+from srp_exp.training.totals import Totals
 cpu = torch.device("cpu")
 with connected(cpu) as processes:
     rank = processes.rank

@@ -14,11 +14,12 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from srp_exp.datasets import Batch
-from srp_exp.training.learner import Learner, StepSettings, check_parts
+from srp_exp.training.learner import Learner, StepSettings
 from srp_exp.training.losses import CrossEntropy
 from srp_exp.training.mixing import CutMix, MixUp
 from srp_exp.training.processes.distributed import SINGLE, Processes, connected
 from srp_exp.training.processes.exchange import Exchange
+from srp_exp.training.processes.parts import check_parts
 
 BATCH, STEPS, CLASSES = 12, 3, 4
 SPOILT = {0: 2, 1: 1}
