@@ -1,6 +1,7 @@
 """The house is in order: imports run one way, the root is small, and what a user can mend is told from a fault."""
 
 import ast
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -121,6 +122,25 @@ def test_what_is_looked_for_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "README.md").write_text("")
     assert set(house.defined_twice()) == {"LIMIT", "Side", "Run"}
     assert [word for word, _ in house.stiff_words()] == ["goes on", "goes on"]
+
+
+def test_the_page_of_the_architecture_leads_to_what_exists() -> None:
+    """Each path that it names exists; ten changes lead to the file that holds what they change."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    paths = {path for path in re.findall(r"`([\w/]+(?:/|\.py))`", page) if "/" in path}
+    assert len(paths) > 40
+    assert [path for path in paths if not ((PACKAGE / path).exists() or (ROOT / path).exists())] == []
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", page, re.MULTILINE))
+    changes = {
+        "a precision": "_DTYPES", "what a run's hash contains": "def identity_of", "a depth schedule": "class Linear",
+        "a column of `srp-report runs`": "def list_runs", "which modules get SRP": "def _is_norm",
+        "when a statement counts as shown, at each look": "def boundary", "a rule between settings": "def validate",
+        "what a checkpoint from elsewhere may build": "KIND_OF_GROUP", "an augmentation": "def train_transform",
+        "an error message of Hydra's or of a library's": "def known_failure",
+    }  # fmt: skip
+    for change, held in changes.items():
+        named = [ROOT / path for path in re.findall(r"`(srp_exp/[\w/]+\.py)`", rows[change])]
+        assert any(held in path.read_text() for path in named), change
 
 
 def raised(tree: ast.Module) -> Iterator[tuple[int, str]]:
