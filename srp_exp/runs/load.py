@@ -44,12 +44,27 @@ class LoadedRun:
 def load_run(
     run: str | Path, *, device: str = "cpu", conf_folders: Sequence[str | Path] = (), trust_targets: bool = False
 ) -> LoadedRun:
-    """The network of a finished run, by its folder, of a checkpoint file, or of a folder that format=hub has written.
+    """Load the network of a finished run, ready to use.
 
-    It is the plain network, without SRP, which has no part in evaluation; torch's random numbers stay where they were.
-    device: as the setting of that name. What is built is what conf/ and your own `conf_folders` name, and classes of
-    known kinds; `trust_targets` allows whatever the file names. Raises MissingFileError where there is no finished run,
-    and UserError where its file is damaged, may not be built, or doesn't say how pictures become input.
+    It is the plain network, without SRP, which evaluation doesn't use. torch's random state isn't changed.
+
+    Args:
+        run: folder of a finished run, a checkpoint file, or a folder that mode=export format=hub has written.
+        device: where the network runs, as the setting of that name: cpu, cuda, cuda:1, mps, or auto.
+        conf_folders: your own folders of configurations, whose classes may be built besides those of conf/.
+        trust_targets: build whatever class the file names; it may run any code, so trust who sent it.
+
+    Returns:
+        The network in evaluation mode, its class names, and the transform that makes input of a picture.
+
+    Raises:
+        MissingFileError: the folder has no finished run, or the file doesn't exist.
+        UserError: the file is damaged, names a class that may not be built, or doesn't say how pictures become input.
+
+    Example:
+        run = load_run("outputs/runs/RUN")
+        logits = run.network(run.transform("picture.jpg")[None])
+        print(run.class_names[logits.argmax()])
     """
     file, content = _content(Path(run).expanduser())
     folders = (CONF_DIR, *(Path(folder).expanduser() for folder in conf_folders))

@@ -73,6 +73,13 @@ def apply_srp(
     Raises:
         UserError: nothing was found to put SRP into, or `where` chooses nothing; the model has SRP already; it can't be
             run on the example; or a setting is out of range.
+
+    Example:
+        >>> import timm, torch
+        >>> network = timm.create_model("seresnet18")
+        >>> records = apply_srp(network, Linear(1.0, 0.5), example_input=torch.zeros(2, 3, 64, 64))
+        >>> [(record.name, record.scale) for record in records][-1]
+        ('layer4.1.se', 0.5)
     """
     if srp_modules(model):
         raise UserError(f"{type(model).__name__} has SRP already: call remove_srp first")
@@ -134,10 +141,23 @@ class _CountImages:
 
 
 def remove_srp(model: nn.Module) -> None:
-    """Turn every attention module of `model` back into the plain one, in place; nothing is left of SRP.
+    """Turn every attention module of `model` back into the plain one, in place.
+
+    A model without SRP stays as it is.
+
+    Args:
+        model: a network that apply_srp has changed; its weights and buffers are kept.
 
     Raises:
-        UserError: a module was parametrized since, which would be lost.
+        UserError: a module was parametrized since apply_srp, which would be lost.
+
+    Example:
+        >>> import timm, torch
+        >>> network = timm.create_model("seresnet18")
+        >>> _ = apply_srp(network, 0.5, example_input=torch.zeros(2, 3, 64, 64))
+        >>> remove_srp(network)
+        >>> srp_modules(network)
+        {}
     """
     for name, module in model.named_modules():
         if is_parametrized_since(module):

@@ -42,7 +42,18 @@ Schedule: TypeAlias = Callable[[Depth], float]
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same scale, in (0, 1], at every depth."""
+    """The same scale at every depth.
+
+    Args:
+        scale: side of the region over the side of the map, in (0, 1].
+
+    Raises:
+        UserError: the scale is out of range.
+
+    Example:
+        >>> Fixed(0.7)(Depth(index=2, count=3, stage=0, num_stages=1))
+        0.7
+    """
 
     scale: float = 0.5
 
@@ -55,7 +66,19 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Linear:
-    """Scale going in a straight line from `first` (shallowest module) to `last` (deepest), both in (0, 1]."""
+    """A scale that changes linearly with depth.
+
+    Args:
+        first: scale of the shallowest attention module, in (0, 1].
+        last: scale of the deepest, in (0, 1].
+
+    Raises:
+        UserError: a scale is out of range.
+
+    Example:
+        >>> Linear(1.0, 0.5)(Depth(index=1, count=3, stage=0, num_stages=1))
+        0.75
+    """
 
     first: float = 1.0
     last: float = 0.5
@@ -70,7 +93,19 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine(Linear):
-    """Scale going along half a cosine from `first` (shallowest module) to `last` (deepest), both in (0, 1]."""
+    """A scale that follows half a cosine over depth: it changes slowly at both ends.
+
+    Args:
+        first: scale of the shallowest attention module, in (0, 1].
+        last: scale of the deepest, in (0, 1].
+
+    Raises:
+        UserError: a scale is out of range.
+
+    Example:
+        >>> Cosine(1.0, 0.5)(Depth(index=1, count=3, stage=0, num_stages=1))
+        0.75
+    """
 
     def __call__(self, depth: Depth) -> float:
         return self.first + (self.last - self.first) * (1 - math.cos(math.pi * depth.fraction)) / 2
@@ -78,7 +113,18 @@ class Cosine(Linear):
 
 @dataclass(frozen=True)
 class Stages:
-    """One scale, in (0, 1], for every stage of the network, shallowest first."""
+    """One scale for each stage of the network.
+
+    Args:
+        scales: in (0, 1], of the shallowest stage first.
+
+    Raises:
+        UserError: a scale is out of range; when called, the network has a different number of stages.
+
+    Example:
+        >>> Stages([1.0, 0.5])(Depth(index=4, count=5, stage=1, num_stages=2))
+        0.5
+    """
 
     scales: Sequence[float]
 
