@@ -14,19 +14,17 @@ import pytest
 from srp_exp.files import remove, write_atomically, write_together
 
 
-@pytest.mark.parametrize("existing", [None, b"old", b"a much longer old content"])
-def test_bytes_and_writers_are_written_whole(tmp_path: Path, existing: bytes | None) -> None:
+def test_bytes_and_writers_are_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    for content in (b"new", lambda file: (file.write(b"n"), file.write(b"ew")), b""):
-        if existing is not None:
-            path.write_bytes(existing)
-        write_atomically(path, content)
-        assert path.read_bytes() == (content if isinstance(content, bytes) else b"new")
-        assert list(tmp_path.iterdir()) == [path]
+    for existing in (None, b"old", b"a much longer old content"):
+        for content in (b"new", lambda file: (file.write(b"n"), file.write(b"ew")), b""):
+            path.unlink(missing_ok=True) if existing is None else path.write_bytes(existing)
+            write_atomically(path, content)
+            assert path.read_bytes() == (content if isinstance(content, bytes) else b"new")
+            assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("existing", [None, b"old"])
+@pytest.mark.parametrize(("existing", "error"), [(None, KeyboardInterrupt), (b"old", OSError), (b"old", SystemExit)])
 def test_a_writer_that_fails_leaves_the_old_file_alone(
     tmp_path: Path, existing: bytes | None, error: type[BaseException]
 ) -> None:

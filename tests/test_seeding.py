@@ -54,7 +54,7 @@ def test_a_generator_repeats_its_numbers_and_leaves_the_global_one_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("seed, index", [(-1, 0), (2**64, 0), (0, -1)])
-def test_a_number_outside_64_bits_is_refused(seed, index):
-    with pytest.raises(ValueError, match=r"'order': choose one in \[0, 2\*\*64\)"):
-        derive(seed, "order", index)
+def test_a_number_outside_64_bits_is_refused():
+    for seed, index in ((-1, 0), (2**64, 0), (0, -1)):
+        with pytest.raises(ValueError, match="'order'"):
+            derive(seed, "order", index)

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from omegaconf import OmegaConf
 
@@ -36,17 +35,14 @@ def repeated(values: dict[str, Any], defaults: dict[str, Any], prefix: str = "")
     return names
 
 
-def test_there_are_files() -> None:
+def test_a_file_sets_what_differs_from_the_defaults_of_its_schema() -> None:
     assert len(FILES) > 50
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}={path.stem}")
-def test_a_file_sets_what_differs_from_the_defaults_of_its_schema(path) -> None:
-    plain = OmegaConf.to_container(OmegaConf.structured(schema_of(path)), enum_to_str=True)
-    assert isinstance(plain, dict)
-    values = yaml.safe_load(path.read_text())
-    assert repeated(values, {str(key): value for key, value in plain.items()}) == []
-    if path.parent.name == "logger":  # several may be chosen: each has a place of its own
-        assert path.read_text().startswith(f"# @package logger.{path.stem}\n")
-    else:
-        assert plain["name"].startswith("${") or values["name"] == path.stem
+    for path in FILES:
+        plain = OmegaConf.to_container(OmegaConf.structured(schema_of(path)), enum_to_str=True)
+        assert isinstance(plain, dict)
+        values = yaml.safe_load(path.read_text())
+        assert repeated(values, {str(key): value for key, value in plain.items()}) == [], path
+        if path.parent.name == "logger":  # several may be chosen: each has a place of its own
+            assert path.read_text().startswith(f"# @package logger.{path.stem}\n")
+        else:
+            assert plain["name"].startswith("${") or values["name"] == path.stem

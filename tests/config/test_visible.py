@@ -18,32 +18,25 @@ RED = "\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J"
 SHOWN = r"\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J"
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
+def test_what_acts_is_spelled_out() -> None:
+    for text, shown in (
         (RED, SHOWN),
         ("a\u202egnp.exe", r"a\u202egnp.exe"),
         ("a\rb\x08\x7f\x00", r"a\x0db\x08\x7f\x00"),
         ("caf\udce9", r"caf\xe9"),  # a name of a file in latin-1, as Python reads it
         ("Käfer 虫 🐞 a\tb\nc", "Käfer 虫 🐞 a\tb\nc"),
         (r"\x1b", r"\x1b"),
-    ],
-)
-def test_what_acts_is_spelled_out(text, shown) -> None:
-    assert visible(text) == shown
-    assert visible(shown) == shown
-    visible(text).encode()
+    ):
+        assert visible(text) == visible(shown) == shown
+        visible(text).encode()
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
+def test_a_cell_is_no_formula() -> None:
+    for text, shown in (
         ("=1+1", "'=1+1"), ("@SUM(A1)", "'@SUM(A1)"), ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"), ("-x", "'-x"),
         ("\t=1", "' =1"), ("  =1", "'  =1"), ("a\n=1", "a =1"), ("-0.5", "-0.5"), ("+1e-3", "+1e-3"), ("a=b", "a=b"),
-    ],
-)  # fmt: skip
-def test_a_cell_is_no_formula(text, shown) -> None:
-    assert visible_cell(text) == shown
+    ):  # fmt: skip
+        assert visible_cell(text) == shown
 
 
 def test_errors_logs_and_tables_on_the_terminal(tmp_path) -> None:

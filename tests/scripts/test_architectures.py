@@ -16,7 +16,6 @@ from survey_architecture import Row, check, survey  # noqa: E402
 DOCUMENT = (ROOT / "docs" / "architectures.md").read_text()
 FAMILIES = {
     "timm": {
-        "seresnet18": {"SEModule": 8},
         "ecaresnet26t": {"EcaModule": 8},
         "skresnet18": {"SelectiveKernelAttn": 8},
         "resnest14d": {"SplitAttn": 4},
@@ -26,11 +25,8 @@ FAMILIES = {
     },
     "torchvision": {
         "mobilenet_v3_small": {"SqueezeExcitation": 9},
-        "mobilenet_v3_large": {"SqueezeExcitation": 8},
         "efficientnet_b0": {"SqueezeExcitation": 16},
         "regnet_y_400mf": {"SqueezeExcitation": 16},
-        "regnet_y_800mf": {"SqueezeExcitation": 14},
-        "efficientnet_v2_s": {"SqueezeExcitation": 30},
     },
 }
 CASES = [(library, name) for library, names in FAMILIES.items() for name in names]

@@ -7,14 +7,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from count_operations import NETWORKS, SCHEDULES, compare
+from count_operations import SCHEDULES, compare
 
 KERNELS = {"srp::region_mean", "srp::region_mean_backward"}
 
 
-@pytest.mark.parametrize("share", ["sample", "batch"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    ("network", "schedule", "share"),
+    [("SE-ResNet-20", "scheduled", "sample"), ("SE-ResNet-20", "fixed", "batch"), ("seresnet50", "fixed", "sample")],
+)
 def test_launches_of_a_training_step(network: str, schedule: str, share: str) -> None:
     pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
     srp, gap = compare(network, SCHEDULES[schedule], share)

@@ -84,12 +84,13 @@ def md5(content):
     return hashlib.md5(content).hexdigest()
 
 
-@pytest.fixture(
-    params=[(Cifar10, "CIFAR10", 10, "labels"), (Cifar100, "CIFAR100", 100, "fine_labels")], ids=["10", "100"]
-)
+TEN, HUNDRED = (Cifar10, "CIFAR10", 10, "labels"), (Cifar100, "CIFAR100", 100, "fine_labels")
+
+
+@pytest.fixture
 def cifar(request, monkeypatch, tmp_path):
     """Small files whose MD5 sums torchvision's list now holds, and functions that put them under tmp_path."""
-    target, name, num_classes, label_key = request.param
+    target, name, num_classes, label_key = getattr(request, "param", TEN)
     official = getattr(torchvision.datasets, name)
     files = official_files(official, num_classes, label_key)
     for list_name in ("train_list", "test_list"):
@@ -127,11 +128,16 @@ def assert_is_read(cifar, dataset):
     assert dataset.train.labels.tolist() == expected
 
 
+BOTH = pytest.mark.parametrize("cifar", [TEN, HUNDRED], indirect=True, ids=["10", "100"])
+
+
+@BOTH
 def test_the_extracted_folder_is_read(cifar):
     cifar.extract()
     assert_is_read(cifar, cifar.open(download=False))
 
 
+@BOTH
 def test_the_archive_is_read_without_extracting_it(cifar, tmp_path):
     cifar.pack()
     assert_is_read(cifar, cifar.open(download=False))
