@@ -200,7 +200,7 @@ def test_a_folder_of_archives_and_a_zip_are_taken(tmp_path, run):
     assert ours == theirs and len(ours) == 18
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ["cars", "imagenet"])
 def test_archives_may_lie_in_the_folder_of_the_set(tmp_path, run, name):
     """They stay there, and the set is put beside them, where it is found; the same command finds it, too."""
     make, kind, _ = SETS[name]
@@ -230,7 +230,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, run):
     assert [path.name for path in root.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ["cub200", "imagenet"])
 def test_every_bar_of_progress_ends_at_its_end(tmp_path, script, monkeypatch, name):
     bars = []
 
@@ -255,8 +255,9 @@ def test_every_bar_of_progress_ends_at_its_end(tmp_path, script, monkeypatch, na
     assert [done for *_, done in bars] == [total for _, total, _ in bars]
 
 
-@pytest.mark.parametrize("option", ["--config-dir={}", "--config-dir {}"])
-@pytest.mark.parametrize("folder", ["my_conf", "my conf, of 'cars' (1=2)"])
+@pytest.mark.parametrize(
+    ("option", "folder"), [("--config-dir={}", "my conf, of 'cars' (1=2)"), ("--config-dir {}", "my_conf")]
+)
 def test_a_set_of_ones_own_is_prepared(tmp_path, run, monkeypatch, option, folder):
     """Its file in --config-dir, its class on the path, and a setting of its own, as srp-exp takes them."""
     (tmp_path / "ours.py").write_text(
@@ -347,24 +348,20 @@ def test_an_archive_that_leads_out_writes_nothing(tmp_path, run):
     assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a/b", data]
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+def test_what_the_user_can_mend_is_one_line(tmp_path, run):
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
         (("dataset=mnist5k",), "dataset=mnist5k: there is nothing to prepare; choose imagenet, cub200, cars or dogs"),
         (("dataset=cub200", "archive=/nowhere.tgz"), "archive=/nowhere.tgz: there is no such file"),
-        (("dataset=cub200", "archive={empty}"), "none of CUB_200_2011.tgz is in that folder"),
+        (("dataset=cub200", f"archive={tmp_path / 'empty'}"), "none of CUB_200_2011.tgz is in that folder"),
         (("dataset=cub200",), "dataset.root="),
         (("dataset=cub200", "size=512"), "size"),
         (("dataset=cub200", "resize=big"), "resize=big"),
         (("dataset=cubs",), "dataset=cubs: there is no such choice"),
-    ],
-)
-def test_what_the_user_can_mend_is_one_line(tmp_path, run, arguments, message):
-    (tmp_path / "empty").mkdir()
-    given = [argument.format(empty=tmp_path / "empty") for argument in arguments]
-    code, printed = run(*given, f"data_root={tmp_path / 'data'}")
-    (line,) = [line for line in printed.splitlines() if line.strip()]
-    assert code == 1 and line.startswith("prepare_data: ") and message in line
+    ):
+        code, printed = run(*arguments, f"data_root={tmp_path / 'data'}")
+        (line,) = [line for line in printed.splitlines() if line.strip()]
+        assert code == 1 and line.startswith("prepare_data: ") and message in line
 
 
 def test_settings_of_a_copy_are_checked(tmp_path, run):
