@@ -64,8 +64,7 @@ def evaluation_of(labels: Tensor, logits: Tensor, batch_size: int = 16) -> Evalu
     return evaluate(Scores(), batches, names_of(logits.shape[1]), autocast(CPU, "fp32"))
 
 
-@pytest.mark.parametrize("batch_size", [1, 16, 100, 101, 1000])
-@pytest.mark.parametrize("classes", [2, 5, 6, 12])
+@pytest.mark.parametrize(("classes", "batch_size"), [(2, 1000), (5, 101), (6, 1), (12, 16)])
 def test_every_number_equals_a_slow_loop(classes: int, batch_size: int) -> None:
     labels, logits = random_answers(classes)
     loss, top1, top5 = 0.0, 0, 0
@@ -107,7 +106,7 @@ def test_the_numbers_are_those_of_scikit_learn() -> None:
     assert list(evaluation.details()["top1_per_class"].values()) == pytest.approx(list(recall))
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 7, 20])
+@pytest.mark.parametrize("batch_size", [4, 7])
 def test_a_split_is_evaluated_once_and_in_its_order(batch_size: int) -> None:
     source = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (7, 1, 2, 3), dtype=torch.uint8, generator=source)
@@ -135,7 +134,7 @@ def test_classes_absent_from_the_split() -> None:
     json.loads(json.dumps(details, allow_nan=False))  # valid JSON knows no NaN
 
 
-@pytest.mark.parametrize("classes", [3, 10, 200])
+@pytest.mark.parametrize("classes", [3, 10])
 def test_of_equal_classes_the_lower_is_chosen_everywhere(classes: int) -> None:
     # A collapsed network answers the same for all classes, and bf16 makes ties common.
     labels = torch.arange(classes)
@@ -148,15 +147,14 @@ def test_of_equal_classes_the_lower_is_chosen_everywhere(classes: int) -> None:
     assert [third for _, third in top1] == [1.0] * 3 + [0.0] * (classes - 3)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_top1_agrees_with_the_confusion_matrix_under_many_ties(seed: int) -> None:
-    labels, logits = random_answers(10, seed=seed)
+def test_top1_agrees_with_the_confusion_matrix_under_many_ties() -> None:
+    labels, logits = random_answers(10)
     evaluation = evaluation_of(labels, logits.round())
     trace = evaluation.confusion().diagonal().sum().item()
     assert evaluation.accuracy() == pytest.approx(trace / SAMPLES)
 
 
-@pytest.mark.parametrize("k", [1, 2, 5, 7, 12])
+@pytest.mark.parametrize("k", [1, 5, 12])
 def test_top_k_under_ties_is_that_of_a_stable_sort(k: int) -> None:
     """Sorted by probability, then by class: Python's sort is stable."""
     for seed in range(5):

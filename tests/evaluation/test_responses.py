@@ -14,22 +14,22 @@ def call(maps: Tensor) -> AttentionCall:
     return AttentionCall(maps, torch.empty(0), lambda _: torch.empty(0))
 
 
-@pytest.mark.parametrize(
-    ("positions", "width", "ratio"),
-    [
-        ([2.0, 2.0, 2.0, 2.0], 1, 1),
-        ([0.0, 0.0, 7.0, 0.0], 1 / 4, 1 / 4),
-        ([3.0, 0.0, 3.0, 0.0], 2 / 4, 2 / 4),
-        ([4.0, 2.0, 2.1, 0.0], 2 / 4, 8.1**2 / (4 * (16 + 4 + 2.1**2))),  # half of the maximum isn't above it
-        ([1.0, -1.0, -1.0, 1.0], 2 / 4, 1),  # the ratio is of absolute values
-        ([1e-30, 0.0, 0.0, 1e-30], 2 / 4, 2 / 4),
-        ([1e30, 1e30, 0.0, 0.0], 2 / 4, 2 / 4),
-    ],
-)
-def test_known_maps(positions, width, ratio) -> None:
-    maps = torch.tensor([positions])
-    assert half_maximum_share(maps).item() == pytest.approx(width)
-    assert participation_ratio(maps).item() == pytest.approx(ratio, rel=1e-6)
+KNOWN = [
+    ([2.0, 2.0, 2.0, 2.0], 1, 1),
+    ([0.0, 0.0, 7.0, 0.0], 1 / 4, 1 / 4),
+    ([3.0, 0.0, 3.0, 0.0], 2 / 4, 2 / 4),
+    ([4.0, 2.0, 2.1, 0.0], 2 / 4, 8.1**2 / (4 * (16 + 4 + 2.1**2))),  # half of the maximum isn't above it
+    ([1.0, -1.0, -1.0, 1.0], 2 / 4, 1),  # the ratio is of absolute values
+    ([1e-30, 0.0, 0.0, 1e-30], 2 / 4, 2 / 4),
+    ([1e30, 1e30, 0.0, 0.0], 2 / 4, 2 / 4),
+]
+
+
+def test_known_maps() -> None:
+    for positions, width, ratio in KNOWN:
+        maps = torch.tensor([positions])
+        assert half_maximum_share(maps).item() == pytest.approx(width)
+        assert participation_ratio(maps).item() == pytest.approx(ratio, rel=1e-6)
 
 
 def test_the_measure_is_the_mean_over_images_and_channels() -> None:

@@ -67,8 +67,7 @@ def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-@pytest.mark.parametrize("map_size", [(8, 8), (8, 4), (5, 7), (2, 3)])
-@pytest.mark.parametrize("scale", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize(("map_size", "scale"), [((8, 4), 0.5), ((5, 7), 0.3), ((2, 3), 1.0)])
 def test_boxes_have_the_size_of_their_regions(make_model: Make, map_size: tuple[int, int], scale: float) -> None:
     model, records = make_model(Fixed(scale), map_size=map_size)
     figure = drawn(model, records)

@@ -95,30 +95,28 @@ def test_a_value_that_is_not_finite_is_refused_with_its_folder(make_results: Any
         measure_statements(statements(results.study, results.runs))
 
 
-@pytest.mark.parametrize(
-    ("cells", "seeds", "looks", "refused"),
-    [
-        ("a", 4, [], None),
-        ("a", 3, [], r"3 pairs can't decide; it takes 4, .* 'seed=range\(4\)'"),
-        ("ab", 2, [], None),
-        ("abcdef", 1, [], r"6 pairs can't decide; .* two seeds of a cell: 'seed=range\(2\)'"),
-        ("a", 9, [3, 9], "3 pairs can't decide"),  # not at the first look
-        ("ab", 9, [2, 9], None),
-        ("a", 9, [4, 8], r"have 9 seeds, and study.looks=\[4, 8\] ends otherwise"),
-    ],
-)
-def test_a_study_that_can_not_decide_is_refused_with_the_seeds_that_it_takes(
-    better: Any, cells: str, seeds: int, looks: list[int], refused: str | None
-) -> None:
-    planned = runs("srp", "gap", seeds=seeds, cells=tuple((("dataset", name),) for name in cells))
-    if refused is None:
-        check_decidable(study(better, looks=looks), planned)
-        return
-    with pytest.raises(ValueError, match=refused) as caught:
-        check_decidable(study(better, looks=looks), planned)
-    assert "\n" not in str(caught.value)
-    if "looks" not in refused:
-        check_decidable(study(better, looks=looks, pilot=True), planned)
+SEEDS_OF_STUDIES = [
+    ("a", 4, [], None),
+    ("a", 3, [], r"3 pairs can't decide; it takes 4, .* 'seed=range\(4\)'"),
+    ("ab", 2, [], None),
+    ("abcdef", 1, [], r"6 pairs can't decide; .* two seeds of a cell: 'seed=range\(2\)'"),
+    ("a", 9, [3, 9], "3 pairs can't decide"),  # not at the first look
+    ("ab", 9, [2, 9], None),
+    ("a", 9, [4, 8], r"have 9 seeds, and study.looks=\[4, 8\] ends otherwise"),
+]
+
+
+def test_a_study_that_can_not_decide_is_refused_with_the_seeds_that_it_takes(better: Any) -> None:
+    for cells, seeds, looks, refused in SEEDS_OF_STUDIES:
+        planned = runs("srp", "gap", seeds=seeds, cells=tuple((("dataset", name),) for name in cells))
+        if refused is None:
+            check_decidable(study(better, looks=looks), planned)
+            return
+        with pytest.raises(ValueError, match=refused) as caught:
+            check_decidable(study(better, looks=looks), planned)
+        assert "\n" not in str(caught.value)
+        if "looks" not in refused:
+            check_decidable(study(better, looks=looks, pilot=True), planned)
 
 
 def test_pairs_that_share_runs_are_one(better: Any) -> None:

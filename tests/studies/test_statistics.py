@@ -35,7 +35,7 @@ def exact_sign_flip_p(differences: list[int]) -> Fraction:
     return Fraction(sum(c for total, c in counts.items() if abs(total) >= reached), 2 ** len(differences))
 
 
-@pytest.mark.parametrize("n", [2, 3, 10, 57])
+@pytest.mark.parametrize("n", [2, 57])
 def test_the_mean_of_values_is_scipys(n: int) -> None:
     values = random_values(n, seed=n)
     mean = Mean([values])
@@ -95,21 +95,21 @@ def test_sign_flips_give_fishers_count_for_darwins_maize() -> None:
     assert Mean([MAIZE]).value == pytest.approx(20.933, abs=5e-4)
 
 
-@pytest.mark.parametrize("n", [2, 3, 6, 9, 13])
+@pytest.mark.parametrize("n", [3, 13])
 def test_sign_flips_are_scipys(n: int) -> None:
     values = np.array(random_values(n, seed=n))
     reference = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert sign_flip_p(values) == pytest.approx(reference.pvalue)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_ties_are_ties_in_floating_point(seed: int) -> None:
+def test_ties_are_ties_in_floating_point() -> None:
     # Thousandths, as accuracies on 1,000 samples: their sums tie often, and hardly one of them is exact in binary.
-    source = np.random.default_rng(seed)
-    thousandths = source.integers(-4, 5, 8).tolist()
-    baseline = source.integers(900, 990, 8)
-    values = [(b + d) / 1000 - b / 1000 for b, d in zip(baseline, thousandths, strict=True)]
-    assert sign_flip_p(values) == float(exact_sign_flip_p(thousandths))
+    source = np.random.default_rng(0)
+    for _ in range(20):
+        thousandths = source.integers(-4, 5, 8).tolist()
+        baseline = source.integers(900, 990, 8)
+        values = [(b + d) / 1000 - b / 1000 for b, d in zip(baseline, thousandths, strict=True)]
+        assert sign_flip_p(values) == float(exact_sign_flip_p(thousandths))
 
 
 def test_a_sum_of_zero_is_no_evidence() -> None:
@@ -118,12 +118,12 @@ def test_a_sum_of_zero_is_no_evidence() -> None:
     assert sign_flip_p([0.0, 0.0, 0.0]) == 1.0
 
 
-@pytest.mark.parametrize("n", [1, 2, 6, 16])
+@pytest.mark.parametrize("n", [1, 16])
 def test_the_smallest_p_is_that_of_equal_signs(n: int) -> None:
     assert sign_flip_p([0.01] * n) == 2 / 2**n
 
 
-@pytest.mark.parametrize("differences", [[3] * 15 + [-2] * 10, list(range(-6, 20)), [1] * 40])
+@pytest.mark.parametrize("differences", [[3] * 15 + [-2] * 10, [1] * 40])
 def test_drawn_sign_flips_are_near_the_exact_ones(differences: list[int]) -> None:
     exact = float(exact_sign_flip_p(differences))
     within = 10 * math.sqrt(exact / 2 * (1 - exact / 2) / RESAMPLES) + 2 / RESAMPLES  # each tail is drawn
@@ -194,17 +194,17 @@ def test_rounding_puts_no_difference_beside_its_threshold() -> None:
     assert float(Mean([noisy]).p(0.01)) == 1.0
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: Mean([[]]), "at least one number"),
-        (lambda: Mean([[0.1, math.nan]]), "number 1 is nan"),
-        (lambda: sign_flip_p([math.nan]), "number 0 is nan"),
-        (lambda: Mean([]), "no cell to pool"),
-        (lambda: Mean([[0.1], []]), "at least one number"),
-    ],
-)
-def test_wrong_input_is_one_line(call: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
-        call()  # type: ignore[operator]
-    assert "\n" not in str(error.value)
+WRONG = [
+    (lambda: Mean([[]]), "at least one number"),
+    (lambda: Mean([[0.1, math.nan]]), "number 1 is nan"),
+    (lambda: sign_flip_p([math.nan]), "number 0 is nan"),
+    (lambda: Mean([]), "no cell to pool"),
+    (lambda: Mean([[0.1], []]), "at least one number"),
+]
+
+
+def test_wrong_input_is_one_line() -> None:
+    for call, message in WRONG:
+        with pytest.raises(ValueError, match=message) as error:
+            call()  # type: ignore[operator]
+        assert "\n" not in str(error.value)

@@ -4,7 +4,6 @@ import io
 import re
 from dataclasses import replace
 
-import pytest
 from rich.console import Console
 
 from srp_exp.commands.listing import print_table
@@ -55,18 +54,18 @@ def test_markdown_read_back() -> None:
     assert "| --- | ---: | ---: | ---: |" in text
 
 
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("_y_ a_b", r"\_y\_ a_b"),
-        ("~~s~~", r"\~\~s\~\~"),
-        ("[l](http://x) [1, 2]", r"[l\](http://x) [1, 2]"),
-        ("&lt;b&gt; A & B", r"\&lt;b\&gt; A & B"),
-        ("two\nlines", "two lines"),
-    ],
-)
-def test_what_markdown_would_read_as_its_own_is_escaped(text: str, escaped: str) -> None:
-    assert escape_markdown(text) == escaped
+IN_MARKDOWN = [
+    ("_y_ a_b", r"\_y\_ a_b"),
+    ("~~s~~", r"\~\~s\~\~"),
+    ("[l](http://x) [1, 2]", r"[l\](http://x) [1, 2]"),
+    ("&lt;b&gt; A & B", r"\&lt;b\&gt; A & B"),
+    ("two\nlines", "two lines"),
+]
+
+
+def test_what_markdown_would_read_as_its_own_is_escaped() -> None:
+    for text, escaped in IN_MARKDOWN:
+        assert escape_markdown(text) == escaped
 
 
 def test_a_row_of_latex_that_begins_with_a_star_keeps_it() -> None:
@@ -97,20 +96,20 @@ def test_latex_is_balanced_and_leaves_nothing_special() -> None:
     assert not set("#%_~^<>±") & set(re.sub(r"\$[<>]\$", "", plain))
 
 
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("+0.42", "$+$0.42"),
-        ("[-0.1, +2]", "[$-$0.1, $+$2]"),
-        ("wrn-28-10", "wrn-28-10"),
-        ("1e-05", "1e-05"),
-        ("p <= 0.05 >= x < y", r"p $\leq$ 0.05 $\geq$ x $<$ y"),
-        ("100 % & #1_a", r"100 \% \& \#1\_a"),
-        ("\\{}~^$", r"\textbackslash{}\{\}\textasciitilde{}\textasciicircum{}\$"),
-    ],
-)
-def test_escaped_for_latex(text: str, escaped: str) -> None:
-    assert escape_latex(text) == escaped
+IN_LATEX = [
+    ("+0.42", "$+$0.42"),
+    ("[-0.1, +2]", "[$-$0.1, $+$2]"),
+    ("wrn-28-10", "wrn-28-10"),
+    ("1e-05", "1e-05"),
+    ("p <= 0.05 >= x < y", r"p $\leq$ 0.05 $\geq$ x $<$ y"),
+    ("100 % & #1_a", r"100 \% \& \#1\_a"),
+    ("\\{}~^$", r"\textbackslash{}\{\}\textasciitilde{}\textasciicircum{}\$"),
+]
+
+
+def test_escaped_for_latex() -> None:
+    for text, escaped in IN_LATEX:
+        assert escape_latex(text) == escaped
 
 
 def test_a_note_of_all_values_goes_to_the_caption_in_latex() -> None:

@@ -3,8 +3,6 @@
 import statistics
 from typing import Any
 
-import pytest
-
 from srp_exp.runs.folder.store import State
 from srp_exp.studies.reports.tables import Table, results_table, shown_p
 from srp_exp.studies.results import StudyResults, unit_of
@@ -14,25 +12,23 @@ def texts(table: Table) -> list[list[str]]:
     return [[f"{cell.text} {cell.note}".strip() for cell in row] for row in table.rows]
 
 
-@pytest.mark.parametrize(
-    ("metric", "values", "name", "shown"),
-    [
-        ("top1", [0.983, 0.98449], "top-1 (%)", ["98.30", "98.45"]),
-        ("top5", [1.0, 0.0], "top-5 (%)", ["100.00", "0.00"]),
-        ("balanced_top1", [0.5], "balanced top-1 (%)", ["50.00"]),
-        ("macro_f1", [0.25], "macro F1 (%)", ["25.00"]),
-        ("loss", [0.48943, 0.012], "loss", ["0.4894", "0.0120"]),
-        ("descriptors.effective_rank", [12.3456, 9.0], "descriptors.effective_rank", ["12.35", "9.00"]),
-        ("parameters", [271807, 860000], "parameters", ["271,807", "860,000"]),
-        ("loss", [0.0], "loss", ["0.000"]),
-    ],
-)
-def test_values_are_shown_in_the_unit_of_their_metric(
-    metric: str, values: list[float], name: str, shown: list[str]
-) -> None:
-    unit = unit_of(metric, values)
-    assert unit.name == name
-    assert [unit.show(value) for value in values] == shown
+SHOWN_VALUES = [
+    ("top1", [0.983, 0.98449], "top-1 (%)", ["98.30", "98.45"]),
+    ("top5", [1.0, 0.0], "top-5 (%)", ["100.00", "0.00"]),
+    ("balanced_top1", [0.5], "balanced top-1 (%)", ["50.00"]),
+    ("macro_f1", [0.25], "macro F1 (%)", ["25.00"]),
+    ("loss", [0.48943, 0.012], "loss", ["0.4894", "0.0120"]),
+    ("descriptors.effective_rank", [12.3456, 9.0], "descriptors.effective_rank", ["12.35", "9.00"]),
+    ("parameters", [271807, 860000], "parameters", ["271,807", "860,000"]),
+    ("loss", [0.0], "loss", ["0.000"]),
+]
+
+
+def test_values_are_shown_in_the_unit_of_their_metric() -> None:
+    for metric, values, name, shown in SHOWN_VALUES:
+        unit = unit_of(metric, values)
+        assert unit.name == name
+        assert [unit.show(value) for value in values] == shown
 
 
 def test_differences_have_their_sign() -> None:
@@ -118,13 +114,13 @@ def test_published_numbers_stand_apart(make_results: Any) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "levels", "shown"),
-    [
+SHOWN_P = [
         (0.05049, (0.05,), "0.0505"), (0.0505, (0.05,), "0.051"), (0.0496, (0.05,), "0.050"), (0.05, (0.05,), "0.050"),
         (0.05000001, (0.05,), "0.05000001"), (0.01666, (0.05, 0.05 / 3), "0.01666"), (0.0004, (0.05,), "<0.001"),
         (0.25, (), "0.250"), (None, (), ""),
-    ],
-)  # fmt: skip
-def test_p_is_not_rounded_over_a_level(value: float | None, levels: tuple[float, ...], shown: str) -> None:
-    assert shown_p(value, levels) == shown
+    ]  # fmt: skip
+
+
+def test_p_is_not_rounded_over_a_level() -> None:
+    for value, levels, shown in SHOWN_P:
+        assert shown_p(value, levels) == shown
