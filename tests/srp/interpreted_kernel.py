@@ -33,15 +33,12 @@ def cases() -> Iterator[tuple[Tensor, list[list[Corner]], Size, RegionPlacement]
         corners = [[corner] for corner in all_corners((5, 3), region, placement)]
         yield torch.randn(len(corners), 3, 5, 3), corners, region, placement
     three = [[(0, 0), (1, 1), (1, 1)], [(3, 2), (0, 2), (2, 0)]]
-    for placement, dtype in itertools.product(PLACEMENTS, DTYPES):  # k = 1, 2, 3, shared by two samples or by all
-
-        def maps(dtype: torch.dtype = dtype) -> Tensor:
-            return torch.randn(4, 5, 7, 6).to(dtype)
-
-        yield maps(), three, (4, 3), placement
-        yield maps().contiguous(memory_format=torch.channels_last), [c[:2] for c in three], (4, 3), placement
-        yield maps()[:, 1:, ::2, 1:], [[(1, 3)]], (2, 2), placement
-        yield maps().permute(0, 2, 3, 1), [[(0, 0)], [(1, 1)], [(0, 1)], [(2, 0)]], (3, 2), placement
+    for number, placement in enumerate(PLACEMENTS):  # k = 1, 2, 3, shared by two samples or by all
+        maps = [torch.randn(4, 5, 7, 6).to(dtype) for dtype in (*DTYPES[number:], *DTYPES[:number])]
+        yield maps[0], three, (4, 3), placement
+        yield maps[1].contiguous(memory_format=torch.channels_last), [c[:2] for c in three], (4, 3), placement
+        yield maps[2][:, 1:, ::2, 1:], [[(1, 3)]], (2, 2), placement
+        yield maps[3].permute(0, 2, 3, 1), [[(0, 0)], [(1, 1)], [(0, 1)], [(2, 0)]], (3, 2), placement
     yield torch.randn(1, 1, 4, 4), [[(1, 0)]], (2, 4), "corner"
     yield torch.randn(2, 19, 17, 23), [[(5, 20)], [(16, 3)]], (16, 21), "wrap"  # several blocks of both axes
     yield torch.randn(2, 19, 16, 23).contiguous(memory_format=torch.channels_last), [[(1, 0)]], (14, 21), "corner"
