@@ -2,7 +2,6 @@
 
 import copy
 import enum
-import functools
 import os
 import re
 import subprocess
@@ -46,7 +45,7 @@ BASES = {  # together they hold every schema
     "synthetic": ("dataset=synthetic", "backbone=resnext29_8x64d", "attention=splat", "srp=stages",
                   "lr_schedule=one_cycle", "loss=focal", "mixing=mixup_cutmix"),
     "timm": ("dataset=imagenet", "backbone=resnet50", "attention=sk", "srp=cosine"),  # and image files
-    "native": ("backbone=seresnet50", "srp=ramped"),
+    "native": ("dataset=cub200", "backbone=seresnet50", "srp=ramped"),
     "densenet": ("backbone=densenet_bc_100_12", "attention=ge"),
     "gc": ("attention=gc", "srp=gap"),
     "eca": ("attention=eca",),
@@ -109,13 +108,19 @@ def hash_of(config: DictConfig) -> str:
     return run_id(config).rpartition("-")[2]
 
 
-@pytest.mark.parametrize("overrides", BASES.values(), ids=BASES)
-def test_every_setting_counts_that_can_change_the_result_and_no_other(compose, overrides) -> None:
-    config = compose(*overrides)
-    names = set(leaves(config))
-    assert len(names) > 40
-    counting = {name for name in names if hash_of(changed(config, name)) != hash_of(config)}
-    assert counting - DEPENDS == names - NOT_IDENTITY - NOT_IDENTITY_OF_FILES - DEPENDS
+def test_every_setting_counts_that_can_change_the_result_and_no_other(compose) -> None:
+    """Every setting of every schema is changed once; no two of the changed runs share a folder."""
+    tried = set()
+    for overrides in BASES.values():
+        config = compose(*overrides)
+        places = {name: OmegaConf.select(config, name.rpartition(".")[0]) for name in leaves(config)}
+        names = {name for name, place in places.items() if (name, OmegaConf.get_type(place)) not in tried}
+        tried |= {(name, OmegaConf.get_type(places[name])) for name in names}
+        own, hashes = hash_of(config), {name: hash_of(changed(config, name)) for name in names}
+        counting = {name for name in names if hashes[name] != own} - DEPENDS
+        assert counting == names - NOT_IDENTITY - NOT_IDENTITY_OF_FILES - DEPENDS
+        assert len({hashes[name] for name in counting}) == len(counting)
+    assert len(tried) > 150
 
 
 def test_the_list_of_what_does_not_count_names_settings_that_exist(compose) -> None:
@@ -131,14 +136,6 @@ def test_a_loss_that_is_the_default_stands_in_no_identity(compose) -> None:
     assert of_focal["loss"].keys() == {"_target_", "gamma", "alpha"}
 
 
-def test_every_value_of_a_setting_has_a_hash_of_its_own(compose) -> None:
-    """Not only "changed or not": no two of these runs share a folder."""
-    config = compose("srp=ramped", "dataset=synthetic", "mixing=mixup")
-    free = NOT_IDENTITY | NOT_IDENTITY_OF_FILES | DEPENDS
-    ids = [run_id(changed(config, name)) for name in leaves(config) if name not in free]
-    assert len(set(ids)) == len(ids) > 40
-
-
 def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_is_chosen_from(compose) -> None:
     selecting = ("recipe.selection=best", "dataset.val_fraction=0.1")
     every, every_fifth = (compose(*selecting, f"recipe.evaluate_every_epochs={n}") for n in (1, 5))
@@ -146,110 +143,80 @@ def test_the_interval_of_evaluation_counts_where_it_decides_what_the_best_epoch_
     assert run_id(compose()) == run_id(compose("recipe.evaluate_every_epochs=5"))  # the last epoch is the result
 
 
-@pytest.mark.parametrize(
-    ("overrides", "same"),
-    [
-        (("seed=3", "srp.last=0.4", "mixing=mixup"), ("mixing=mixup", "seed=3", "srp.last=0.4")),
-        (("recipe.lr=1",), ("recipe.lr=1.0",)),
-        (("recipe.lr=0.05",), ("recipe.lr=5e-2",)),
-        (("attention=se", "srp=scheduled", "seed=0", "loss=cross_entropy"), ()),
-        (("recipe.lr=${optimizer.weight_decay}",), ("recipe.lr=5e-4",)),
-        (("recipe.ema_decay=null",), ()),
-        (("experiment=demo",), ("mixing=mixup", "speed=fast", "compile=false")),
-        (("seed=5", "device=cpu", "output_dir=/elsewhere", "progress=false", "rerun=true"), ("seed=5",)),
-        (("dataset=cifar10", "data_root=/data", "dataset.download=true"), ("dataset=cifar10",)),
-        (("backbone=seresnet50", "attention=native"), ("backbone=seresnet50",)),
-        (("recipe.lr=0.30000000000000004",), ("recipe.lr=0.3",)),
-        (("recipe=imagenet", "recipe.batch_size=768"), ("recipe=imagenet", "recipe.batch_size=768", "recipe.lr=0.3")),
-        (("recipe.lr=0.2",), ("optimizer.lr=0.2",)),
-        (("optimizer=adamw", "recipe.lr=0.2", "recipe.weight_decay=0.1"), ("optimizer=adamw",)),
-        (("lr_schedule=one_cycle", "recipe.warmup_epochs=3"), ("lr_schedule=one_cycle",)),
-        (("recipe.label_smoothing=-0.0",), ()),
-        (("dataset=cub200", "dataset.augmentation.min_area=0.5"), ("dataset=cub200",)),  # its crop has none
-        (("dataset=folder", "dataset.split_seed=1"), ("dataset=folder",)),
-    ],
-    ids=lambda overrides: " ".join(overrides) or "defaults",
-)
-def test_the_same_configuration_has_one_id_however_it_is_written(compose, overrides, same) -> None:
-    one, other = compose(*overrides), compose(*same)
-    assert run_id(one) == run_id(other)
-    assert identity_of(one) == identity_of(other)  # and it is trained with the same numbers
+SAME = [
+    (("seed=3", "srp.last=0.4", "mixing=mixup"), ("mixing=mixup", "seed=3", "srp.last=0.4")),
+    (("recipe.lr=1",), ("recipe.lr=1.0",)),
+    (("recipe.lr=0.05",), ("recipe.lr=5e-2",)),
+    (("attention=se", "srp=scheduled", "seed=0", "loss=cross_entropy"), ()),
+    (("recipe.lr=${optimizer.weight_decay}",), ("recipe.lr=5e-4",)),
+    (("recipe.ema_decay=null",), ()),
+    (("experiment=demo",), ("mixing=mixup", "speed=fast", "compile=false")),
+    (("seed=5", "device=cpu", "output_dir=/elsewhere", "progress=false", "rerun=true"), ("seed=5",)),
+    (("dataset=cifar10", "data_root=/data", "dataset.download=true"), ("dataset=cifar10",)),
+    (("backbone=seresnet50", "attention=native"), ("backbone=seresnet50",)),
+    (("recipe.lr=0.30000000000000004",), ("recipe.lr=0.3",)),
+    (("recipe=imagenet", "recipe.batch_size=768"), ("recipe=imagenet", "recipe.batch_size=768", "recipe.lr=0.3")),
+    (("recipe.lr=0.2",), ("optimizer.lr=0.2",)),
+    (("optimizer=adamw", "recipe.lr=0.2", "recipe.weight_decay=0.1"), ("optimizer=adamw",)),
+    (("lr_schedule=one_cycle", "recipe.warmup_epochs=3"), ("lr_schedule=one_cycle",)),
+    (("recipe.label_smoothing=-0.0",), ()),
+    (("dataset=cub200", "dataset.augmentation.min_area=0.5"), ("dataset=cub200",)),  # its crop has none
+    (("dataset=folder", "dataset.split_seed=1"), ("dataset=folder",)),
+]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "other"),
-    [
-        (("recipe.lr=0.3",), ("recipe.lr=0.30001",)),
-        (("recipe.lr=0.2",), ("recipe.weight_decay=0.2",)),
-        (("recipe.warmup_epochs=3",), ()),
-        (("optimizer=adamw", "optimizer.lr=0.2"), ("optimizer=adamw",)),
-        (("backbone=resnet50", "recipe.pretrained=true"), ("backbone=resnet50",)),
-        (("srp.last=1e-13",), ("srp.last=2e-13",)),
-        (("dataset=imagenet", "dataset.augmentation.min_area=0.5"), ("dataset=imagenet",)),
-        (
-            ("dataset=folder", "dataset.test_fraction=0.2", "dataset.split_seed=1"),
-            ("dataset=folder", "dataset.test_fraction=0.2"),
-        ),
-    ],
-    ids=lambda overrides: " ".join(overrides) or "defaults",
-)
-def test_what_is_read_counts(compose, overrides, other) -> None:
-    assert run_id(compose(*overrides)) != run_id(compose(*other))
+def test_the_same_configuration_has_one_id_however_it_is_written(compose) -> None:
+    for overrides, same in SAME:
+        one, other = compose(*overrides), compose(*same)
+        assert run_id(one) == run_id(other), overrides
+        assert identity_of(one) == identity_of(other)  # and it is trained with the same numbers
+
+
+DIFFERENT = [
+    (("recipe.lr=0.3",), ("recipe.lr=0.30001",)),
+    (("recipe.lr=0.2",), ("recipe.weight_decay=0.2",)),
+    (("recipe.warmup_epochs=3",), ()),
+    (("optimizer=adamw", "optimizer.lr=0.2"), ("optimizer=adamw",)),
+    (("backbone=resnet50", "recipe.pretrained=true"), ("backbone=resnet50",)),
+    (("srp.last=1e-13",), ("srp.last=2e-13",)),
+    (("dataset=imagenet", "dataset.augmentation.min_area=0.5"), ("dataset=imagenet",)),
+    (
+        ("dataset=folder", "dataset.test_fraction=0.2", "dataset.split_seed=1"),
+        ("dataset=folder", "dataset.test_fraction=0.2"),
+    ),
+]
+
+
+def test_what_is_read_counts(compose) -> None:
+    for overrides, other in DIFFERENT:
+        assert run_id(compose(*overrides)) != run_id(compose(*other)), overrides
 
 
 GROUPS = [*(group for group in SCHEMAS if group != "logger"), "recipe"]  # several loggers may be chosen; none counts
 CHOICES = [(group, file.stem) for group in GROUPS for file in sorted((CONF_DIR / group).glob("*.yaml"))]
 
 
-def written(value: Any) -> str:
-    """A value as the command line takes it."""
-    match value:
-        case list():
-            return f"[{','.join(map(written, value))}]"
-        case str():
-            return f"'{value}'"
-        case None | bool():
-            return str(value).lower().replace("none", "null")
-    return repr(value)
-
-
-def written_out(config: DictConfig, group: str) -> list[str]:
-    """Overrides that give every setting of a group but its name the value that it has in `config`."""
-    plain = plain_values(config)
-    names = [name for name in leaves(config[group], f"{group}.") if name != f"{group}.name"]
-    return [f"{name}={written(OmegaConf.select(OmegaConf.create(plain), name))}" for name in names]
-
-
 NEEDED = {"timm": ["backbone.model=resnet50"], "hub": ["dataset.path=some/set"]}  # by choices, which have no default
 
 
-@pytest.fixture(scope="module")
-def choice(compose):
-    """`choice(group, name)`: the configuration with it, and with the attention that any backbone can have."""
-
-    @functools.cache
-    def composed(group: str, name: str) -> DictConfig:
-        return compose(*([] if group == "attention" else ["attention=se"]), f"{group}={name}", *NEEDED.get(name, []))
-
-    return composed
-
-
-@pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda part: part)
-def test_a_choice_and_its_values_written_out_over_another_have_one_hash(compose, choice, group, name) -> None:
-    """Over every choice of the same schema, the default one among them; where there is none, over itself."""
-    config = choice(group, name)
-    alike = [
-        other for of, other in CHOICES
-        if of == group and leaves(choice(group, other)[group]) == leaves(config[group])
-    ]  # fmt: skip
-    other_choice = next((other for other in alike if other != name), name)
-    attention = [] if group == "attention" else ["attention=se"]
-    values = written_out(config, group)
-    for other in {other_choice, *({default_of(group)} & {*alike})}:
-        renamed = [f"{group}.name=renamed"]
-        again = compose(*attention, f"{group}={other}", *NEEDED.get(other, []), *values, *renamed)
-        assert hash_of(again) == hash_of(config), (other, values)
-        assert other == name or hash_of(choice(group, other)) != hash_of(config)
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_choice_and_its_values_written_out_over_another_have_one_hash(compose, group) -> None:
+    """Over the default of the group where it has the same settings, else over another choice of them, else itself."""
+    attention = [] if group == "attention" else ["attention=se"]  # which any backbone can have
+    choices = {
+        name: compose(*attention, f"{group}={name}", *NEEDED.get(name, [])) for of, name in CHOICES if of == group
+    }
+    for name, config in choices.items():
+        names = [at for at in leaves(config[group], f"{group}.") if at != f"{group}.name"]
+        alike = [other for other, of in choices.items() if leaves(of[group]) == leaves(config[group]) and other != name]
+        other = default_of(group) if default_of(group) in alike else next(iter(alike), name)
+        again = copy.deepcopy(choices[other])
+        values = OmegaConf.create(plain_values(config))
+        for at in names:
+            OmegaConf.update(again, at, OmegaConf.select(values, at), merge=False)
+        OmegaConf.update(again, f"{group}.name", "renamed")
+        assert hash_of(again) == hash_of(config), (name, other)
+        assert other == name or hash_of(choices[other]) != hash_of(config), (name, other)
 
 
 def default_of(group: str) -> str:
@@ -271,22 +238,19 @@ def test_a_training_is_found_under_whichever_names_it_was_begun(compose, tmp_pat
     assert run_folder(written).name == run_id(written)  # its own, where both are there
 
 
-@pytest.mark.parametrize(
-    ("overrides", "pattern"),
-    [
+def test_the_id_names_dataset_backbone_attention_and_srp(compose) -> None:
+    for overrides, pattern in (
         ((), "mnist5k-resnet20-se-scheduled"),
         (("srp=gap", "attention=none"), "mnist5k-resnet20-none-gap"),
         (("dataset=cifar100", "backbone=wrn28_10", "attention=cbam", "srp=fixed"), "cifar100-wrn28_10-cbam-fixed"),
         (("backbone=timm", "backbone.model=seresnext50_32x4d"), "mnist5k-seresnext50_32x4d-native-scheduled"),
         (("backbone=timm", "backbone.model=resnet50.a1_in1k"), r"mnist5k-resnet50\.a1_in1k-native-scheduled"),
         (("backbone.name=../a b",), "mnist5k-.._a_b-se-scheduled"),  # one folder below runs/, whatever the name
-    ],
-)
-def test_the_id_names_dataset_backbone_attention_and_srp(compose, overrides, pattern) -> None:
-    config = compose(*overrides)
-    assert re.fullmatch(f"{pattern}-[0-9a-f]{{10}}", run_id(config))
-    assert run_folder(config).parent.as_posix() == "outputs/runs"
-    assert run_folder(config).name == run_id(config)
+    ):
+        config = compose(*overrides)
+        assert re.fullmatch(f"{pattern}-[0-9a-f]{{10}}", run_id(config))
+        assert run_folder(config).parent.as_posix() == "outputs/runs"
+        assert run_folder(config).name == run_id(config)
 
 
 def test_the_home_folder_is_no_folder_named_tilde(compose, tmp_path, monkeypatch) -> None:

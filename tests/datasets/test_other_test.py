@@ -77,13 +77,6 @@ def test_a_runs_own_pictures_as_files_give_its_own_result(command_line, trained)
     assert "path" not in pq.read_table(run / "evaluation" / "test" / "predictions.parquet").column_names
 
 
-def test_evaluators_measure_the_other_pictures(command_line, trained) -> None:
-    run, root = trained
-    outcome = command_line("mode=eval", f"run={run}", f"test_root={root}", "device=cpu", "evaluators=[descriptors]")
-    assert outcome.code == 0, outcome.err
-    assert (run / "evaluation" / name_of(root) / "descriptors.json").is_file()
-
-
 def test_other_content_has_another_place(trained, tmp_path) -> None:
     _, root = trained
     copy = shutil.copytree(root, tmp_path / "own" / "pictures")
@@ -92,27 +85,27 @@ def test_other_content_has_another_place(trained, tmp_path) -> None:
     assert name_of(copy) != name_of(root)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda root: (root / "class 3").rename(root / "cat"), "it lacks class 3 and has cat besides"),
-        (lambda root: shutil.rmtree(root / "class 3"), "or set some_classes=true"),
-        (lambda root: (root / "class 7").mkdir(), "it has class 7 besides; name them"),
-        (lambda root: (root / "class 2" / "notes.txt").touch(), "notes.txt is not named as a picture"),
-        (lambda root: write(root / "class 2" / "x.png", torch.zeros(3, 30, 32).byte()), "x.png has 30 x 32 pixels"),
-        (lambda root: [path.unlink() for path in root.rglob("*.png")], "there is no picture"),
-        (shutil.rmtree, "there is no such folder"),
-    ],
-)
-def test_what_does_not_fit_is_one_line_and_writes_nothing(command_line, trained, tmp_path, change, message) -> None:
+CHANGES = [
+    (lambda root: (root / "class 3").rename(root / "cat"), "it lacks class 3 and has cat besides"),
+    (lambda root: shutil.rmtree(root / "class 3"), "or set some_classes=true"),
+    (lambda root: (root / "class 7").mkdir(), "it has class 7 besides; name them"),
+    (lambda root: (root / "class 2" / "notes.txt").touch(), "notes.txt is not named as a picture"),
+    (lambda root: write(root / "class 2" / "x.png", torch.zeros(3, 30, 32).byte()), "x.png has 30 x 32 pixels"),
+    (lambda root: [path.unlink() for path in root.rglob("*.png")], "there is no picture"),
+    (shutil.rmtree, "there is no such folder"),
+]
+
+
+def test_what_does_not_fit_is_one_line_and_writes_nothing(command_line, trained, tmp_path) -> None:
     run, root = trained
-    copy = shutil.copytree(root, tmp_path / "changed")
-    change(copy)
     before = files(run)
-    outcome = command_line("mode=eval", f"run={run}", f"test_root={copy}", "device=cpu")
-    assert outcome.code == 1
-    assert outcome.err.startswith(f"srp-exp: test_root={copy}: ") or "x.png" in outcome.err
-    assert message in outcome.err and outcome.err.count("\n") == 1
+    for number, (change, message) in enumerate(CHANGES):
+        copy = shutil.copytree(root, tmp_path / f"changed{number}")
+        change(copy)
+        outcome = command_line("mode=eval", f"run={run}", f"test_root={copy}", "device=cpu")
+        assert outcome.code == 1
+        assert outcome.err.startswith(f"srp-exp: test_root={copy}: ") or "x.png" in outcome.err
+        assert message in outcome.err and outcome.err.count("\n") == 1
     assert files(run) == before
 
 
@@ -143,22 +136,20 @@ def test_a_network_chooses_among_some_classes(command_line, trained, tmp_path) -
     assert measured == pytest.approx(right.mean())
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda root: (root / "class 9").mkdir(), "class 9 isn't one of them"),
-        (lambda root: [shutil.rmtree(root / f"class {label}") for label in range(1, 6)], "it has 1 of them"),
-        (shutil.rmtree, "there is no such folder"),
-    ],
-)
-def test_classes_that_are_no_part_of_the_runs_are_refused(command_line, trained, tmp_path, change, named) -> None:
+def test_classes_that_are_no_part_of_the_runs_are_refused(command_line, trained, tmp_path) -> None:
     run, root = trained
-    copy = shutil.copytree(root, tmp_path / "changed")
-    change(copy)
-    outcome = command_line("mode=eval", f"run={run}", f"test_root={copy}", "some_classes=true", "device=cpu")
-    assert outcome.code == 1
-    assert outcome.err.startswith(f"srp-exp: test_root={copy}") and named in outcome.err
-    assert outcome.err.count("\n") == 1
+    for number, (change, named) in enumerate(
+        [
+            (lambda root: (root / "class 9").mkdir(), "class 9 isn't one of them"),
+            (lambda root: [shutil.rmtree(root / f"class {label}") for label in range(1, 6)], "it has 1 of them"),
+        ]
+    ):
+        copy = shutil.copytree(root, tmp_path / f"changed{number}")
+        change(copy)
+        outcome = command_line("mode=eval", f"run={run}", f"test_root={copy}", "some_classes=true", "device=cpu")
+        assert outcome.code == 1
+        assert outcome.err.startswith(f"srp-exp: test_root={copy}") and named in outcome.err
+        assert outcome.err.count("\n") == 1
 
 
 def test_some_classes_without_other_pictures_is_refused(command_line, trained) -> None:
@@ -167,11 +158,11 @@ def test_some_classes_without_other_pictures_is_refused(command_line, trained) -
     assert outcome.code == 1 and "some_classes=true: is for test_root=FOLDER" in outcome.err
 
 
-@pytest.mark.parametrize("arguments", [("mode=train",), ("mode=eval", "run=x", "split=val"), ("mode=compare", "run=x")])
-def test_it_is_for_evaluation_of_the_test_split_only(command_line, arguments) -> None:
-    outcome = command_line(*arguments, "test_root=here")
-    assert outcome.code == 1
-    assert "test_root=here: is for mode=eval run=FOLDER with split=test" in outcome.err
+def test_it_is_for_evaluation_of_the_test_split_only(command_line) -> None:
+    for arguments in (("mode=train",), ("mode=eval", "run=x", "split=val"), ("mode=compare", "run=x")):
+        outcome = command_line(*arguments, "test_root=here")
+        assert outcome.code == 1
+        assert "test_root=here: is for mode=eval run=FOLDER with split=test" in outcome.err
 
 
 def set_of(class_names: tuple[str, ...], channels: int = 3) -> ImageSet:
