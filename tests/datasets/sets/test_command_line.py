@@ -13,7 +13,6 @@ import torch
 from official_copies import (
     encoded,
     make_cars,
-    make_cars_single,
     make_cub200,
     make_dogs,
     make_imagenet,
@@ -34,7 +33,6 @@ SETS = {
     "imagenet_parquet": (make_parquet, "dataset=imagenet_parquet"),
     "cub200": (make_cub200, "dataset=cub200"),
     "cars": (make_cars, "dataset=cars"),
-    "cars in one file": (make_cars_single, "dataset=cars"),
     "dogs": (make_dogs, "dataset=dogs"),
 }
 
