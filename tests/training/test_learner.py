@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from srp_exp.config.schemas.training import average_of_the_start
@@ -112,8 +112,7 @@ class ByHand:
             parameter -= lr * (decayed + MOMENTUM * self.velocity[index])
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("mix", [None, soften], ids=["hard", "soft"])
+@pytest.mark.parametrize(("mix", "label_smoothing"), [(None, 0.0), (soften, 0.1)], ids=["hard", "soft"])
 def test_steps_are_those_written_out_by_hand(mix: Mix | None, label_smoothing: float) -> None:
     model = linear_net()
     by_hand = ByHand(model)
@@ -134,8 +133,7 @@ def test_steps_are_those_written_out_by_hand(mix: Mix | None, label_smoothing: f
     assert learner.totals.read()["loss"] == pytest.approx(8 * sum(losses), rel=1e-6)
 
 
-@pytest.mark.parametrize("mix", [None, soften], ids=["hard", "soft"])
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize(("parts", "mix"), [(2, None), (4, soften)], ids=["hard", "soft"])
 def test_accumulation_equals_the_whole_batch(parts: int, mix: Mix | None) -> None:
     sizes: list[int] = []
     learners = []
@@ -153,8 +151,7 @@ def test_accumulation_equals_the_whole_batch(parts: int, mix: Mix | None) -> Non
     assert accumulated.totals.read() == pytest.approx(whole.totals.read(), rel=1e-6)
 
 
-@pytest.mark.parametrize("accumulate_steps", [1, 2])
-@pytest.mark.parametrize("clip_norm", [1e-3, 0.1, 100.0])
+@pytest.mark.parametrize(("clip_norm", "accumulate_steps"), [(0.1, 2), (100.0, 1)])
 def test_clipping_bounds_the_norm_and_keeps_the_direction(clip_norm: float, accumulate_steps: int) -> None:
     steps = []
     for clip in (None, clip_norm):
@@ -243,8 +240,8 @@ def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on() -> None:
     assert not torch.equal(model.weight, before["weight"])
 
 
-@pytest.mark.parametrize("until", [0.5, 1.0])
-def test_time_ramp_sets_the_scales_of_every_step(make_learner: MakeLearner, batches: BatchLoader, until: float) -> None:
+def test_time_ramp_sets_the_scales_of_every_step(make_learner: MakeLearner, batches: BatchLoader) -> None:
+    until = 0.5
     learner = make_learner(ramp_until=until, epochs=2)
     regions = list(srp_modules(learner.model).values())
     final = [region.final_scale for region in regions]
@@ -253,11 +250,6 @@ def test_time_ramp_sets_the_scales_of_every_step(make_learner: MakeLearner, batc
         learner.train_step(batch)
         weight = min(1, step / 10 / until)
         assert [region.scale for region in regions] == pytest.approx([1 - (1 - scale) * weight for scale in final])
-
-
-def test_without_a_ramp_the_scales_stay(make_learner: MakeLearner, batches: BatchLoader) -> None:
-    learner = train(make_learner(), network_batches(batches))
-    assert [region.scale for region in srp_modules(learner.model).values()] == [0.75, 0.25]
 
 
 @pytest.mark.parametrize("mix", [None, soften], ids=["hard", "soft"])
@@ -312,7 +304,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return restored
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_restored_learner_goes_on_bit_for_bit(
     make_learner: MakeLearner, batches: BatchLoader, assert_same_state: AssertSame, precision: str
 ) -> None:
@@ -327,22 +319,6 @@ def test_a_restored_learner_goes_on_bit_for_bit(
     assert restored.step == 2
     train(restored, data[2:4])
     assert_same_state(restored.state_dict(), straight.state_dict())
-
-
-def test_the_state_holds_all_that_a_step_needs_with_adamw(batches: BatchLoader, assert_same_state: AssertSame) -> None:
-    def make() -> Learner:
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-        optimizer = AdamW(model.parameters(), lr=1e-2)
-        schedule = LambdaLR(optimizer, lambda step: 0.5**step)
-        return Learner(model, optimizer, schedule, StepSettings(0, 10), device=torch.device("cpu"))
-
-    data = network_batches(batches)
-    straight, first, restored = make(), make(), make()
-    train(straight, data[:4])
-    train(first, data[:2])
-    restored.load_state_dict(through_a_file(first.state_dict()))
-    assert_same_state(train(restored, data[2:4]).state_dict(), straight.state_dict())
 
 
 def test_a_step_draws_by_seed_and_number_alone(make_learner: MakeLearner, batches: BatchLoader) -> None:
@@ -369,24 +345,23 @@ def test_what_is_evaluated_is_never_compiled(make_learner: MakeLearner) -> None:
     assert learner.model._compiled_call_impl is None
 
 
-@pytest.mark.parametrize("warmup", [False, True])
 def test_the_average_warms_up_by_the_number_of_the_step(
-    make_learner: MakeLearner, batches: BatchLoader, assert_same_state: AssertSame, warmup: bool
+    make_learner: MakeLearner, batches: BatchLoader, assert_same_state: AssertSame
 ) -> None:
     """With decays of at most 1 - t^(-2/3); a learner that goes on in the middle has the same."""
-    learner = make_learner(ema_decay=0.7, ema_warmup=warmup)
+    learner = make_learner(ema_decay=0.7, ema_warmup=True)
     average = None
     data = network_batches(batches)
     for step, batch in enumerate(data, 1):
         learner.train_step(batch)
         weight = learner.model[0].weight.detach().double()
-        decay = min(0.7, 1 - step ** (-2 / 3)) if warmup else 0.7
+        decay = min(0.7, 1 - step ** (-2 / 3))
         average = weight if average is None else decay * average + (1 - decay) * weight
         found = learner.evaluated_model.state_dict()["0.weight"]
         torch.testing.assert_close(found.double(), average, rtol=1e-5, atol=1e-7)
         if step == 2:
             state = through_a_file(learner.state_dict())
-    resumed = make_learner(ema_decay=0.7, ema_warmup=warmup)
+    resumed = make_learner(ema_decay=0.7, ema_warmup=True)
     resumed.load_state_dict(state)
     assert_same_state(train(resumed, data[2:]).state_dict(), learner.state_dict())
 
@@ -394,7 +369,6 @@ def test_the_average_warms_up_by_the_number_of_the_step(
 @pytest.mark.parametrize(
     ("decay", "warmup", "steps", "said"),
     [
-        (0.9999, False, 31, "100%"),
         (0.99, False, 31, "74%"),
         (0.9, False, 31, "4%"),
         (0.8, False, 31, None),

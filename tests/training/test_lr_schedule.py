@@ -41,8 +41,7 @@ def half_cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
-@pytest.mark.parametrize("final_factor", [0.0, 0.1])
-@pytest.mark.parametrize("warmup_epochs, warmup", [(0, 0), (0.15, 1), (1, 7), (2.5, 18)])
+@pytest.mark.parametrize("warmup_epochs, warmup, final_factor", [(0, 0, 0.1), (0.15, 1, 0.0), (2.5, 18, 0.1)])
 def test_cosine_at_every_step(warmup_epochs: float, warmup: int, final_factor: float) -> None:
     found = rates(partial(cosine, warmup_epochs=warmup_epochs, final_factor=final_factor))
     expected = [PEAK * (t + 1) / (warmup + 1) for t in range(warmup)] + [
@@ -53,8 +52,9 @@ def test_cosine_at_every_step(warmup_epochs: float, warmup: int, final_factor: f
     assert found[-1] == pytest.approx(PEAK * final_factor, abs=1e-12)
 
 
-@pytest.mark.parametrize("warmup_epochs, warmup", [(0, 0), (1.5, 10)])
-@pytest.mark.parametrize("milestones", [[0.5], [0.3, 0.6, 0.8], [0.5, 0.5001], [0.9, 0.4], []])
+@pytest.mark.parametrize(
+    "warmup_epochs, warmup, milestones", [(0, 0, [0.5, 0.5001]), (1.5, 10, [0.9, 0.4]), (1.5, 10, [])]
+)
 def test_step_at_every_step(warmup_epochs: float, warmup: int, milestones: list[float]) -> None:
     found = rates(partial(step, warmup_epochs=warmup_epochs, milestones=milestones, gamma=0.2))
     passed = [sum(t >= round(milestone * TOTAL) for milestone in milestones) for t in range(TOTAL + 1)]
@@ -62,10 +62,9 @@ def test_step_at_every_step(warmup_epochs: float, warmup: int, milestones: list[
     assert found == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("warmup_epochs", [3, 4])
-def test_a_warmup_beyond_the_first_milestone_is_refused(warmup_epochs: float) -> None:
-    with pytest.raises(ValueError, match=rf"warmup_epochs={warmup_epochs} .*milestones=\[0.8, 0.5\]"):
-        rates(partial(step, warmup_epochs=warmup_epochs, milestones=[0.8, 0.5], gamma=0.1))
+def test_a_warmup_beyond_the_first_milestone_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"warmup_epochs=3 .*milestones=\[0.8, 0.5\]"):
+        rates(partial(step, warmup_epochs=3, milestones=[0.8, 0.5], gamma=0.1))
 
 
 def test_a_warmup_of_all_steps_is_refused() -> None:
@@ -73,8 +72,7 @@ def test_a_warmup_of_all_steps_is_refused() -> None:
         rates(partial(cosine, warmup_epochs=1.99, final_factor=0.0), epochs=2, steps_per_epoch=2)
 
 
-@pytest.mark.parametrize("final_factor", [0.0, 1e-4, 0.1])
-@pytest.mark.parametrize("peak_at, start_factor", [(0.3, 0.04), (0.5, 0.1), (0.9, 0.5), (0.25, 1.0)])
+@pytest.mark.parametrize("peak_at, start_factor, final_factor", [(0.3, 0.04, 0.0), (0.9, 0.5, 0.1), (0.25, 1.0, 1e-4)])
 def test_one_cycle_at_every_step(peak_at: float, start_factor: float, final_factor: float) -> None:
     found = rates(partial(one_cycle, peak_at=peak_at, start_factor=start_factor, final_factor=final_factor))
     peak_step = peak_at * TOTAL - 1  # torch counts the steps that are made; it may lie between two of them
@@ -89,7 +87,7 @@ def test_one_cycle_at_every_step(peak_at: float, start_factor: float, final_fact
     assert found[TOTAL - 1] == pytest.approx(PEAK * final_factor, abs=1e-12)
 
 
-@pytest.mark.parametrize("total", [10, 5, 3])
+@pytest.mark.parametrize("total", [10, 3])
 def test_a_cycle_whose_peak_lies_in_its_first_step_only_falls(total: int) -> None:
     # Ten steps and a peak at 0.1 put the peak on step 0, where torch divides by the zero steps before it.
     found = rates(partial(one_cycle, peak_at=0.1, start_factor=0.04, final_factor=0.0), epochs=1, steps_per_epoch=total)

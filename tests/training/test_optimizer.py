@@ -86,10 +86,13 @@ def test_a_step_without_gradient_shrinks_just_what_decays(model: nn.Sequential, 
         torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, expected), msg=name)
 
 
-@pytest.mark.parametrize("decay_norm_and_bias", [True, False])
-@pytest.mark.parametrize("make", [
-    lambda: timm.create_model("seresnet18", num_classes=4), lambda: Frame(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "decay_norm_and_bias"),
+    [
+        (lambda: timm.create_model("seresnet18", num_classes=4), True),
+        (lambda: Frame(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), False),
+    ],
+)
 def test_the_head_is_trained_at_a_rate_of_its_own(make: Callable[[], nn.Module], decay_norm_and_bias: bool) -> None:
     model = make()
     name = "fc" if hasattr(model, "fc") else "classifier"

@@ -43,8 +43,7 @@ def test_a_failure_and_its_end_are_said_once(caplog: pytest.LogCaptureFixture) -
         raise ValueError("a fault")
 
 
-@pytest.mark.parametrize("options", [[], ["-u"]], ids=["buffered", "unbuffered"])
-@pytest.mark.parametrize("console", ["pipe", "full", "closed"])
+@pytest.mark.parametrize(("console", "options"), [("pipe", []), ("full", ["-u"]), ("closed", [])])
 def test_a_process_outlives_its_console(tmp_path: Path, options: list[str], console: str) -> None:
     command = [sys.executable, *options, "-c", OUTLIVES, str(tmp_path)]
     reader, writer = os.pipe() if console == "pipe" else (-1, os.open(FULL, os.O_WRONLY))

@@ -28,7 +28,7 @@ def test_a_line_goes_to_both_places(console: StringIO, tmp_path: Path) -> None:
     assert re.fullmatch(line, (tmp_path / "run.log").read_text())
 
 
-@pytest.mark.parametrize("text", ["[red]not markup[/red] [/]", "x" * 200, "/a/path with [brackets]/100%", "größer ≥"])
+@pytest.mark.parametrize("text", ["[red]not markup[/red] [/] 100% größer ≥", "x" * 200])
 def test_text_arrives_as_it_is(console: StringIO, tmp_path: Path, text: str) -> None:
     with log_to(tmp_path):
         LOG.info(text)
