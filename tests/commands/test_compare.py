@@ -149,20 +149,20 @@ def test_evaluators_of_an_evaluation_write_beside_its_metrics(command_line, copi
     assert {"metrics.json", "gates.json"} <= {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["evaluators=[gate]"], "evaluators: there is no gate; did you mean gates?"),
-        (["evaluators=[no_package.f]"], "evaluators: no_package.f: there is no package no_package"),
-        (["evaluators=[gates]", "attention=none", "srp=gap"], "evaluators: gates measure attention with average"),
-    ],
-)
-def test_a_wrong_evaluator_is_one_line_before_training(command_line, tmp_path, overrides, message) -> None:
-    outcome = command_line(*TINY, *overrides, f"output_dir={tmp_path}")
-    assert outcome.code == 1
-    assert outcome.err.count("\n") == 1
-    assert message in outcome.err
-    assert not (tmp_path / "runs").exists() or list((tmp_path / "runs").iterdir()) == []
+WRONG_EVALUATORS = [
+    (["evaluators=[gate]"], "evaluators: there is no gate; did you mean gates?"),
+    (["evaluators=[no_package.f]"], "evaluators: no_package.f: there is no package no_package"),
+    (["evaluators=[gates]", "attention=none", "srp=gap"], "evaluators: gates measure attention with average"),
+]
+
+
+def test_a_wrong_evaluator_is_one_line_before_training(command_line, tmp_path) -> None:
+    for overrides, message in WRONG_EVALUATORS:
+        outcome = command_line(*TINY, *overrides, f"output_dir={tmp_path}")
+        assert outcome.code == 1
+        assert outcome.err.count("\n") == 1
+        assert message in outcome.err
+        assert not (tmp_path / "runs").exists() or list((tmp_path / "runs").iterdir()) == []
 
 
 # --- Comparison -----------------------------------------------------------------------------------
@@ -252,20 +252,20 @@ def test_an_evaluation_that_is_mixed_of_two_is_refused(command_line, copies, tmp
     assert not (tmp_path / "reports").exists()
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ((), "needs two finished runs: run=FOLDER other=FOLDER"),
-        (("run=nowhere", "other=nowhere"), "nowhere: not a finished run"),
-        (("run=nowhere", "other=nowhere", "cams=-1"), "cams=-1 is out of range"),
-    ],
-)
-def test_wrong_input_is_one_line(command_line, tmp_path, overrides, message) -> None:
-    outcome = command_line("mode=compare", *overrides, f"output_dir={tmp_path}")
-    assert outcome.code == 1
-    assert outcome.err.count("\n") == 1
-    assert message in outcome.err
-    assert not (tmp_path / "reports").exists()
+WRONG = [
+    ((), "needs two finished runs: run=FOLDER other=FOLDER"),
+    (("run=nowhere", "other=nowhere"), "nowhere: not a finished run"),
+    (("run=nowhere", "other=nowhere", "cams=-1"), "cams=-1 is out of range"),
+]
+
+
+def test_wrong_input_is_one_line(command_line, tmp_path) -> None:
+    for overrides, message in WRONG:
+        outcome = command_line("mode=compare", *overrides, f"output_dir={tmp_path}")
+        assert outcome.code == 1
+        assert outcome.err.count("\n") == 1
+        assert message in outcome.err
+        assert not (tmp_path / "reports").exists()
 
 
 def test_a_missing_package_is_one_line(command_line, monkeypatch, runs, tmp_path) -> None:

@@ -1,6 +1,8 @@
 """Predictions of pictures without labels: those of an evaluation of the same files, and what can't be read is named."""
 
 import csv
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +38,30 @@ def write_pictures(root: Path, sides: tuple[int, ...]) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def trained(request, command_line, tmp_path_factory) -> tuple[Path, Path]:
-    """A run, and the folder of its test pictures."""
-    home = tmp_path_factory.mktemp("predict")
-    root = write_pictures(home / "pics", (12,) if request.param == "held in memory" else (14, 20))
-    outcome = command_line(*TINY, *KINDS[request.param], f"dataset.root={root}", f"output_dir={home / 'out'}")
-    assert outcome.code == 0, outcome.err
-    (run,) = (home / "out" / "runs").iterdir()
-    return run, root / "test"
+@pytest.fixture(scope="module")
+def train(command_line, tmp_path_factory) -> Callable[[str], tuple[Path, Path]]:
+    """`train(kind)`: a run, and the folder of its test pictures."""
+
+    @functools.cache
+    def train_kind(kind: str) -> tuple[Path, Path]:
+        home = tmp_path_factory.mktemp("predict")
+        root = write_pictures(home / "pics", (12,) if kind == "held in memory" else (14, 20))
+        outcome = command_line(*TINY, *KINDS[kind], f"dataset.root={root}", f"output_dir={home / 'out'}")
+        assert outcome.code == 0, outcome.err
+        (run,) = (home / "out" / "runs").iterdir()
+        return run, root / "test"
+
+    return train_kind
+
+
+@pytest.fixture(params=KINDS)
+def either(request, train) -> tuple[Path, Path]:
+    return train(request.param)
+
+
+@pytest.fixture
+def trained(train) -> tuple[Path, Path]:
+    return train("read from files")
 
 
 def predict(command_line: Any, run: Path, source: Path, file: Path, *others: str) -> Any:
@@ -62,10 +79,9 @@ def evaluated(run: Path, part: str = "test") -> dict[str, dict[str, float]]:
     return {row["path"]: {name: row[f"probability_{name}"] for name in ("dark", "grey", "light")} for row in rows}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_folder_is_predicted_as_it_is_evaluated(command_line, trained, tmp_path, workers) -> None:
-    run, root = trained
-    outcome = predict(command_line, run, root, tmp_path / "found.csv", f"workers={workers}", "top=2")
+def test_a_folder_is_predicted_as_it_is_evaluated(command_line, either, tmp_path) -> None:
+    run, root = either
+    outcome = predict(command_line, run, root, tmp_path / "found.csv", "workers=2", "top=2")
     assert outcome.code == 0, outcome.err
     assert outcome.out.splitlines()[-1] == f"predicted 6 of 6 pictures  {tmp_path / 'found.csv'}"
     found, expected = read(tmp_path / "found.csv"), evaluated(run)
@@ -79,8 +95,8 @@ def test_a_folder_is_predicted_as_it_is_evaluated(command_line, trained, tmp_pat
         assert "class_3" not in row
 
 
-def test_the_mean_with_the_mirrored_picture(command_line, trained, tmp_path) -> None:
-    run, root = trained
+def test_the_mean_with_the_mirrored_picture(command_line, either, tmp_path) -> None:
+    run, root = either
     assert predict(command_line, run, root, tmp_path / "found.csv", "flip=true").code == 0
     outcome = command_line("mode=eval", f"run={run}", "flip=true", *LOOK)
     assert outcome.code == 0, outcome.err
@@ -160,38 +176,41 @@ def test_a_name_that_a_spreadsheet_would_run_is_quoted(command_line, trained, tm
     assert list(read(Path("found.csv"))) == ["'=odd/a.png"]
 
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        ("source=nowhere", "source=nowhere: there is no such folder"),
-        ("source=empty", "source=empty: no file in it is named as a picture"),
-        ("source=cut.png", "source=cut.png: none of its 1 pictures can be read"),
-        ("source=names.csv source_column=z", "source_column=z: names.csv has no such column, but one, two"),
-        ("source=names.csv", "2 columns may hold images; set source_column to one of one, two"),
-        ("source=empty predictions=x.txt", "predictions=x.txt"),
-        ("source=empty top=0", "top=0"),
-        ("", "mode=predict needs source=FOLDER"),
-        ("source=empty flip=true evaluators=[gates]", "flip=true: evaluators"),
-        ("source=empty seed=1", "seed=1: what a run is comes from"),
-    ],
-)
-def test_wrong_input_is_one_line(command_line, trained, tmp_path, monkeypatch, given, named) -> None:
+WRONG = [
+    ("source=nowhere", "source=nowhere: there is no such folder"),
+    ("source=empty", "source=empty: no file in it is named as a picture"),
+    ("source=cut.png", "source=cut.png: none of its 1 pictures can be read"),
+    ("source=names.csv source_column=z", "source_column=z: names.csv has no such column, but one, two"),
+    ("source=names.csv", "2 columns may hold images; set source_column to one of one, two"),
+    ("source=empty predictions=x.txt", "predictions=x.txt"),
+    ("source=empty top=0", "top=0"),
+    ("", "mode=predict needs source=FOLDER"),
+    ("source=empty flip=true evaluators=[gates]", "flip=true: evaluators"),
+    ("source=empty seed=1", "seed=1: what a run is comes from"),
+]
+
+
+def test_wrong_input_is_one_line(command_line, trained, tmp_path, monkeypatch) -> None:
     run, _ = trained
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("cut.png").write_bytes(b"\x89PNG")
     Path("names.csv").write_text("one,two\na.png,b.png\n")
-    outcome = command_line("mode=predict", f"run={run}", *given.split(), *LOOK)
-    assert outcome.code == 1
-    assert named in outcome.err.splitlines()[-1], outcome.err
-    assert outcome.err.count("\n") == (2 if "cut.png" in given else 1)
+    for given, named in WRONG:
+        outcome = command_line("mode=predict", f"run={run}", *given.split(), *LOOK)
+        assert outcome.code == 1
+        assert named in outcome.err.splitlines()[-1], outcome.err
+        assert outcome.err.count("\n") == (2 if "cut.png" in given else 1)
 
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [("source=x", "source=x: is for mode=predict"), ("flip=true", "flip=true: is for mode=eval and mode=predict")],
-)
-def test_its_settings_are_read_by_no_training(command_line, given, named) -> None:
-    outcome = command_line(given)
-    assert outcome.code == 1
-    assert named in outcome.err and outcome.err.count("\n") == 1
+OF_OTHER_MODES = [
+    ("source=x", "source=x: is for mode=predict"),
+    ("flip=true", "flip=true: is for mode=eval and mode=predict"),
+]
+
+
+def test_its_settings_are_read_by_no_training(command_line) -> None:
+    for given, named in OF_OTHER_MODES:
+        outcome = command_line(given)
+        assert outcome.code == 1
+        assert named in outcome.err and outcome.err.count("\n") == 1

@@ -207,21 +207,21 @@ def test_a_sweep_measures_every_network(command_line, tmp_path) -> None:
     assert len({json.loads(file.read_text())["costs"]["gap"]["parameters"] for file in files}) == 2
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("cost.srp=[schedule]", "cost.srp=schedule: there is no srp=schedule; did you mean scheduled?"),
-        ("cost.rounds=1", "cost.rounds=1 is out of range"),
-        ("run=outputs", "mode=eval evaluators=[cost]"),
-        ("recipe.batch_size=64", "batch size 64"),
-    ],
-)
-def test_wrong_input_is_one_line(command_line, tmp_path, override, message) -> None:
-    outcome = command_line(*TINY, override, f"output_dir={tmp_path}")
-    assert outcome.code == 1
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert message in outcome.err
-    assert not (tmp_path / "reports").exists()
+WRONG = [
+    ("cost.srp=[schedule]", "cost.srp=schedule: there is no srp=schedule; did you mean scheduled?"),
+    ("cost.rounds=1", "cost.rounds=1 is out of range"),
+    ("run=outputs", "mode=eval evaluators=[cost]"),
+    ("recipe.batch_size=64", "batch size 64"),
+]
+
+
+def test_wrong_input_is_one_line(command_line, tmp_path) -> None:
+    for override, message in WRONG:
+        outcome = command_line(*TINY, override, f"output_dir={tmp_path}")
+        assert outcome.code == 1
+        assert outcome.err.count("\n") == 1, outcome.err
+        assert message in outcome.err
+        assert not (tmp_path / "reports").exists()
 
 
 def test_out_of_memory_is_one_line(command_line, tmp_path, monkeypatch) -> None:

@@ -101,7 +101,7 @@ DAMAGE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("damage", ["cut", "a list", "a folder", "words"])
 def test_damaged_results_stop_every_command_that_needs_them(command_line, runs, damage) -> None:
     DAMAGE[damage](runs[0] / "results.json")
     file = str(runs[0] / "results.json")
@@ -112,7 +112,7 @@ def test_damaged_results_stop_every_command_that_needs_them(command_line, runs, 
     assert_one_line(run_report("runs"), file)
 
 
-@pytest.mark.parametrize("name", ["results.json", "config.yaml", "provenance.json"])
+@pytest.mark.parametrize("name", ["results.json", "provenance.json"])
 def test_a_damaged_run_does_not_hide_the_others(runs, capsys, name) -> None:
     noise(runs[0] / name)
     with pytest.raises(UserError, match=f"{runs[0].name}/{name} is damaged"):
@@ -132,7 +132,7 @@ def test_the_results_of_another_run_are_refused(command_line, runs) -> None:
     assert f"is that of {runs[1].name}" in run_report("runs")
 
 
-@pytest.mark.parametrize("command", ["mode=eval", "mode=export", "mode=compare", "evaluators=[responses]"])
+@pytest.mark.parametrize("command", ["mode=eval", "mode=compare", "evaluators=[responses]"])
 def test_the_network_of_another_run_is_refused(command_line, runs, command) -> None:
     """Wherever the folder has been moved to, under whatever name; a file named by checkpoint= is what it is."""
     shutil.copyfile(runs[1] / "checkpoints" / "final.pt", runs[0] / "checkpoints" / "final.pt")
@@ -150,21 +150,15 @@ def test_the_network_of_another_run_is_refused(command_line, runs, command) -> N
 @pytest.mark.parametrize(
     ("name", "damage", "command"),
     [
-        ("provenance.json", "cut", "runs"),
         ("provenance.json", "nothing in it", "runs"),
         ("provenance.json", "noise", "compare"),
         ("config.yaml", "a list", "runs"),
-        ("config.yaml", "noise", "runs"),
         ("config.yaml", "a folder", "runs"),
         ("evaluation/test/predictions.parquet", "cut", "compare"),
-        ("evaluation/test/predictions.parquet", "empty", "mode=compare"),
-        ("evaluation/test/gates.json", "cut", "compare"),
         ("evaluation/test/gates.json", "nothing in it", "mode=compare"),
         ("evaluation/test/metrics.json", "cut", "mode=compare"),
-        ("checkpoints/final.pt", "cut", "mode=eval"),
         ("checkpoints/final.pt", "a folder", "mode=eval"),
         ("checkpoints/final.pt", "noise", "mode=export"),
-        ("checkpoints/final.pt", "empty", "mode=compare"),
     ],
 )
 def test_the_damaged_file_is_named(command_line, runs, name, damage, command) -> None:
@@ -187,14 +181,12 @@ def test_the_damaged_file_is_named(command_line, runs, name, damage, command) ->
 @pytest.mark.parametrize(
     ("name", "mode", "arguments"),
     [
-        ("results.json", 0, ("seed=0",)),
         ("results.json", 0, GRID),
         ("lock", 0, ("seed=0", "rerun=true")),
         ("", 0o555, ("seed=0", "rerun=true")),
         ("checkpoints/final.pt", 0, ("mode=eval", "split=train")),
         ("evaluation", 0o555, ("mode=eval", "split=train")),
         ("", 0o555, ("mode=export", "format=safetensors")),
-        ("..", 0o555, ("seed=5",)),
         ("..", 0o444, ("seed=5",)),
         ("..", 0o555, ("-m", "seed=5,6")),
     ],
@@ -212,7 +204,7 @@ def test_what_may_not_be_read_or_written_is_named(command_line, runs, name, mode
     assert_one_line(outcome.err.strip(), "ermission denied", str(runs[0].parent if name == ".." else runs[0]))
 
 
-@pytest.mark.parametrize(("name", "mode"), [("results.json", 0), ("config.yaml", 0), ("..", 0)])
+@pytest.mark.parametrize(("name", "mode"), [("config.yaml", 0), ("..", 0)])
 def test_a_report_names_what_may_not_be_read(runs, name, mode) -> None:
     (runs[0] / name).chmod(mode)
     with unprivileged():
@@ -221,8 +213,15 @@ def test_a_report_names_what_may_not_be_read(runs, name, mode) -> None:
     assert_one_line(line, "ermission denied", "outputs/runs")
 
 
-@pytest.mark.parametrize("sweep", [(), ("-m", "srp=gap,fixed"), ("study=demo",)], ids=["run", "grid", "study"])
-@pytest.mark.parametrize("place", ["a file", "outputs/runs/a file", "/dev/null", "/proc/none"])
+@pytest.mark.parametrize(
+    ("place", "sweep"),
+    [
+        ("a file", ("-m", "srp=gap,fixed")),
+        ("outputs/runs/a file", ("study=demo",)),
+        ("/dev/null", ()),
+        ("/proc/none", ("study=demo",)),
+    ],
+)
 def test_a_place_that_takes_no_folder_is_named(command_line, tmp_path, monkeypatch, place, sweep) -> None:
     monkeypatch.chdir(tmp_path)
     if not place.startswith("/"):
@@ -247,26 +246,3 @@ def test_a_config_file_that_may_not_be_read_is_named(command_line, runs) -> None
         outcome = command_line("--config-dir", "my", "recipe=mine")
     assert (outcome.code, outcome.err.count("\n")) == (1, 1), outcome.err
     assert_one_line(outcome.err.strip(), "ermission denied", str(file))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["comapre", "a", "b"], ["comapre", "compare"]),
-        (["study=dmeo"], ["study=dmeo", "demo?"]),
-        (["study=demo", "recipe.epoch=3"], ["recipe.epoch ", "epochs?"]),
-        (["study=demo", "study.metric=top2"], ["top2", "top1"]),
-        (["seed=1"], ["no study", "demo"]),
-        (["runs", "datset=mnist5k"], ["datset", "dataset"]),
-        (["runs", "state=finishd"], ["state=finishd", "finished?"]),
-        (["runs", "finished"], ["finished", "setting=value"]),
-        (["runs", "output_dir=nowhere"], ["nowhere", "no runs"]),
-        (["compare", "a"], ["compare a", "two run folders"]),
-        (["compare", "a", "b"], ["a: ", "not a finished run"]),
-        (["--config-dir", "nowhere", "study=demo"], ["--config-dir=nowhere", "no such folder"]),
-        (["--confg-dir=x", "study=demo"], ["--confg-dir"]),
-    ],
-    ids=" ".join,
-)
-def test_a_wrong_report_is_one_line(runs, arguments, parts) -> None:
-    assert_one_line(run_report(*arguments), *parts)

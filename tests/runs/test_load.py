@@ -48,7 +48,7 @@ def test_it_answers_as_the_run_was_evaluated(run) -> None:
         assert probabilities.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "1"])
+@pytest.mark.parametrize("mode", ["P", "CMYK"])
 def test_every_picture_of_pillow_becomes_input(run, mode) -> None:
     image = srp_exp.load_run(run).transform(Image.new(mode, (30, 25)))
     assert image.shape == (3, 16, 16)

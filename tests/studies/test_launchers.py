@@ -118,17 +118,15 @@ def test_processes_give_what_one_after_the_other_gives(command_line, tmp_path) -
     assert outcomes(tmp_path / "processes") == outcomes(tmp_path / "alone")
 
 
-@pytest.mark.parametrize(
-    ("overrides", "error"),
-    [
+def test_a_launcher_that_cannot_work_is_one_line(command_line, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for overrides, error in (
         (["hydra/launcher=slurm", "hydra.launcher.gpu=1"], "hydra.launcher.gpu is not a setting; "),
         (["hydra/launcher=slrum"], "hydra/launcher=slrum: there is no such choice; did you mean slurm?"),
         (["hydra/launcher=slurm"], "hydra/launcher=slurm: SLURM is not installed here (no sbatch, srun, squeue); "),
-    ],
-)
-def test_a_launcher_that_cannot_work_is_one_line(tmp_path, overrides, error) -> None:
-    done = srp_exp(*TINY, *overrides, f"output_dir={tmp_path}", PATH=str(tmp_path))
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"srp-exp: {error}")
-    assert len(done.stderr.splitlines()) == 1
-    assert list(tmp_path.glob("runs/*/*")) == []
+    ):
+        done = command_line("-m", *TINY, *overrides, f"output_dir={tmp_path}")
+        assert done.code == 1
+        assert done.err.startswith(f"srp-exp: {error}")
+        assert len(done.err.splitlines()) == 1
+        assert list(tmp_path.glob("runs/*/*")) == []

@@ -39,23 +39,23 @@ def validations(run: Path) -> list[float]:
     return [json.loads(line)["val/top1"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("sweep", "expected"),
-    [
-        ("interval(0.2,1)", FloatDistribution(0.2, 1.0)),
-        ("int(interval(1,8))", IntDistribution(1, 8)),
-        ("tag(log,interval(0.001,1))", FloatDistribution(0.001, 1.0, log=True)),
-        ("range(2,9,3)", IntDistribution(2, 8, step=3)),
-        ("range(0.5,0.75,0.1)", FloatDistribution(0.5, 0.7, step=0.1)),
-        ("gap,fixed", CategoricalDistribution(["gap", "fixed"])),
-        ("choice(8,14)", CategoricalDistribution(["8", "14"])),
-    ],
-)
-def test_a_sweep_is_what_optuna_draws_from(sweep: str, expected: Any) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"x={sweep}"])
-    found = distribution(override)
-    assert type(found) is type(expected)
-    assert {k: pytest.approx(v) for k, v in vars(expected).items()} == vars(found)
+SWEEPS = [
+    ("interval(0.2,1)", FloatDistribution(0.2, 1.0)),
+    ("int(interval(1,8))", IntDistribution(1, 8)),
+    ("tag(log,interval(0.001,1))", FloatDistribution(0.001, 1.0, log=True)),
+    ("range(2,9,3)", IntDistribution(2, 8, step=3)),
+    ("range(0.5,0.75,0.1)", FloatDistribution(0.5, 0.7, step=0.1)),
+    ("gap,fixed", CategoricalDistribution(["gap", "fixed"])),
+    ("choice(8,14)", CategoricalDistribution(["8", "14"])),
+]
+
+
+def test_a_sweep_is_what_optuna_draws_from() -> None:
+    for sweep, expected in SWEEPS:
+        (override,) = OverridesParser.create().parse_overrides([f"x={sweep}"])
+        found = distribution(override)
+        assert type(found) is type(expected)
+        assert {k: pytest.approx(v) for k, v in vars(expected).items()} == vars(found)
 
 
 def test_a_search_maximises_the_validation_part_resumes_and_shares_its_runs(
@@ -141,21 +141,21 @@ def test_a_search_whose_first_run_fails_ends(command_line, tmp_path) -> None:
     assert [line["state"] for line in table(tmp_path)] == ["failed"]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "error"),
-    [
-        (["dataset.val_fraction=0"], "hydra/sweeper=search needs a validation part, "),
-        (["mode=cost"], "mode=cost: "),
-        (["dry=true"], "dry=true: "),
-        (["wait=false"], "wait=false: "),
-        (["study=demo"], "study=demo: "),
-        (["seed=0,1"], "seed: "),
-        (["srp.last=0.5"], "hydra/sweeper=search has nothing to choose"),
-    ],
-)
-def test_a_search_that_cannot_be_is_one_line(command_line, tmp_path, overrides, error) -> None:
-    done = command_line(*SEARCH, *overrides, f"output_dir={tmp_path}")
-    assert done.code == 1
-    assert done.err.startswith(f"srp-exp: {error}")
-    assert len(done.err.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+WRONG = [
+    (["dataset.val_fraction=0"], "hydra/sweeper=search needs a validation part, "),
+    (["mode=cost"], "mode=cost: "),
+    (["dry=true"], "dry=true: "),
+    (["wait=false"], "wait=false: "),
+    (["study=demo"], "study=demo: "),
+    (["seed=0,1"], "seed: "),
+    (["srp.last=0.5"], "hydra/sweeper=search has nothing to choose"),
+]
+
+
+def test_a_search_that_cannot_be_is_one_line(command_line, tmp_path) -> None:
+    for overrides, error in WRONG:
+        done = command_line(*SEARCH, *overrides, f"output_dir={tmp_path}")
+        assert done.code == 1
+        assert done.err.startswith(f"srp-exp: {error}")
+        assert len(done.err.splitlines()) == 1
+        assert list(tmp_path.iterdir()) == []

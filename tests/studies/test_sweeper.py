@@ -134,51 +134,51 @@ def test_without_a_study_a_grid_has_a_table_and_no_report(command_line, in_folde
     assert [path.name for path in (in_folder / "outputs" / "runs").iterdir() if path.is_file()] == []
 
 
-@pytest.mark.parametrize(
-    ("wrong", "parts"),
-    [
-        (("study=demp",), ["study=demp", "demo?"]),
-        (("srp=gap",), ["srp=gap", "study=three compares srp"]),
-        (("recipe.epochs=0",), ["recipe.epochs=0", "[1, inf)"]),
-        (("study.rows=[metod]",), ["study.rows", "metod", "method?"]),
-        (("seed=0,x",), ["seed=x", "whole number"]),
-        (("srp.last=0.3",), ["srp.last", "is not a setting"]),
-    ],
-)
-def test_a_wrong_grid_is_refused_before_anything_is_trained(wrong, parts, command_line, in_folder) -> None:
-    outcome = command_line(*GRID, *wrong)
-    assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert outcome.err.startswith("srp-exp: ")
-    assert [part for part in parts if part not in outcome.err] == [], outcome.err
-    assert list(in_folder.iterdir()) == []
+WRONG = [
+    (("study=demp",), ["study=demp", "demo?"]),
+    (("srp=gap",), ["srp=gap", "study=three compares srp"]),
+    (("recipe.epochs=0",), ["recipe.epochs=0", "[1, inf)"]),
+    (("study.rows=[metod]",), ["study.rows", "metod", "method?"]),
+    (("seed=0,x",), ["seed=x", "whole number"]),
+    (("srp.last=0.3",), ["srp.last", "is not a setting"]),
+]
 
 
-@pytest.mark.parametrize(
-    ("line", "parts"),
-    [
-        ("-m study=demo,mixup", ["study=demo,mixup", "a command for each"]),
-        ("-m seed=range(200000)", ["seed=range(200000)", "more than 10,000 runs"]),
-        ("-m seed=shuffle(range(3000000000))", ["more than 10,000 runs"]),
-        ("-m seed=range(2000) recipe.lr=0.1,0.2,0.3,0.4,0.5,0.6", ["seed=range(2000) recipe.lr=", "10,000 runs"]),
-        ("study=demo seed=range(9999)", ["10,000 runs"]),  # of every method
-        ("-m seed=range(0,10,0)", ["seed=range(0,10,0)", "zero"]),
-        ("-m srp.last=interval(0.1,0.4)", ["srp.last=interval(0.1,0.4)", "hydra/sweeper=search"]),
-        ("-m mode=train,eval", ["mode=train,eval", "one value"]),
-        ("-m dry=true,false", ["dry=true,false", "one value"]),
-        ("-m device=cpu,cuda", ["device=cpu and device=cuda", "one training"]),
-        ("study=demo device=cpu,cuda", ["device=cpu and device=cuda", "one training"]),
-        ("-m optimizer=adamw recipe.lr=0.1,0.2", ["recipe.lr=0.1 and recipe.lr=0.2", "one training"]),
-        ("-m srp=ramped,scheduled srp.ramp_until=0.5", ["srp=ramped and srp=scheduled", "one training"]),
-        ("-m optimizer=adamw seed=0,1 recipe.lr=0.3", ["recipe.lr=0.3", "optimizer.lr"]),
-    ],
-)
-def test_a_grid_that_would_count_wrongly_or_never_end_is_refused_at_once(line, parts, command_line, in_folder) -> None:
-    outcome = command_line(*line.split())
-    assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert [part for part in parts if part not in outcome.err] == [], outcome.err
-    assert list(in_folder.iterdir()) == []
+def test_a_wrong_grid_is_refused_before_anything_is_trained(command_line, in_folder) -> None:
+    for wrong, parts in WRONG:
+        outcome = command_line(*GRID, *wrong)
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err.count("\n") == 1, outcome.err
+        assert outcome.err.startswith("srp-exp: ")
+        assert [part for part in parts if part not in outcome.err] == [], outcome.err
+        assert list(in_folder.iterdir()) == []
+
+
+ENDLESS_OR_TWICE = [
+    ("-m study=demo,mixup", ["study=demo,mixup", "a command for each"]),
+    ("-m seed=range(200000)", ["seed=range(200000)", "more than 10,000 runs"]),
+    ("-m seed=shuffle(range(3000000000))", ["more than 10,000 runs"]),
+    ("-m seed=range(2000) recipe.lr=0.1,0.2,0.3,0.4,0.5,0.6", ["seed=range(2000) recipe.lr=", "10,000 runs"]),
+    ("study=demo seed=range(9999)", ["10,000 runs"]),  # of every method
+    ("-m seed=range(0,10,0)", ["seed=range(0,10,0)", "zero"]),
+    ("-m srp.last=interval(0.1,0.4)", ["srp.last=interval(0.1,0.4)", "hydra/sweeper=search"]),
+    ("-m mode=train,eval", ["mode=train,eval", "one value"]),
+    ("-m dry=true,false", ["dry=true,false", "one value"]),
+    ("-m device=cpu,cuda", ["device=cpu and device=cuda", "one training"]),
+    ("study=demo device=cpu,cuda", ["device=cpu and device=cuda", "one training"]),
+    ("-m optimizer=adamw recipe.lr=0.1,0.2", ["recipe.lr=0.1 and recipe.lr=0.2", "one training"]),
+    ("-m srp=ramped,scheduled srp.ramp_until=0.5", ["srp=ramped and srp=scheduled", "one training"]),
+    ("-m optimizer=adamw seed=0,1 recipe.lr=0.3", ["recipe.lr=0.3", "optimizer.lr"]),
+]
+
+
+def test_a_grid_that_would_count_wrongly_or_never_end_is_refused_at_once(command_line, in_folder) -> None:
+    for line, parts in ENDLESS_OR_TWICE:
+        outcome = command_line(*line.split())
+        assert (outcome.code, outcome.out) == (1, "")
+        assert outcome.err.count("\n") == 1, outcome.err
+        assert [part for part in parts if part not in outcome.err] == [], outcome.err
+        assert list(in_folder.iterdir()) == []
 
 
 def test_what_some_runs_of_a_grid_read_may_be_given_to_all(in_folder) -> None:

@@ -1,4 +1,4 @@
-"""A step reads no value from the device and copies none to it, over every combination of what a step is made of.
+"""A step reads no value from the device and copies none to it, over all pairs of what a step is made of.
 
 Neither takes an accelerator. Reads: fake tensors have shapes and no values, so that whatever reads one fails. Copies:
 tensors on the meta device stand for those on an accelerator, and what crosses to it from the CPU is seen.
@@ -34,11 +34,13 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 MIXES: dict[str, Mix | None] = {"none": None, "mixup": MixUp(0.4, CLASSES), "cutmix": CutMix(1.0, CLASSES)}
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adamw": AdamW}
 Settings = tuple[str, float | None, str, float | None, bool]
-"""precision, ema_decay, mixing, clip_norm, watch."""
+"""precision, ema_decay, mixing, clip_norm, watch: all of the first three, and every pair with the others."""
 CLIPPING = ((None, False), (None, True), (1.0, False))  # clipping watches too
 SETTINGS: list[Settings] = [
-    (*settings, *clipping) for *settings, clipping in itertools.product(PRECISIONS, (None, 0.9), MIXES, CLIPPING)
-]  # type: ignore[misc]
+    (precision, ema_decay, mixing, *CLIPPING[(turn + number) % 3])
+    for turn, precision in enumerate(PRECISIONS)
+    for number, (mixing, ema_decay) in enumerate(itertools.product(MIXES, (None, 0.9)))
+]
 
 
 def network() -> nn.Module:
@@ -130,7 +132,7 @@ def test_a_weighted_loss_reads_no_value_and_copies_nothing(
         steps(accelerator, settings, "sgd", watching=no_copies, before=4, loss=weighted)
 
 
-@pytest.mark.parametrize("read", [Tensor.item, Tensor.tolist, bool, float, Tensor.nonzero])
+@pytest.mark.parametrize("read", [Tensor.item, Tensor.nonzero])
 def test_the_check_would_notice_a_read(read: Callable[[Tensor], object]) -> None:
     def reading(images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         read(images.sum())
@@ -204,7 +206,6 @@ def test_a_step_copies_nothing_to_the_device(accelerator: torch.device, precisio
     "copy",
     [
         lambda images: torch.tensor([1.0, 2.0, 3.0, 4.0], device=images.device),
-        lambda images: torch.ones(4).to(images.device),
         lambda images: torch.tensor(3).to(images.device),  # as torch's AveragedModel does in every step
         lambda images: images.copy_(torch.zeros(4, 3, 8, 8)),
     ],

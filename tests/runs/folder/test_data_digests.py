@@ -62,17 +62,16 @@ def test_a_finished_run_is_skipped_over_its_data_wherever_they_lie(command_line,
         assert outcome.code == 0 and "finished already" in outcome.out
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_a_finished_run_is_not_skipped_over_other_data(command_line, finished, tmp_path, again) -> None:
+def test_a_finished_run_is_not_skipped_over_other_data(command_line, finished, tmp_path) -> None:
     output, _ = finished
     other = make_folder(tmp_path / "own2", 1)
     command = (*TINY, f"dataset.root={other}", f"output_dir={output}")
-    for _ in range(1 + again):  # the second time from what was remembered
+    for _ in range(2):  # the second time from what was remembered
         outcome = command_line(*command)
-    assert outcome.code == 1 and "finished already" not in outcome.out
-    (line,) = outcome.err.splitlines()
-    assert "was trained on other data (training pictures, test pictures differ)" in line
-    assert "dataset.name=..." in line and "rerun=true" in line
+        assert outcome.code == 1 and "finished already" not in outcome.out
+        (line,) = outcome.err.splitlines()
+        assert "was trained on other data (training pictures, test pictures differ)" in line
+        assert "dataset.name=..." in line and "rerun=true" in line
 
 
 def test_pictures_rewritten_in_place_are_noticed(command_line, finished, tmp_path) -> None:
@@ -118,8 +117,7 @@ def test_data_that_are_gone_are_said_and_the_result_stays(command_line, finished
     assert "not compared with the data of the run, which can't be read: dataset.root=" in outcome.err
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(("part", "in_place"), [("train", False), ("test", True)])
 def test_a_picture_that_cannot_be_read_any_more_costs_no_step(
     command_line, tmp_path, monkeypatch, part, in_place
 ) -> None:

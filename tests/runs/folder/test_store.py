@@ -43,21 +43,21 @@ def write(folder: Path, *names: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("names", "state"),
-    [
-        ((), State.new),
-        (("lock",), State.new),
-        (("config.yaml",), State.interrupted),
-        (("config.yaml", "metrics.jsonl", "lock"), State.interrupted),
-        (("failure.txt",), State.failed),
-        (("config.yaml", "failure.txt"), State.failed),
-        (("config.yaml", "results.json"), State.finished),
-        (("config.yaml", "failure.txt", "results.json"), State.finished),
-    ],
-)
-def test_a_state_follows_from_the_files_of_a_folder(names, state, tmp_path) -> None:
-    assert find_run(write(tmp_path / "run", *names), set).state == state
+STATES = [
+    ((), State.new),
+    (("lock",), State.new),
+    (("config.yaml",), State.interrupted),
+    (("config.yaml", "metrics.jsonl", "lock"), State.interrupted),
+    (("failure.txt",), State.failed),
+    (("config.yaml", "failure.txt"), State.failed),
+    (("config.yaml", "results.json"), State.finished),
+    (("config.yaml", "failure.txt", "results.json"), State.finished),
+]
+
+
+def test_a_state_follows_from_the_files_of_a_folder(tmp_path) -> None:
+    for number, (names, state) in enumerate(STATES):
+        assert find_run(write(tmp_path / str(number), *names), set).state == state, names
 
 
 def test_a_folder_that_is_not_there_is_new_and_is_not_made(tmp_path) -> None:
