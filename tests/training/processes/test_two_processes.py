@@ -30,7 +30,7 @@ MIXES = {"none": None, "mixup": MixUp(0.4, CLASSES), "cutmix": CutMix(1.0, CLASS
 Case = tuple[int, float | None, float | None, str, str]
 """accumulate_steps, ema_decay, clip_norm, precision, mixing."""
 WATCHED: Case = (1, None, None, "fp32", "none")
-CASES: list[Case] = [  # every pair of values but those of mixing with each other number of parts
+CASES: list[Case] = [  # every number of parts, and every pair of average, clipping and precision
     WATCHED,
     (1, 0.6, 0.05, "fp32", "cutmix"),
     (2, None, 0.05, "bf16", "mixup"),
