@@ -20,7 +20,7 @@ from srp_exp.files import write_atomically, write_together
 from srp_exp.runs.evaluate import evaluate_checkpoint, measure_checkpoint, part_name, restore
 from srp_exp.runs.folder.layout import RESULTS, reading
 from srp_exp.runs.folder.store import find_run
-from srp_exp.runs.read_back.read import Asked, asked, beside, read_run
+from srp_exp.runs.read_back.read import Asked, Trained, asked, read_run
 from srp_exp.studies.reports.table_formats import escape_markdown
 
 COMPARED_METRICS = ("top1", "top5", "balanced_top1", "macro_f1", "loss")
@@ -38,13 +38,16 @@ Those of the split that is compared have to be the same.
 class _Run:
     """A finished run, and the folder of its evaluation on the split that is compared."""
 
-    config: DictConfig
-    checkpoint: Path
+    trained: Trained
     folder: Path
 
     @property
+    def config(self) -> DictConfig:
+        return self.trained.config
+
+    @property
     def name(self) -> str:
-        return self.checkpoint.resolve().parents[1].name
+        return self.trained.folder.name
 
 
 def execute(config: DictConfig) -> None:
@@ -91,9 +94,10 @@ def _read(question: Asked, folder: str) -> _Run:
         raise MissingFileError(f"{folder}: not a finished run (no {RESULTS})")
     named = OmegaConf.merge(question.config, {"run": folder})
     assert isinstance(named, DictConfig)
-    trained, checkpoint = read_run(replace(question, config=named))
-    trained.run = None  # it says where the run lies, not what it is
-    return _Run(trained, checkpoint, beside(checkpoint, folder, "evaluation") / part_name(question.config))
+    trained = read_run(replace(question, config=named))
+    evaluated = trained.beside("evaluation") / part_name(question.config)
+    trained.config.run = None  # it says where the run lies, not what it is
+    return _Run(trained, evaluated)
 
 
 def _check_same_images(a: _Run, b: _Run) -> None:
@@ -110,9 +114,9 @@ def _check_same_images(a: _Run, b: _Run) -> None:
 def _complete(run: _Run, config: DictConfig) -> None:
     """Evaluate and measure what has no file yet."""
     if not (run.folder / "metrics.json").is_file():
-        evaluate_checkpoint(run.config, run.checkpoint, run.folder)
+        evaluate_checkpoint(run.trained, run.folder)
     missing = not_measured(run.folder, config.evaluators)
-    measure_checkpoint(run.config, run.checkpoint, config.split, missing, run.folder)
+    measure_checkpoint(run.trained, config.split, missing, run.folder)
 
 
 def _labels(run: _Run) -> Any:
@@ -220,7 +224,7 @@ def _draw_cams(a: _Run, b: _Run, config: DictConfig, folder: Path) -> None:
     samples = _labels(a).num_rows
     positions = np.unique(np.linspace(0, samples - 1, min(config.cams, samples)).round().astype(int)).tolist()
     for title, run in (("B", b), ("A", a)):
-        subject, dataset = restore(run.config, run.checkpoint, config.split)
+        subject, dataset = restore(run.trained, config.split)
         images, labels = take(subject.batches(), positions)
         columns[title] = activation_maps(subject.model, images, labels)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))

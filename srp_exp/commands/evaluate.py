@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 from srp_exp.commands.shared import show_metrics
 from srp_exp.config.visible import visible
 from srp_exp.runs.evaluate import evaluate_checkpoint, part_name
-from srp_exp.runs.read_back.read import asked, beside, read_run
+from srp_exp.runs.read_back.read import asked, read_run
 from srp_exp.training.processes.distributed import launched_as
 
 
@@ -14,10 +14,11 @@ def execute(config: DictConfig) -> None:
 
     With config.test_root on the pictures there; they have a folder beside that of the split.
     """
-    trained, checkpoint = read_run(asked(config))
-    folder = beside(checkpoint, config.run, "evaluation") / part_name(trained)
-    details = evaluate_checkpoint(trained, checkpoint, folder)
+    trained = read_run(asked(config))
+    asked_for = trained.config
+    folder = trained.beside("evaluation") / part_name(asked_for)
+    details = evaluate_checkpoint(trained, folder)
     if launched_as().rank == 0:
         classes = len(details["top1_per_class"])
-        show_metrics(trained.test_root or trained.split, details, classes, details["never_predicted"])
+        show_metrics(asked_for.test_root or asked_for.split, details, classes, details["never_predicted"])
         print(visible(f"metrics and predictions  {folder}"))

@@ -15,9 +15,8 @@ from srp_exp.export import Network, check_possible, export
 from srp_exp.runs.build import build_model
 from srp_exp.runs.evaluate import restore
 from srp_exp.runs.folder.store import find_run
-from srp_exp.runs.read_back.read import asked, beside, leave_out_weights, read_run
+from srp_exp.runs.read_back.read import Trained, asked, leave_out_weights, read_run
 from srp_exp.srp import remove_srp
-from srp_exp.training.checkpoints import load
 from srp_exp.training.processes.distributed import refuse_several
 
 _TIMM = f"{timm_models.__name__}.{timm_models.build.__name__}"
@@ -31,12 +30,13 @@ def execute(config: DictConfig) -> None:
     the run had. Raises UserError where the format is not possible for the network, or the file computes something else.
     """
     refuse_several("mode=export")
-    trained, checkpoint = read_run(asked(config))
+    named = read_run(asked(config))
+    trained = named.config
     timm_model = trained.backbone.model if trained.backbone._target_ == _TIMM else None
     check_possible(trained.format, trained.backbone.name, timm_model)
     trained.device = "cpu"
     trained.channels_last = False  # the order of the bytes in memory changes the last bits of a convolution
-    subject, dataset = restore(trained, checkpoint, "test")
+    subject, dataset = restore(named, "test")
     model, images = subject.model, next(iter(subject.batches())).images[:_IMAGES]
     with torch.no_grad():
         expected = [model(images), model(images[:1])]
@@ -47,13 +47,14 @@ def execute(config: DictConfig) -> None:
         plain.srp = {"name": "gap", "_target_": None}
         return build_model(plain, dataset, torch.device("cpu"))[0]
 
-    facts = _facts(trained, dataset, checkpoint, images)
-    network = Network(model, images, rebuild, facts, _stored(checkpoint), timm_model, trained.attention.name)
-    file, difference = export(network, trained.format, beside(checkpoint, config.run, "export"), expected)
+    facts = _facts(named, dataset, images)
+    network = Network(model, images, rebuild, facts, _stored(named.content), timm_model, trained.attention.name)
+    file, difference = export(network, trained.format, named.beside("export"), expected)
     print(visible(f"exported  {file}  largest difference of the logits {difference:.2g}"))
 
 
-def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torch.Tensor) -> dict[str, Any]:
+def _facts(named: Trained, dataset: DataSet, images: torch.Tensor) -> dict[str, Any]:
+    trained = named.config
     _, _, height, width = images.shape
     augmentation: Any = trained.dataset.get("augmentation") or {}
     known = facts_of(dataset)
@@ -62,7 +63,7 @@ def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torc
     resized = {name: augmentation[name] for name in how if name in augmentation}
     test = {"test": find_run(Path(trained.run)).results["test"]} if trained.run else {}
     return {
-        "checkpoint": load(checkpoint)["name"],  # the run, whose name holds the hash of its configuration, and the file
+        "checkpoint": named.content["name"],  # the run, whose name holds the hash of its configuration, and the file
         **{group: trained[group].name for group in ("dataset", "backbone", "attention", "srp")},
         "seed": trained.seed,
         "class_names": list(dataset.class_names),
@@ -79,9 +80,8 @@ def _facts(trained: DictConfig, dataset: DataSet, checkpoint: Path, images: torc
     }
 
 
-def _stored(checkpoint: Path) -> dict[str, Any]:
-    """What the checkpoint says of its run, without the folders of this machine."""
-    content = load(checkpoint)
+def _stored(content: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of this content says of its run, without the folders of this machine."""
     config = OmegaConf.create(content["config"])
     config.data_root, config.output_dir = Config.data_root, Config.output_dir
     for name in ("root", "cache_dir"):

@@ -21,7 +21,7 @@ from srp_exp.files import cache_folder, write_atomically
 from srp_exp.runs.build import MOST_WORKERS
 from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.load import restored
-from srp_exp.runs.read_back.read import asked, beside, load_of_run, read_run
+from srp_exp.runs.read_back.read import asked, read_run
 from srp_exp.training.autocast import autocast
 from srp_exp.training.processes.distributed import SINGLE, refuse_several
 from srp_exp.training.reporting.logs import Terminal
@@ -36,12 +36,13 @@ def execute(config: DictConfig) -> None:
     be read are named on stderr and left out. Raises UserError where none can be read.
     """
     refuse_several("mode=predict")
-    trained, checkpoint = read_run(asked(config))
+    named = read_run(asked(config))
+    trained = named.config
     place = Path(trained.source).expanduser()
-    file = _file(trained, beside(checkpoint, trained.run, "predictions"), place)
+    file = _file(trained, named.beside("predictions"), place)
     choose_kernels(trained)
     device = build_device(trained.device)
-    run = restored(trained, load_of_run(checkpoint), checkpoint, device)
+    run = restored(trained, named.content, named.file, device)
     source = unlabelled(place, trained.source_column, cache_folder(trained.dataset.get("cache_dir")) / "tables")
     network = WithMirrored(run.network) if trained.flip else run.network
     top = min(trained.top, len(run.class_names))

@@ -24,23 +24,25 @@ from srp_exp.runs.device import build_device, choose_kernels
 from srp_exp.runs.folder.digests import digests_of_data, refuse_other_data
 from srp_exp.runs.folder.layout import EVALUATION
 from srp_exp.runs.folder.lock import only_writer
-from srp_exp.runs.read_back.read import leave_out_weights, load_of_run, run_of
+from srp_exp.runs.read_back.read import Trained, leave_out_weights, load_of_run
 from srp_exp.training.autocast import autocast
 from srp_exp.training.checkpoints import FINAL, model_state
 from srp_exp.training.processes.distributed import SINGLE, Processes, connected
+from srp_exp.training.reporting.dispensable import Dispensable
 from srp_exp.training.reporting.logs import log_to
 
 
-def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Evaluate a checkpoint on config.split; metrics, predictions and pictures go into `folder`.
+def evaluate_checkpoint(trained: Trained, folder: Path) -> dict[str, Any]:
+    """Evaluate a checkpoint on the split of its configuration; metrics, predictions and pictures go into `folder`.
 
     Returns the details of the evaluation on rank 0, and nothing on the others.
     """
+    config = trained.config
     choose_kernels(config)
     device = build_device(config.device)
     with connected(device) as processes:
-        data = data_of(config, checkpoint, config.split, device, processes)
-        model = _restored(config, data.dataset, device, checkpoint)
+        data = data_of(trained, config.split, device, processes)
+        model = _restored(trained, data.dataset, device)
         evaluation = evaluate_on(config, model, data, config.split, processes)
         if evaluation is not None:
             facts = {name: config[name] for name in ("test_root", "some_classes", "flip") if config[name]}
@@ -48,35 +50,37 @@ def evaluate_checkpoint(config: DictConfig, checkpoint: Path, folder: Path) -> d
             evaluation.save(folder, facts, {name: png(picture) for name, picture in pictures.items()})
     if evaluation is None:
         return {}
-    measure_checkpoint(config, checkpoint, config.split, config.evaluators, folder)
+    measure_checkpoint(trained, config.split, config.evaluators, folder)
     return evaluation.details()
 
 
 def draw_result(evaluation: Evaluation, data: Data, split: str) -> dict[str, Pixels]:
-    """The pictures of an evaluation of a split of `data`, by their names."""
-    return result_pictures(evaluation, partial(data.pictures, split))
+    """The pictures of an evaluation of a split of `data`, by their names; none where they can't be drawn."""
+    with Dispensable("the pictures of the result", Exception).written():
+        return result_pictures(evaluation, partial(data.pictures, split))
+    return {}
 
 
-def measure_checkpoint(
-    config: DictConfig, checkpoint: Path, split: str, evaluators: Sequence[str], folder: Path
-) -> None:
+def measure_checkpoint(trained: Trained, split: str, evaluators: Sequence[str], folder: Path) -> None:
     """Let `evaluators`, by name, measure a checkpoint on a split, into `folder`; for one process."""
     if evaluators:
-        measure(restore(config, checkpoint, split)[0], evaluators, folder)
+        measure(restore(trained, split)[0], evaluators, folder)
 
 
 def measure_run(config: DictConfig, folder: Path, evaluators: Sequence[str]) -> None:
     """Let `evaluators` measure the finished run in `folder` on the test split; for one process, which holds it."""
+    final = folder / "checkpoints" / FINAL
     with only_writer(folder), log_to(folder):
-        measure_checkpoint(config, folder / "checkpoints" / FINAL, "test", evaluators, folder / EVALUATION)
+        measure_checkpoint(Trained(config, final, load_of_run(final)), "test", evaluators, folder / EVALUATION)
 
 
-def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, DataSet]:
+def restore(trained: Trained, split: str) -> tuple[Subject, DataSet]:
     """What a checkpoint holds, as evaluators take it, with batches of a split, and the data set; for one process."""
+    config = trained.config
     choose_kernels(config)
     device = build_device(config.device)
-    data = data_of(config, checkpoint, split, device)
-    model = _restored(config, data.dataset, device, checkpoint)
+    data = data_of(trained, split, device)
+    model = _restored(trained, data.dataset, device)
     batches = partial(data.evaluation_batches, split, config.recipe.batch_size)
     context = autocast(device, config.precision)
     dataset = data.dataset
@@ -84,12 +88,12 @@ def restore(config: DictConfig, checkpoint: Path, split: str) -> tuple[Subject, 
     return subject, dataset
 
 
-def _restored(config: DictConfig, dataset: DataSet, device: torch.device, checkpoint: Path) -> torch.nn.Module:
+def _restored(trained: Trained, dataset: DataSet, device: torch.device) -> torch.nn.Module:
     """The network of a checkpoint; with config.some_classes it chooses among those of config.test_root alone."""
-    plain = config.copy()
+    config, plain = trained.config, trained.config.copy()
     leave_out_weights(plain)
     model, _ = build_model(plain, dataset, device)
-    load_trained(model, load_of_run(checkpoint), checkpoint)
+    load_trained(model, trained.content, trained.file)
     if config.some_classes:
         known = folders_of_classes(Path(config.test_root).expanduser(), dataset.class_names, some_classes=True)
         choose_among(model, torch.tensor([*known]))
@@ -102,16 +106,14 @@ def part_name(config: DictConfig) -> str:
     return f"{name}-flip" if config.flip else str(name)
 
 
-def data_of(
-    config: DictConfig, checkpoint: Path, split: str, device: torch.device, processes: Processes = SINGLE
-) -> Data:
+def data_of(trained: Trained, split: str, device: torch.device, processes: Processes = SINGLE) -> Data:
     """The data of the run of a checkpoint; for its test split, and a validation part of its own, none of training.
 
     With config.test_root its pictures are the test split, and no other is opened.
 
     Raises UserError where the data aren't those that the run has read, or aren't where they were.
     """
-    facts = load_of_run(checkpoint).get("data") or {}
+    config, facts = trained.config, trained.content.get("data") or {}
     apart = split == "test" or (split == "val" and facts.get("brings_val"))
     if not apart or config.dataset.test_on_unused or config.dataset.get("augmentation") is None:
         facts = {}
@@ -127,7 +129,7 @@ def data_of(
             f"the data of the run aren't there ({cause}); dataset.root=FOLDER says where they are now, "
             "test_root=FOLDER takes other test pictures"
         ) from error
-    refuse_other_data(run_of(checkpoint), digests_of_data(config, data.dataset))
+    refuse_other_data(trained.folder, digests_of_data(config, data.dataset))
     return data
 
 

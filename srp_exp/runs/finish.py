@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from srp_exp.evaluation import Evaluation
-from srp_exp.evaluation.figures import Pixels, png
+from srp_exp.evaluation.figures import png
 from srp_exp.files import write_atomically
 from srp_exp.runs.build import Data, RunObjects
 from srp_exp.runs.evaluate import draw_result
 from srp_exp.runs.folder.layout import EVALUATION, RESULTS
-from srp_exp.training.reporting.dispensable import Dispensable
 from srp_exp.training.reporting.reporter import Reporter
 
 
@@ -19,9 +18,7 @@ def finish(folder: Path, built: RunObjects, evaluation: Evaluation, reporter: Re
 
     seconds: of this start's training.
     """
-    pictures: dict[str, Pixels] = {}
-    with Dispensable("the pictures of the result", Exception).written():
-        pictures = draw_result(evaluation, built.data, "test")
+    pictures = draw_result(evaluation, built.data, "test")
     evaluation.save(folder / EVALUATION, pictures={name: png(p) for name, p in pictures.items()})
     reporter.pictures(pictures)
     reporter.finish({f"final/{name}": value for name, value in evaluation.summary().items()})

@@ -79,8 +79,8 @@ class Stored(NamedTuple):
         if values.dtype != torch.uint8:
             if reading.value_range is None:
                 raise UserError(
-                    f"{name}: has more than 8 bits, and which values are black and white isn't known; set "
-                    f"dataset.value_range=[low, high], or dataset.vet=all to measure it"
+                    f"{name}: has more than 8 bits, and which values are black and white isn't known; train "
+                    f"with dataset.value_range=[low, high] or, to measure it, dataset.vet=all, or save it with 8 bits"
                 )
             low, high = reading.value_range
             values = ((values - low) * (255 / (high - low))).clamp(0, 255).expand(3, -1, -1)

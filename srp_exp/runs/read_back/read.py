@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +31,27 @@ class Asked:
     conf_folders: tuple[Path, ...]
 
 
+class Trained(NamedTuple):
+    """A run or a checkpoint file, read once.
+
+    config: what it is, and where and how it is looked at. file: the checkpoint, and content: what that holds.
+    """
+
+    config: DictConfig
+    file: Path
+    content: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run that the checkpoint belongs to, if it lies where runs keep theirs."""
+        return _run_of(self.file)
+
+    def beside(self, kind: str) -> Path:
+        """Folder for what is made of it: <run>/<kind>, or <kind>-<checkpoint's name> beside the file."""
+        run = self.config.run
+        return Path(run) / kind if run else self.file.with_name(f"{kind}-{self.file.stem}")
+
+
 def asked(config: DictConfig) -> Asked:
     """What the command line asks about what `run` or `checkpoint` names."""
     hydra = HydraConfig.get()
@@ -38,8 +59,8 @@ def asked(config: DictConfig) -> Asked:
     return Asked(OmegaConf.create(plain_values(config)), settings(config), list(hydra.overrides.task), folders)
 
 
-def read_run(asked: Asked) -> tuple[DictConfig, Path]:
-    """The configuration of what `run` or `checkpoint` names, and the checkpoint file.
+def read_run(asked: Asked) -> Trained:
+    """What `run` or `checkpoint` names.
 
     What the run is comes from the checkpoint; where and how it is looked at (the settings: split, device, data_root...)
     from what was asked. Raises UserError where an override would change what the run is, and where the checkpoint's
@@ -47,7 +68,8 @@ def read_run(asked: Asked) -> tuple[DictConfig, Path]:
     """
     config = asked.config
     checkpoint = _checkpoint(config)
-    trained = stored_config(load_of_run(checkpoint)["config"], checkpoint, asked.conf_folders, config.trust_targets)
+    content = load_of_run(checkpoint)
+    trained = stored_config(content["config"], checkpoint, asked.conf_folders, config.trust_targets)
     given = {re.split("[=@]", override.lstrip("+~"), maxsplit=1)[0]: override for override in asked.overrides}
     changed = [o for key, o in given.items() if key.partition(".")[0] not in asked.settings and not says_where(key)]
     if changed:
@@ -59,18 +81,17 @@ def read_run(asked: Asked) -> tuple[DictConfig, Path]:
     leave_out_weights(trained)
     for name in asked.settings & {str(key) for key in config}:
         trained[name] = config[name]
-    return trained, checkpoint
+    return Trained(trained, checkpoint, content)
 
 
-def run_of(checkpoint: Path) -> Path:
-    """The folder of the run that a checkpoint belongs to, if it lies where runs keep theirs."""
+def _run_of(checkpoint: Path) -> Path:
     return checkpoint.resolve().parent.parent
 
 
 def load_of_run(checkpoint: Path) -> dict[str, Any]:
     """The content of a checkpoint; raises UserError where it lies in the folder of a run that didn't write it."""
     content = load(checkpoint)
-    refuse_other_run(checkpoint, run_of(checkpoint), str(content.get("name")).partition("/")[0])
+    refuse_other_run(checkpoint, _run_of(checkpoint), str(content.get("name")).partition("/")[0])
     return content
 
 
@@ -79,11 +100,6 @@ def leave_out_weights(trained: DictConfig) -> None:
     for name, nothing in (("pretrained", False), ("weights", None)):
         if name in trained.backbone:
             trained.backbone[name] = nothing
-
-
-def beside(checkpoint: Path, run: str | None, kind: str) -> Path:
-    """Folder for what is made of a checkpoint: <run>/<kind>, or <kind>-<checkpoint's name> beside the file."""
-    return Path(run) / kind if run else checkpoint.with_name(f"{kind}-{checkpoint.stem}")
 
 
 def _checkpoint(config: DictConfig) -> Path:
