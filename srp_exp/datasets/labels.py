@@ -1,5 +1,6 @@
 """Names of classes and labels: what is refused, and what is noted, of every kind of data set."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -23,7 +24,7 @@ def check_classes(
     where there is one class only.
     """
     for label, name in enumerate(names):
-        if not _is_utf8(name):
+        if re.search("[\ud800-\udfff]", name):  # bytes that Python couldn't decode
             raise UserError(
                 f"{place}: the name of class {label}, {name!a}, isn't UTF-8, which predictions and tables are "
                 f"written in; rename it, for example with convmv -f latin1 -t utf8"
@@ -92,14 +93,6 @@ def refuse_unknown(found: Iterable[str], known: Iterable[str], part: str, place:
         f"{place}: {part} has classes that train lacks ({first_few([ascii(name)[1:-1] for name in unknown])}), so they "
         f"have no label; put pictures of them into train, or remove them from {part}"
     )
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _composed(name: str) -> str:

@@ -11,7 +11,7 @@ from srp_exp.datasets.data_set import DataSet
 from srp_exp.datasets.files.decode import Reading
 from srp_exp.datasets.files.file_split import FileSplit
 from srp_exp.datasets.files.source import FolderSource
-from srp_exp.datasets.sets.folder import ENDINGS, class_folders, files_below
+from srp_exp.datasets.sets.folder import class_folders, files_below, is_picture
 from srp_exp.datasets.split import Split
 from srp_exp.errors import MissingFileError, UserError, first_few
 
@@ -28,8 +28,8 @@ def other_test(root: Path, dataset: DataSet, some_classes: bool = False) -> Spli
     paths, labels = [], []
     for label, folder in folders_of_classes(root, dataset.class_names, some_classes).items():
         for path in files_below(folder):
-            if not path.name.lower().endswith(ENDINGS):
-                raise UserError(f"test_root={root}: {path} is not named as a picture; take it out")
+            if not is_picture(path):
+                raise UserError(f"test_root={root}: {path} is not named as a picture, or no file; take it out")
             paths.append(path.relative_to(root).as_posix())
             labels.append(label)
     if not paths:

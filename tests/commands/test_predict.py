@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def odd_pictures(folder: Path, good: Path) -> Path:
     Image.new("RGB", (40, 90), (200, 20, 20)).save(folder / "large.jpg")
     Image.new("I;16", (20, 20), 3000).save(folder / "x deep.png")
     (folder / "notes.txt").write_text("no picture")
+    os.mkfifo(folder / "pipe.png")  # whoever opens it waits for ever
     return folder
 
 

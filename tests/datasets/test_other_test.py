@@ -1,6 +1,7 @@
 """Other test pictures for a trained run: matched by class name, evaluated as the run's own, written beside them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -90,6 +91,7 @@ CHANGES = [
     (lambda root: shutil.rmtree(root / "class 3"), "or set some_classes=true"),
     (lambda root: (root / "class 7").mkdir(), "it has class 7 besides; name them"),
     (lambda root: (root / "class 2" / "notes.txt").touch(), "notes.txt is not named as a picture"),
+    (lambda root: os.mkfifo(root / "class 2" / "pipe.png"), "pipe.png is not named as a picture, or no file"),
     (lambda root: write(root / "class 2" / "x.png", torch.zeros(3, 30, 32).byte()), "x.png has 30 x 32 pixels"),
     (lambda root: [path.unlink() for path in root.rglob("*.png")], "there is no picture"),
     (shutil.rmtree, "there is no such folder"),

@@ -1,6 +1,6 @@
 """From the bytes of an image file to RGB pixels of 8 bits: one policy for training, evaluation and prediction.
 
-JPEG, recognised by its first bytes and not by its name, goes through torchvision; what that refuses and every other
+JPEG, recognised by its content and not by its name, goes through torchvision; what that refuses and every other
 format through Pillow: on a damaged PNG torchvision ends the process. Greys and palettes are spread over the channels,
 CMYK is converted. What 8-bit RGB can't hold is read as `Reading` says. Of an animation the first frame counts.
 
@@ -28,8 +28,6 @@ MOST_PIXELS = 89_478_485
 MOST_RATIO = 1_000
 """Of its sides: a thinner one would take gigabytes when its shorter side becomes a few hundred pixels."""
 
-_JPEG = b"\xff\xd8\xff"
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # markers of a frame: baseline, extended and progressive
 _RGB, _AS_STORED = 3, 0  # torchvision.io.ImageReadMode
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # the others of Pillow may call programs
 _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _UNSIGNED = 258, 339, 1  # tags of TIFF, and a value of the second
@@ -98,7 +96,8 @@ def decode(encoded: bytes, name: str, reading: Reading = Reading()) -> Tensor:
 def stored(encoded: bytes, name: str) -> Stored:
     """The picture as its file has it. Raises CorruptImageError that begins with `name`."""
     try:
-        return _with_torchvision(encoded) or _with_pillow(encoded)
+        image = _open(encoded)
+        return _with_torchvision(image, encoded) or _with_pillow(image, encoded)
     except MemoryError:
         raise
     except Exception as error:  # on damaged files Pillow's plugins raise nearly anything
@@ -108,48 +107,27 @@ def stored(encoded: bytes, name: str) -> Stored:
 def check_header(encoded: bytes, name: str) -> None:
     """Raise CorruptImageError where the first bytes of a file show already that it can't be read."""
     try:
-        if size := jpeg_size(encoded):
-            _check_size(*size)
-        else:
-            _open(encoded)
+        _open(encoded)
     except Exception as error:
         raise _corrupt(name, encoded, error) from None
 
 
-def jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-    """Height and width, from the header of the frame; None for what is no plain JPEG.
-
-    Pillow opens a file in 20 microseconds, and in three times that between pictures, as it reads all headers.
-    """
-    at = 2
-    while encoded.startswith(_JPEG) and at + 9 <= len(encoded) and encoded[at] == 0xFF:
-        marker, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4], "big")
-        if marker in _FRAMES:
-            height, width = (int.from_bytes(encoded[start : start + 2], "big") for start in (at + 5, at + 7))
-            return (height, width) if height and width else None
-        at += 2 + length
-    return None
-
-
-def _with_torchvision(encoded: bytes) -> Stored | None:
+def _with_torchvision(image: Image.Image, encoded: bytes) -> Stored | None:
     """None for what torchvision can't read.
 
     Calls the operator below torchvision.io, whose functions warn of their removal since 0.29; where it has happened,
     Pillow, a seventh slower, decodes all.
     """
-    size = jpeg_size(encoded)
-    if size is None or not hasattr(torch.ops.image, "decode_jpeg"):
+    if image.format not in ("JPEG", "MPO") or not hasattr(torch.ops.image, "decode_jpeg"):
         return None
-    _check_size(*size)
     try:
         return Stored(torch.ops.image.decode_jpeg(_buffer(encoded), _RGB, False))
     except RuntimeError:
         return None
 
 
-def _with_pillow(encoded: bytes) -> Stored:
+def _with_pillow(image: Image.Image, encoded: bytes) -> Stored:
     """Raises whatever Pillow raises."""
-    image = _open(encoded)
     if image.format == "PNG":
         image.verify()  # the checksums of its pixels, which loading ignores
         image = _open(encoded)

@@ -33,7 +33,8 @@ class MemoryReader:
     def batches(self, epoch: int, steps: list[Tensor], draws: list[Tensor] | None = None) -> Iterator[Batch]:
         if not steps:
             return
-        groups = _in_groups(steps, self.batches_together(len(steps[0])))
+        together = self.batches_together(len(steps[0]))
+        groups = [steps[start : start + together] for start in range(0, len(steps), together)]
         # Transferred here and not in the steps, where it would make a GPU wait for the CPU.
         sizes = [sum(map(len, group)) for group in groups]
         rows_of = torch.cat(steps).to(self._device).split(sizes)
@@ -56,7 +57,3 @@ class MemoryReader:
         if self._device.type == "cpu":
             return 1  # a batch stays in the cache
         return max(1, _BYTES_TOGETHER // (batch_size * self._images[0].numel()))
-
-
-def _in_groups(steps: list[Tensor], size: int) -> list[list[Tensor]]:
-    return [steps[start : start + size] for start in range(0, len(steps), size)]

@@ -230,5 +230,7 @@ def _sizes(home: Path, paths: NDArray[np.bytes_], folders: set[bytes]) -> NDArra
         if place.is_dir():
             with os.scandir(place) as entries:
                 prefix = folder + b"/" if folder else b""
-                found |= {prefix + os.fsencode(e.name): e.stat().st_size for e in entries if e.is_file()}
+                # A link that leads back to itself is no file of Path's, and an error of the entry's.
+                files = (e for e in entries if e.is_file(follow_symlinks=False) or Path(e).is_file())
+                found |= {prefix + os.fsencode(e.name): e.stat().st_size for e in files}
     return np.array([found.get(path, -1) for path in paths.tolist()], np.int64)

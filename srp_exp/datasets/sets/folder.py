@@ -171,6 +171,11 @@ def loose_pictures(place: Path) -> list[str]:
         return sorted(e.name for e in entries if e.name.lower().endswith(ENDINGS) and not e.name.startswith("."))
 
 
+def is_picture(path: Path) -> bool:
+    """Whether it is named as one, and a file: of a pipe nothing comes."""
+    return path.name.lower().endswith(ENDINGS) and path.is_file()
+
+
 def files_below(place: Path) -> list[Path]:
     """The files that `walk` finds, in the order of their paths."""
     return sorted(Path(folder, name) for folder, names in walk(str(place)) for name in names)
@@ -179,10 +184,15 @@ def files_below(place: Path) -> list[Path]:
 def walk(place: str) -> list[tuple[str, list[str]]]:
     """Every folder at and below `place`, none where it is absent, with the names of its files; both are sorted.
 
-    Raises UserError for a link that leads back to a folder in which it lies.
+    Raises UserError for a link that leads back to a folder in which it lies, and for a folder that can't be read.
     """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise UserError(f"{error.filename}: can't be read ({error.strerror}); change its permissions") from None
+
     found = []
-    for folder, inner, names in os.walk(place, followlinks=True):
+    for folder, inner, names in os.walk(place, onerror=refuse, followlinks=True):
         inner[:] = [name for name in inner if not name.startswith(_OF_SYSTEMS)]
         for link in (Path(folder, name) for name in inner):
             if link.is_symlink() and Path(folder).resolve().is_relative_to(link.resolve()):

@@ -7,7 +7,7 @@ import numpy as np
 
 from srp_exp.datasets.files.source import FolderSource, ImageSource
 from srp_exp.datasets.on_disk.catalogue import listing_of_rows
-from srp_exp.datasets.sets.folder import ENDINGS, files_below
+from srp_exp.datasets.sets.folder import ENDINGS, files_below, is_picture
 from srp_exp.datasets.sets.tables.columns import image_column, names_in_column
 from srp_exp.datasets.sets.tables.read_tables import KINDS, read_table
 from srp_exp.errors import MissingFileError, UserError, first_few
@@ -24,7 +24,7 @@ def unlabelled(place: Path, column: str | None, cache: Path) -> ImageSource:
     """
     if place.is_dir():
         files = files_below(place)
-        pictures = [path for path in files if path.name.lower().endswith(ENDINGS)]
+        pictures = [path for path in files if is_picture(path)]
         if not pictures:
             raise UserError(f"source={place}: no file in it is named as a picture ({', '.join(ENDINGS[:5])}...)")
         if others := [path.relative_to(place).as_posix() for path in files if path not in set(pictures)]:

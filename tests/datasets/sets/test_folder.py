@@ -1,5 +1,6 @@
 """A folder of class folders: what is found in it, in the order of torchvision's ImageFolder, and how it is divided."""
 
+import errno
 import os
 import shutil
 import tarfile
@@ -332,13 +333,31 @@ def test_a_link_that_leads_back_is_refused_and_another_followed(tmp_path):
         link.unlink()
 
 
-def test_a_link_to_nothing_is_an_absent_file(tmp_path):
+@pytest.mark.parametrize(
+    "make", [lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path), os.mkfifo]
+)
+def test_a_link_to_nothing_or_itself_and_a_pipe_are_absent_files(tmp_path, make):
     one_size(tmp_path)
-    (tmp_path / "train" / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    make(tmp_path / "train" / "a" / "gone.png")
     with pytest.raises(
         MissingFileError, match=r"1 listed files are absent \(train/a/gone.png\); restore or remove them"
     ):
         open_folder(tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_no_class_without_pictures(tmp_path, monkeypatch):
+    """As it would be for whoever isn't root, whom no permission binds."""
+    fill(tmp_path, ("a", "b", "c"), images=2)
+    scandir = os.scandir
+
+    def refusing(place):
+        if Path(place) == tmp_path / "c":
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=rf"{tmp_path / 'c'}: can't be read \(Permission denied\)"):
+        open_folder(tmp_path, test_fraction=0.5)
 
 
 def test_classes_without_pictures_are_named(tmp_path, caplog):
