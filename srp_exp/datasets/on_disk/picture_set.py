@@ -21,6 +21,7 @@ from srp_exp.datasets.on_disk.catalogue import Catalogue, Facts, check_counts, l
 from srp_exp.datasets.on_disk.prepared import check_copy, copy_facts, read_copy
 from srp_exp.datasets.on_disk.search import find_home
 from srp_exp.datasets.on_disk.vetted import open_split, vetted
+from srp_exp.errors import UserError
 from srp_exp.remembered import Arrays, index_file, remembered
 from srp_exp.remembered import known as remembered_as
 
@@ -68,6 +69,8 @@ class PictureSet(FileSet):
         known: Mapping[str, Any] | None = None,
         **settings: Any,
     ):
+        if not root:  # which Path takes for the current folder
+            raise UserError("dataset.root=: is empty, as an unset variable is; name a folder")
         folder = Path(root).expanduser()
         copy = copy_facts(folder)
         settings |= own or {}

@@ -345,6 +345,13 @@ def test_a_link_to_nothing_or_itself_and_a_pipe_are_absent_files(tmp_path, make)
         open_folder(tmp_path)
 
 
+def test_an_empty_root_is_not_the_current_folder(tmp_path, monkeypatch):
+    one_size(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="dataset.root=: is empty"):
+        open_folder("")
+
+
 def test_a_folder_that_may_not_be_read_is_no_class_without_pictures(tmp_path, monkeypatch):
     """As it would be for whoever isn't root, whom no permission binds."""
     fill(tmp_path, ("a", "b", "c"), images=2)
