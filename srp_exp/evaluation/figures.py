@@ -22,7 +22,7 @@ from srp_exp.config.visible import visible
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 """A picture, (H, W, 3)."""
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#888888"
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
 
 DPI, _INCHES, _COLUMNS = 110, 1.5, 5
 _STYLE: dict[Any, Any] = {
@@ -69,12 +69,13 @@ def histograms(counts: Mapping[str, Sequence[float]], title: str, what: str) -> 
     extent = (0, 1, len(rows) - 0.5, -0.5)
     drawn = axes.imshow(rows, "Blues", PowerNorm(0.5, 0), aspect="auto", interpolation="nearest", extent=extent)
     axes.plot(rows @ centres, range(len(rows)), "o", color=ORANGE, markersize=4, clip_on=False)
-    axes.set_yticks(range(len(rows)), short(list(counts), 28), fontsize=8 if len(rows) <= 40 else 5)
+    axes.set_yticks(range(len(rows)), short(list(counts), 28), fontsize=8)
     axes.set(xlabel=f"{what} (dot: mean)", xlim=(0, 1))
     axes.set_title(title, loc="left")
     axes.spines[:].set(visible=True, color="#cccccc")
     axes.tick_params(length=0)
-    figure.colorbar(drawn, ax=axes, label="part of the values", format=lambda value, _: f"{value:.0%}")
+    shrink = min(1, 4 / figure.get_figheight())
+    figure.colorbar(drawn, ax=axes, label="part of the values", format=lambda value, _: f"{value:.0%}", shrink=shrink)
     return figure
 
 
@@ -95,7 +96,7 @@ def grid(
         axes.imshow(rgb.permute(1, 2, 0).numpy(), interpolation="nearest", vmin=0, vmax=1)
         axes.set_title(titles[place], fontsize=8, pad=3)
         if notes:
-            axes.text(0.5, -0.03, notes[place], fontsize=6, color=GREY, ha="center", va="top", transform=axes.transAxes)
+            axes.text(0.5, -0.03, notes[place], fontsize=7, color=GREY, ha="center", va="top", transform=axes.transAxes)
     return figure
 
 

@@ -39,10 +39,12 @@ def confusion(evaluation: Evaluation) -> Figure:
     counts = evaluation.confusion().double()
     shares = (counts / counts.sum(1, keepdim=True)).numpy()
     names, many = short(evaluation.class_names), len(counts) > MOST_NUMBERED
-    side = 6.5 if many else max(3.2, 1.6 + 0.42 * len(counts))
-    height = side + (1.0 if MOST_NUMBERED < len(counts) <= MOST_NAMED else 0)  # for names below the matrix
-    figure = Figure(figsize=(side + (4.2 if many else 0.9), height), dpi=DPI, layout="constrained")
-    axes, *others = figure.subplots(1, 2 if many else 1, squeeze=False, width_ratios=[side, 4] if many else None)[0]
+    side = 5.5 if many else max(1.5, 0.42 * len(counts))
+    beside = 0.3 if len(counts) > MOST_NAMED else 0.075 * max(map(len, names))  # inches of the longest name
+    width = max(4.4, side + beside + 1.6)  # 4.4: of the title
+    size = (width + (4 if many else 0), side + (0.2 if _upright(names) else beside) + 1)
+    figure = Figure(figsize=size, dpi=DPI, layout="compressed")
+    axes, *others = figure.subplots(1, 2 if many else 1, squeeze=False, width_ratios=[width, 4] if many else None)[0]
     colours = matplotlib.colormaps["Blues"].with_extremes(bad="#dddddd")
     # The square root of a share, so that rare confusions among many classes can be seen.
     norm = PowerNorm(0.5 if many else 1, 0, 1)
@@ -75,10 +77,14 @@ def _mark_classes(axes: Axes, names: Sequence[str]) -> None:
         axes.set(xticks=ticks, yticks=ticks, xlabel="answer (number of the class)", ylabel="class (its number)")
         return
     size = 8 if len(names) <= MOST_NUMBERED else 6
-    upright = max(map(len, names)) <= 3 or (len(names) <= 4 and max(map(len, names)) <= 12)
-    axes.set_xticks(range(len(names)), names, rotation=0 if upright else 90, fontsize=size)
+    axes.set_xticks(range(len(names)), names, rotation=0 if _upright(names) else 90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.tick_params(length=0)
+
+
+def _upright(names: Sequence[str]) -> bool:
+    """Whether the names below the matrix have room beside each other."""
+    return len(names) > MOST_NAMED or max(map(len, names)) <= 3
 
 
 def _list_confusions(axes: Axes, counts: Tensor, names: Sequence[str]) -> None:
@@ -115,9 +121,13 @@ def accuracy_by_class(evaluation: Evaluation) -> Figure:
     for place, (value, text) in enumerate(zip(values[:shown], texts, strict=False)):
         free = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         axes.text(value + 0.01, place, text, va="center", fontsize=8, bbox=free)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.12), xlabel="part of its pictures that is right")
-    axes.set_title(f"The {shown} worst of {len(order)} classes" if many else "Accuracy by class (pictures)", loc="left")
+    axes.set_title(
+        f"The {shown} worst of {len(order)} classes" if many else "Accuracy by class (number of its pictures)",
+        loc="left",
+    )
     for curve in others:
         curve.fill_between(range(1, len(values) + 1), values, color=BLUE, alpha=0.3, step="mid")
         curve.step(range(1, len(values) + 1), values, color=BLUE, where="mid")

@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 
 from srp_exp.evaluation.figures import grid, short, style
@@ -27,9 +28,10 @@ def sample_batch(
     shown = sorted({0, len(records) // 2, len(records) - 1}) if records else []
     figure = grid(images, short(labels), columns=columns, below=0.25 + 0.2 * len(shown))
     handles: list[Line2D] = []
+    edge = withStroke(linewidth=3.5, foreground="#333333")  # so that yellow shows on white too
     for index, (colour, dashes) in zip(shown, LOOKS, strict=False):
         record = records[index]
-        line: Any = {"color": colour, "linestyle": dashes, "linewidth": 2}
+        line: Any = {"color": colour, "linestyle": dashes, "linewidth": 2, "path_effects": [edge]}
         for axes, regions in zip(figure.axes, parts_of_regions(model, record, len(images)), strict=True):
             for top, left, bottom, right in regions.tolist():
                 place, sides = (left, 1 - bottom), (right - left, bottom - top)
