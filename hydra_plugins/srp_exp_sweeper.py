@@ -5,6 +5,7 @@ launcher says of its jobs is not asked, since on a cluster it may never come. It
 from the package hydra_plugins only.
 """
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,7 @@ class GridSweeper(BasicSweeper):
             dry_run(grid, console, config.study)
             return None
         excluded = {one.run for one in (config.study.exclude if config.study else ())}
-        curves = output_folder(config) / "curves" / f"{config.study.name if config.study else 'sweep'}{grid.variant}"
+        curves = output_folder(config) / "curves" / self._name_of(grid, arguments)
         if name_curves(grid, curves):
             console.print(f"curves by method and seed: tensorboard --logdir {shlex.quote(str(curves))}", soft_wrap=True)
         try:
@@ -73,6 +74,14 @@ class GridSweeper(BasicSweeper):
         if {planned.run.folder.name for planned in grid.runs if planned.run.state == State.failed} - excluded:
             sys.exit(1)
         return None
+
+    def _name_of(self, grid: Grid, arguments: list[str]) -> str:
+        """Of the study, as its report's folder; of a plain sweep what it sweeps, and a hash of all of it."""
+        assert self.config is not None
+        if self.config.study is not None:
+            return f"{self.config.study.name}{grid.variant}"
+        swept = "-".join(override.key_or_group for override in self._parse(arguments) if override.is_sweep_override())
+        return f"{swept.replace('/', '.')[:40]}-{hashlib.sha256(grid.variant.encode()).hexdigest()[:8]}"
 
     def _looks(self, grid: Grid) -> Iterator[list[PlannedRun]]:
         """The runs that each look needs, as long as the looks before haven't decided; without looks all."""

@@ -14,4 +14,6 @@ def show_metrics(split: str, metrics: Mapping[str, Any], classes: int, never_pre
     shares = "  ".join(f"{name} {value:.2%}" for name, value in shown.items())
     print(visible(f"{split}  {shares}  loss {metrics['loss']:.4f}"))
     if never_predicted:
-        print(visible(f"{len(never_predicted)} of {classes} classes are never predicted: {first_few(never_predicted)}"))
+        number = len(never_predicted)
+        are = "is" if number == 1 else "are"
+        print(visible(f"{number} of {classes} classes {are} never predicted: {first_few(never_predicted)}"))

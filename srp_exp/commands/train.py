@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -77,8 +78,9 @@ def _show(folder: Path) -> None:
     show_metrics("test", results["test"], results.get("classes", 0), results.get("never_predicted", ()))
     print(visible(f"run folder  {folder}"))
     if HydraConfig.get().mode == RunMode.RUN and any(folder.glob("events.out.tfevents.*")):
-        tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
-        print(visible(shlex.join([tensorboard, "--logdir", str(folder)])))
+        tensorboard = str(Path(sys.executable).with_name("tensorboard"))
+        shown = "tensorboard" if shutil.which("tensorboard") == tensorboard else os.path.relpath(tensorboard)
+        print(visible(shlex.join([shown, "--logdir", str(folder)])))
 
 
 def _measure_missing(config: DictConfig, folder: Path) -> None:

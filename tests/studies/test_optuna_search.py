@@ -81,7 +81,7 @@ def test_a_search_maximises_the_validation_part_resumes_and_shares_its_runs(
         patch.setattr(Reporter, "epoch", stopping_at(4))  # in the second epoch of the second run
         stopped = command_line(*SEARCH, *count, f"output_dir={cut}")
     assert stopped.code == 130
-    assert "interrupted after 1 trials; run the same command to resume" in stopped.out
+    assert "interrupted after 1 of 2 trials; run the same command to resume" in stopped.out
     again = command_line(*SEARCH, *count, f"output_dir={cut}")
     assert again.code == 0, again.err
     assert [(t.params, t.values, t.user_attrs) for t in trials(cut)] == [
