@@ -43,7 +43,8 @@ def documented(schema: type[Any], prefix: str = "") -> list[Setting]:
         if inner is not None:
             found += documented(inner, f"{prefix}{name}{'[]' * in_list}.")
         else:
-            texts = _type(hint), range_of(hint, field), _default(field), meaning(schema, name)
+            kind = "integer or [integer,integer]" if field.metadata.get("is_size") else _type(hint)
+            texts = kind, range_of(hint, field), _default(field), meaning(schema, name)
             found.append(Setting(f"{prefix}{name}", *texts))
     return found
 
