@@ -72,7 +72,9 @@ class SearchSweeper(GridSweeper):
                         finished = [t.intermediate_values for t in study.trials if t.state.name == "COMPLETE"]
                         write_bar(folder / BAR, bar_of(finished, self.prune_after))
             except KeyboardInterrupt:
-                console.print(f"interrupted after {_told(study)} of {self.n_trials} trials; run the same command to resume")
+                console.print(
+                    f"interrupted after {_told(study)} of {self.n_trials} trials; run the same command to resume"
+                )
                 sys.exit(STOPPED)
             finally:
                 show_trials(study.trials, folder, console)
