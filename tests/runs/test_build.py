@@ -100,7 +100,7 @@ def combinations() -> list[tuple[str, str]]:
     return sorted(found | {("efficientnet_b0", "none"), ("efficientnet_b0", "se")})
 
 
-IN_TURNS = ("recipe", "srp", "loss", "lr_schedule", "mixing", "optimizer", "speed", "logger")
+IN_TURNS = ("recipe", "srp", "loss", "lr_schedule", "mixing", "optimizer", "logger")
 
 
 def rows() -> list[tuple[str, ...]]:
@@ -114,10 +114,14 @@ def rows() -> list[tuple[str, ...]]:
             row["srp"] = "gap"
         if row["loss"] == "focal":
             row["mixing"] = "none"
+            row["recipe"] = "cifar" if row["recipe"] == "cifar_short" else row["recipe"]  # it smooths labels
         if row["srp"] == "stages" and "backbone/timm@" in text_of(backbone):  # which is written for three stages
             row["srp"] = "scheduled"
         found.append((f"backbone/{backbone}", *(f"{group}/{name}" for group, name in row.items())))
-    return found + [(file,) for file in FILES if file.split("/")[0] not in {*IN_TURNS, "backbone", "attention"}]
+    left = [file for file in FILES if file not in itertools.chain(*found)]
+    return found + [
+        ("backbone/resnet20", file) if file.split("/")[0] in {*IN_TURNS, "attention"} else (file,) for file in left
+    ]
 
 
 ROWS = rows()
