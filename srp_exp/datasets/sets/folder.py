@@ -109,7 +109,7 @@ def _refuse_no_classes(home: Path, place: Path, remedy: str) -> None:
         file.name
         for folder in dict.fromkeys((place, home, home.parent))
         for file in sorted(folder.iterdir())
-        if file.suffix.lower() in _TABLES and file.is_file()
+        if file.suffix.lower() in _TABLES and file.is_file() and not file.name.startswith(".")
     ]
     what = f"has one class, {names[0]!r}" if names else "has no class folders"
     if len(names) > 1:

@@ -345,6 +345,13 @@ def test_a_link_to_nothing_or_itself_and_a_pipe_are_absent_files(tmp_path, make)
         open_folder(tmp_path)
 
 
+def test_a_hidden_file_is_no_table(tmp_path):
+    """As prepare_data notes which archives it has checked, in a folder that has no classes."""
+    (tmp_path / ".checked.json").write_text("{}")
+    with pytest.raises(UserError, match="has no class folders, and training needs at least two"):
+        open_folder(tmp_path)
+
+
 def test_an_empty_root_is_not_the_current_folder(tmp_path, monkeypatch):
     one_size(tmp_path)
     monkeypatch.chdir(tmp_path)
