@@ -69,11 +69,15 @@ def load_fixture() -> Callable[[str, str], dict[str, Any]]:
     return load
 
 
+@pytest.fixture(name="files")
+def files_fixture() -> Callable[[str], list[str]]:
+    return files
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise over the files, so that a new file is tested for free."""
     targets = {name: composed("backbone", name)["_target_"] for name in files("backbone")}
     choices = {
-        "small_backbone": [name for name, target in targets.items() if target != TIMM],
         "timm_backbone": [name for name, target in targets.items() if target == TIMM and name != "timm"],
         "family": [target for target in dict.fromkeys(targets.values()) if target != TIMM],
         "attention_file": [name for name in files("attention") if name not in ("none", "native")],

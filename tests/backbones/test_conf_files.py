@@ -16,10 +16,13 @@ def composed():
         yield lambda *overrides: compose("config", overrides=list(overrides))
 
 
-def test_networks_with_attention_of_their_own_choose_native(composed, timm_backbone):
-    config = composed(f"backbone={timm_backbone}")
-    assert config.attention.name == ("native" if timm_backbone in NATIVE else "se")
-    assert config.backbone.name == config.backbone.model == timm_backbone
+def test_networks_with_attention_of_their_own_choose_native(composed, load, files):
+    of_timm = [name for name in files("backbone") if name != "timm" and "model" in load("backbone", name)]
+    assert set(of_timm) > NATIVE
+    for name in of_timm:
+        config = composed(f"backbone={name}")
+        assert config.attention.name == ("native" if name in NATIVE else "se")
+        assert config.backbone.model == name
 
 
 def test_the_command_line_wins_over_native(composed):
@@ -27,9 +30,7 @@ def test_the_command_line_wins_over_native(composed):
     assert composed("backbone=timm", "backbone.model=seresnext50_32x4d").attention.name == "native"
 
 
-def test_file_names_are_config_names(load, small_backbone):
-    assert load("backbone", small_backbone)["name"] == small_backbone
-
-
-def test_attention_file_names_are_config_names(load, attention_file):
-    assert load("attention", attention_file)["name"] == attention_file
+def test_file_names_are_config_names(load, files):
+    for group in ("backbone", "attention"):
+        names = [name for name in files(group) if name != "timm"]  # whose name is that of its model
+        assert [load(group, name)["name"] for name in names] == names

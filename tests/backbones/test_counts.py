@@ -7,6 +7,7 @@ convolutions and the classifier alone, which are counted here. Its residual netw
 
 import pytest
 import torch
+from each import each
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -17,11 +18,18 @@ def counts(network):
     return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
 
 
+COUNTED = {}
+"""What was counted: some networks are in several tables."""
+
+
 @pytest.fixture
 def count(build):
     def count_file(name, attention="none", **values):
-        with torch.device("meta"):
-            return counts(build(name, attention, **values))
+        key = (name, attention, *sorted(values.items()))
+        if key not in COUNTED:
+            with torch.device("meta"):
+                COUNTED[key] = counts(build(name, attention, **values))
+        return COUNTED[key]
 
     return count_file
 
@@ -44,11 +52,11 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name, millions", PUBLISHED)
-def test_parameters_are_the_published_ones(count, name, millions):
+def test_parameters_are_the_published_ones():
     """Equal in the digits printed; one unit of the last is allowed, as the papers cut or round."""
-    digits = len(str(millions).split(".")[1])
-    assert count(name)[0] / 1e6 == pytest.approx(millions, abs=10**-digits)
+    for name, millions in PUBLISHED:
+        digits = len(str(millions).split(".")[1])
+        assert EXACT[name][0] / 1e6 == pytest.approx(millions, abs=10**-digits), name
 
 
 PROJECT = {"shortcut": "project"}
@@ -70,17 +78,18 @@ TABLE = [  # (file, overrides, Params, FLOPs/2 in millions)
 ]
 
 
-@pytest.mark.parametrize("name, values, parameters, millions", TABLE)
-def test_counts_of_the_public_table(count, name, values, parameters, millions):
+@each(row=TABLE)
+def test_counts_of_the_public_table(count, row):
+    name, values, parameters, millions = row
     ours, multiply_adds = count(name, **values)
     assert ours == parameters
     assert 0.95 * millions <= multiply_adds / 1e6 <= millions
 
 
-@pytest.mark.parametrize("depth, parameters", [(20, 274_847), (56, 862_889), (110, 1_744_952)])
-def test_se_resnets_of_the_public_table(count, depth, parameters):
+def test_se_resnets_of_the_public_table(count):
     """Rows SE-ResNet-20, -56 and -110 of TABLE, reduction ratio 16."""
-    assert count("resnet20", "se", depth=depth, **PROJECT)[0] == parameters
+    for depth, parameters in ((20, 274_847), (56, 862_889), (110, 1_744_952)):
+        assert count("resnet20", "se", depth=depth, **PROJECT)[0] == parameters, depth
 
 
 # Exact counts of the files, in the order of the sums below.
@@ -101,7 +110,7 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("name", EXACT)
+@each(name=EXACT)
 def test_exact_counts(count, name):
     assert count(name) == EXACT[name]
 
@@ -128,7 +137,7 @@ class Sum:
         return self.parameters, self.multiply_adds
 
 
-@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+@each(depth=[20, 32, 44, 56, 110])
 def test_resnet_by_hand(depth):
     """arXiv:1512.03385, section 4.2: maps 32, 16, 8; 1+2n, 2n, 2n layers; 16, 32, 64 filters; option A."""
     n = (depth - 2) // 6
@@ -148,9 +157,10 @@ def test_resnet_by_hand(depth):
     assert total.result() == EXACT[f"resnet{depth}"]
 
 
-@pytest.mark.parametrize("depth, width", [(16, 8), (22, 10), (28, 10), (40, 4)])
-def test_wrn_by_hand(depth, width):
+@each(depth_and_width=[(16, 8), (22, 10), (28, 10), (40, 4)])
+def test_wrn_by_hand(depth_and_width):
     """arXiv:1605.07146, table 1: conv1 of 16, groups of N = (depth-4)/6 blocks [3x3, 3x3], 1x1 shortcuts."""
+    depth, width = depth_and_width
     total = Sum()
     total.conv(3, 3, 16, 32)
     before = 16
@@ -249,8 +259,9 @@ def test_densenet_by_hand():
     assert total.result() == EXACT["densenet_bc_100_12"]
 
 
-@pytest.mark.parametrize(("smaller", "larger"), [("resnet56", "resnet110"), ("resnet20", "resnet32")])
-def test_the_small_network_of_small_vs_large_computes_less(count, smaller, larger):
+@each(pair=[("resnet56", "resnet110"), ("resnet20", "resnet32")])
+def test_the_small_network_of_small_vs_large_computes_less(count, pair):
     """Those of conf/study/small_vs_large.yaml and its quick form."""
+    smaller, larger = pair
     of_smaller, of_larger = (count(name, attention="se") for name in (smaller, larger))
     assert all(less < 0.7 * more for less, more in zip(of_smaller, of_larger, strict=True))

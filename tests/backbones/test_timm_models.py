@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from each import each
 from timm.layers import EcaModule, SelectiveKernel, SEModule, SplitAttn
 from timm.models import _builder
 from torch.nn import functional as F
@@ -20,15 +21,6 @@ def parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_every_file_trains(build, timm_backbone):
-    torch.manual_seed(0)
-    network = build(timm_backbone, "native", channels=1).train()
-    logits = network(torch.randn(2, 1, 64, 64))
-    assert logits.shape == (2, 10)
-    F.cross_entropy(logits, torch.tensor([0, 1])).backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
-
-
 def test_native_is_timms_own_network(build, timm_backbone):
     with torch.device("meta"):
         ours = build(timm_backbone, "native", classes=1000)
@@ -36,19 +28,34 @@ def test_native_is_timms_own_network(build, timm_backbone):
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in timms.state_dict().items()}
 
 
-@pytest.mark.parametrize("model", ["resnet18", "resnet26"])
-def test_every_attention_trains_in_basic_and_bottleneck_blocks(build, attention_file, model):
+def test_every_attention_trains_in_bottlenecks(build, attention_file):
+    attention_trains(build, attention_file, "resnet26")
+
+
+@pytest.mark.parametrize("attention", ["se", "sk"])
+def test_attention_trains_in_basic_blocks(build, attention):
+    attention_trains(build, attention, "resnet18")
+
+
+def attention_trains(build, attention_file, model):
     torch.manual_seed(0)
     network = build("timm", attention_file, model=model).train()
     logits = network(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 10)
     F.cross_entropy(logits, torch.tensor([0, 1])).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(
-    "name, blocks", [("resnet50", 16), ("resnet101", 33), ("resnext50_32x4d", 16), ("seresnet50", 16)]
+    "name, blocks, attention, kind",
+    [
+        ("resnet50", 16, "sk", SelectiveKernel),
+        ("resnet101", 33, "eca", EcaModule),
+        ("resnext50_32x4d", 16, "splat", SplitAttn),
+        ("seresnet50", 16, "eca", EcaModule),
+        ("seresnet50", 16, "sk", SelectiveKernel),
+    ],
 )
-@pytest.mark.parametrize("attention, kind", [("eca", EcaModule), ("sk", SelectiveKernel), ("splat", SplitAttn)])
 def test_attention_is_in_every_block(build, name, blocks, attention, kind):
     with torch.device("meta"):
         network = build(name, attention)
@@ -79,9 +86,8 @@ def test_any_timm_name(build):
         assert build("timm", "native", model="resnet18.a1_in1k").fc.out_features == 10
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+@each(
+    case=[
         ({"model": "resnet51"}, "timm has no model 'resnet51'; nearest: resnet"),
         ({"model": "qqqqqqqqqq"}, "timm has no model 'qqqqqqqqqq'; timm.list_models() names them"),
         (
@@ -100,7 +106,8 @@ def test_any_timm_name(build):
         ),
     ],
 )
-def test_invalid_values_are_refused_in_one_line(arguments, message):
+def test_invalid_values_are_refused_in_one_line(case):
+    arguments, message = case
     with pytest.raises(ValueError) as error:
         timm_models.build(**(ANY | arguments))
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -258,9 +258,9 @@ def test_activation_checkpointing_keeps_one_graph() -> None:
     gradients = []
     for backend in (None, "aot_eager"):
         torch.manual_seed(0)
-        net = timm.create_model("seresnet18", num_classes=10).train()
+        net = timm.create_model("seresnet18", layers=(1, 1, 1, 1), channels=(8, 8, 16, 16), num_classes=10).train()
         apply_srp(net, 0.5, example_input=torch.zeros(2, 3, 64, 64))
-        assert checkpoint_activations(net) == 8
+        assert checkpoint_activations(net) == 4
         counter = CompileCounterWithBackend(backend or "eager")
         step = net if backend is None else torch.compile(net, backend=counter, fullgraph=True)
         x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -269,6 +269,6 @@ def test_activation_checkpointing_keeps_one_graph() -> None:
             torch.manual_seed(1)
             step(x).square().sum().backward()
         assert counter.frame_count == (backend is not None)
-        assert len(read_regions(net)) == 8
+        assert len(read_regions(net)) == 4
         gradients.append([parameter.grad for parameter in net.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
