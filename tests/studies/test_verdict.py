@@ -113,7 +113,7 @@ def test_two_hundred_pairs_about_zero_are_no_relevant_difference() -> None:
 def test_more_seeds_are_a_second_look_and_with_looks_the_next_one() -> None:
     found = measured((0.02, -0.02, 0.001, -0.001, 0.01, -0.01), smallest=0.005)
     assert "More seeds are a second look, which errs more often than 5 %" in judge(found, UNDECIDED).reason
-    assert "look 1 of 2. The same command goes on" in judge(found, UNDECIDED, "look 1 of 2").reason
+    assert "look 1 of 2. Run the same command for the next look" in judge(found, UNDECIDED, "look 1 of 2").reason
 
 
 def test_the_reason_has_the_numbers() -> None:

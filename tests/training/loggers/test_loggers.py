@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 import logging
 import math
 import sqlite3
@@ -190,7 +191,11 @@ def test_wandb_resumes_under_the_id_of_the_run(tmp_path: Path, monkeypatch: pyte
         logged(logger, run_in(folder), after, until)
         logger.close()
     assert [(call["id"], call["resume"], call["project"]) for call in asked] == [("run", "allow", "project")] * 2
-    found = [of_wandb(file) for folder in starts for file in folder.glob("wandb/offline-run-*/*.wandb")]
+    for _ in range(100):  # another process of wandb writes, which on a busy machine comes later
+        found = [of_wandb(file) for folder in starts for file in folder.glob("wandb/offline-run-*/*.wandb")]
+        if all(run and curves.get("train/loss") for run, curves in found):
+            break
+        time.sleep(0.2)
     assert [run for run, _ in found] == ["run", "run"]
     both: dict[int, float] = {}
     for _, curves in found:
