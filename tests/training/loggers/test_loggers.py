@@ -2,11 +2,11 @@
 
 import csv
 import json
-import time
 import logging
 import math
 import sqlite3
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
