@@ -19,6 +19,7 @@ from srp_exp.datasets.known import preprocess_of, without_pictures
 from srp_exp.errors import MissingFileError, UserError
 from srp_exp.export.hub import CONFIG, WEIGHTS
 from srp_exp.runs.build import build_model
+from srp_exp.runs.build.arguments import memory_format
 from srp_exp.runs.device import build_device
 from srp_exp.runs.evaluate import load_trained
 from srp_exp.runs.folder.layout import reading
@@ -91,8 +92,7 @@ def restored(config: DictConfig, content: dict[str, Any], file: Path, device: to
     with torch.random.fork_rng(devices=[]):
         model, _ = build_model(plain, without_pictures(facts, augmentation), device)
     load_trained(model, content, file)
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    transform = preprocess_of(facts, augmentation, device, memory_format)
+    transform = preprocess_of(facts, augmentation, device, memory_format(config))
     return LoadedRun(model.eval(), tuple(facts["class_names"]), transform)
 
 

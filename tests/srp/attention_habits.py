@@ -1,6 +1,6 @@
 """What forwards of channel attention do besides to pool and to multiply: all of it has to stay as it is under SRP.
 
-scripts/attention_ways.py makes a table of what SRP does with them.
+tests/srp/attention_ways.py makes a table of what SRP does with them.
 """
 
 import random

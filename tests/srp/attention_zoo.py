@@ -1,6 +1,6 @@
 """Channel attention in the spellings of many authors, and modules that look like it but aren't.
 
-scripts/attention_ways.py makes a table of what SRP does with them; tests/srp checks what it computes.
+tests/srp/attention_ways.py makes a table of what SRP does with them; tests/srp checks what it computes.
 """
 
 from collections import OrderedDict

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
 
 from srp_exp.datasets import TrainingBatches
 from srp_exp.evaluation.evaluators import load_evaluator
@@ -25,7 +24,6 @@ class RunObjects:
     """What a run trains, and on what. srp_records: those of apply_srp, empty without SRP."""
 
     data: Data
-    model: nn.Module
     srp_records: SrpRecords
     batches: TrainingBatches
     learner: Learner
@@ -43,7 +41,7 @@ def build_objects(
     model, records = build_model(config, data.dataset, device)
     batches = data.training_batches(config.recipe.batch_size, config.seed)
     learner = build_learner(config, model, data, batches.steps_per_epoch, processes)
-    return RunObjects(data, model, records, batches, learner)
+    return RunObjects(data, records, batches, learner)
 
 
 def build_first(config: DictConfig) -> tuple[torch.device, list[Logger]]:
